@@ -1,0 +1,22 @@
+package ops
+
+import "slices"
+
+// Caller is who requests are made for. It is fixed when a client attaches and
+// every file reached from that attach keeps it (SPEC §17). The transport fills
+// it in from what the kernel says of the connection; nothing here believes a
+// client.
+type Caller struct {
+	UID  uint32
+	GIDs []uint32 // the primary group first, then the supplementary ones
+
+	// Local is set for a peer on a unix socket. Only local callers can be
+	// given what must not cross a network (release agents, protected tasks).
+	Local bool
+
+	// Peer names the connection in logs and audit lines. It decides nothing.
+	Peer string
+}
+
+// InGroup reports whether gid is one of the caller's groups.
+func (c *Caller) InGroup(gid uint32) bool { return slices.Contains(c.GIDs, gid) }
