@@ -1,0 +1,261 @@
+package kernfs
+
+import (
+	"errors"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// An OpError says which operation on which kernel directory or file failed.
+// The path is for people: it begins with the name the Dir was opened by.
+type OpError struct {
+	Op   string
+	Path string
+	Err  error
+}
+
+func (e *OpError) Error() string { return e.Op + " " + e.Path + ": " + e.Err.Error() }
+
+func (e *OpError) Unwrap() error { return e.Err }
+
+// A Dir is a directory of a cgroup file system.
+type Dir struct {
+	fd   int
+	path string
+}
+
+const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
+
+// OpenDir opens the directory of a mounted cgroup file system. It is the only
+// function that follows a path of the host's, which must come from the
+// administrator or from /proc/self/mountinfo.
+func OpenDir(path string) (*Dir, error) {
+	fd, err := retry(func() (int, error) {
+		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, &OpError{"open", path, err}
+	}
+	return &Dir{fd, path}, nil
+}
+
+// Close gives the descriptor back.
+func (d *Dir) Close() error {
+	if err := unix.Close(d.fd); err != nil {
+		return &OpError{"close", d.path, err}
+	}
+	return nil
+}
+
+// Path is what error messages call the directory.
+func (d *Dir) Path() string { return d.path }
+
+// Open opens a directory below d.
+func (d *Dir) Open(name string) (*Dir, error) {
+	fd, err := d.openat(name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, d.fail("open", name, err)
+	}
+	return &Dir{fd, d.path + "/" + name}, nil
+}
+
+// Make makes a directory directly in d. EEXIST comes back as it is.
+func (d *Dir) Make(name string) error {
+	if !component(name) {
+		return d.fail("mkdir", name, unix.EINVAL)
+	}
+	_, err := retry(func() (int, error) { return 0, unix.Mkdirat(d.fd, name, 0o755) })
+	return d.fail("mkdir", name, err)
+}
+
+// Remove removes a directory that is directly in d: EBUSY while it has tasks
+// or directories. The kernel frees it later than it says so.
+func (d *Dir) Remove(name string) error {
+	if !component(name) {
+		return d.fail("rmdir", name, unix.EINVAL)
+	}
+	_, err := retry(func() (int, error) { return 0, unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR) })
+	return d.fail("rmdir", name, err)
+}
+
+// Write writes a control file with one write call, which is how the kernel
+// takes a command.
+func (d *Dir) Write(name string, value []byte) error {
+	fd, err := d.openat(name, unix.O_WRONLY)
+	if err != nil {
+		return d.fail("open", name, err)
+	}
+	defer unix.Close(fd)
+	n, err := retry(func() (int, error) { return unix.Write(fd, value) })
+	if err == nil && n != len(value) {
+		err = unix.EIO
+	}
+	return d.fail("write", name, err)
+}
+
+// Move moves a task to the directory dir ("." for d itself): one thread by
+// its tid, or with process set all threads of the process. The kernel accepts
+// a task that is exiting, and a zombie, without moving it.
+func (d *Dir) Move(dir string, id int32, process bool) error {
+	name := dir + "/tasks"
+	if process {
+		name = dir + "/cgroup.procs"
+	}
+	var b [12]byte
+	return d.Write(name, strconv.AppendInt(b[:0], int64(id), 10))
+}
+
+// Read appends the content of a control file to buf.
+func (d *Dir) Read(name string, buf []byte) ([]byte, error) {
+	fd, err := d.openat(name, unix.O_RDONLY)
+	if err != nil {
+		return buf, d.fail("open", name, err)
+	}
+	defer unix.Close(fd)
+	for {
+		if cap(buf)-len(buf) < 2048 {
+			buf = append(buf, make([]byte, 4096+len(buf))...)[:len(buf)]
+		}
+		n, err := retry(func() (int, error) { return unix.Read(fd, buf[len(buf):cap(buf)]) })
+		if err != nil {
+			return buf, d.fail("read", name, err)
+		}
+		if n == 0 {
+			return buf, nil
+		}
+		buf = buf[:len(buf)+n]
+	}
+}
+
+// IDs reads a file of one number per line: tasks, cgroup.procs. Version 1 of
+// the kernel makes the list anew at the first read after open and keeps it for
+// the reads that follow, so that one call sees one list. What is not a number
+// is an error; 0 is a task of a pid namespace that cannot be seen from here
+// and is left out.
+func (d *Dir) IDs(name string) ([]int32, error) {
+	data, err := d.Read(name, nil)
+	if err != nil {
+		return nil, err
+	}
+	ids, ok := parseIDs(data)
+	if !ok {
+		return nil, d.fail("parse", name, unix.EIO)
+	}
+	return ids, nil
+}
+
+func parseIDs(data []byte) (ids []int32, ok bool) {
+	var n int64
+	digits := 0
+	for _, c := range data {
+		switch {
+		case c >= '0' && c <= '9':
+			digits++
+			if n = n*10 + int64(c-'0'); n > 1<<31-1 {
+				return nil, false
+			}
+		case c == '\n' && digits > 0:
+			if n != 0 {
+				ids = append(ids, int32(n))
+			}
+			n, digits = 0, 0
+		default:
+			return nil, false
+		}
+	}
+	return ids, digits == 0
+}
+
+// Dirs lists the directories that are directly in d.
+func (d *Dir) Dirs() ([]string, error) {
+	// The descriptor's offset would be shared by concurrent calls.
+	fd, err := d.openat(".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, d.fail("open", ".", err)
+	}
+	defer unix.Close(fd)
+	var names []string
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := retry(func() (int, error) { return unix.Getdents(fd, buf) })
+		if err != nil {
+			return nil, d.fail("readdir", ".", err)
+		}
+		if n == 0 {
+			return names, nil
+		}
+		for b := buf[:n]; len(b) > 0; {
+			e := (*unix.Dirent)(unsafe.Pointer(&b[0]))
+			if e.Type == unix.DT_DIR {
+				const at = unsafe.Offsetof(e.Name)
+				name := unix.ByteSliceToString(b[at:e.Reclen])
+				if name != "." && name != ".." {
+					names = append(names, name)
+				}
+			}
+			b = b[e.Reclen:]
+		}
+	}
+}
+
+// ID is the kernel's number for the directory, which it does not use again
+// while it runs.
+func (d *Dir) ID() (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(d.fd, &st); err != nil {
+		return 0, d.fail("stat", ".", err)
+	}
+	return st.Ino, nil
+}
+
+func (d *Dir) openat(name string, flags int) (int, error) {
+	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: beneath}
+	return retry(func() (int, error) { return unix.Openat2(d.fd, name, &how) })
+}
+
+func (d *Dir) fail(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	path := d.path
+	if name != "." {
+		path += "/" + name
+	}
+	return &OpError{op, path, err}
+}
+
+// retry repeats a call that a signal interrupted, and a few times one that the
+// kernel asks to try again: openat2 while the tree is being renamed. A control
+// file's own EAGAIN is an answer too, hence the bound.
+func retry(call func() (int, error)) (int, error) {
+	for again := 0; ; {
+		n, err := call()
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN && again < 8:
+			again++
+		default:
+			return n, err
+		}
+	}
+}
+
+func component(name string) bool {
+	if name == "" || name == "." || name == ".." || len(name) > unix.NAME_MAX {
+		return false
+	}
+	for i := range len(name) {
+		if name[i] == '/' || name[i] == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// IsGone tells the errors of a directory that is not there (any more): it was
+// removed before or after its file was opened.
+func IsGone(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV)
+}

@@ -1,0 +1,200 @@
+package kernfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// hierarchy gives a test its own named hierarchy, and fails it when anything
+// of it is left.
+func hierarchy(t testing.TB) *Dir {
+	t.Helper()
+	if err := ProbeNamed(); errors.Is(err, ErrRefused) {
+		if os.Geteuid() == 0 && errors.Is(err, unix.EPERM) && capSysAdmin() {
+			t.Fatalf("refused to root: %v", err)
+		}
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("containerfs-test-k%d", os.Getpid())
+	d, err := OpenNamed(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := Retire(d, 10*time.Second); err != nil {
+			t.Error(err)
+		}
+		names, err := Names()
+		if err != nil || slices.Contains(names, name) {
+			t.Errorf("hierarchy %s is left: %v %v", name, names, err)
+		}
+	})
+	return d
+}
+
+func capSysAdmin() bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&hdr, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
+}
+
+// sleeper starts a process of the test's own to move about.
+func sleeper(t testing.TB) int32 {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	return int32(cmd.Process.Pid)
+}
+
+func TestDir(t *testing.T) {
+	d := hierarchy(t)
+	pid := sleeper(t)
+	if err := d.Make("7"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Make("7"); !errors.Is(err, unix.EEXIST) {
+		t.Fatalf("second Make: %v", err)
+	}
+	if names, err := d.Dirs(); err != nil || !slices.Equal(names, []string{"7"}) {
+		t.Fatalf("Dirs: %v %v", names, err)
+	}
+	if err := d.Move("7", pid, true); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := d.IDs("7/tasks"); err != nil || !slices.Equal(ids, []int32{pid}) {
+		t.Fatalf("IDs: %v %v", ids, err)
+	}
+	if err := d.Remove("7"); !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("Remove with a task: %v", err)
+	}
+	if err := d.Move(".", pid, false); err != nil {
+		t.Fatal(err)
+	}
+	// The list is made anew at each open: no memory of the task that left.
+	if ids, err := d.IDs("7/tasks"); err != nil || len(ids) != 0 {
+		t.Fatalf("IDs: %v %v", ids, err)
+	}
+	if err := d.Remove("7"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Move("7", pid, false); !IsGone(err) {
+		t.Fatalf("Move to a directory that is gone: %v", err)
+	}
+	var op *OpError
+	if err := d.Move(".", 1<<22+1, false); !errors.Is(err, unix.ESRCH) || !errors.As(err, &op) || op.Op != "write" {
+		t.Fatalf("Move of nobody: %v", err)
+	}
+	// kthreadd and its children with a fixed placement stay where they are.
+	if err := d.Move(".", 2, false); err != nil && !errors.Is(err, unix.EINVAL) {
+		t.Fatalf("Move of kthreadd: %v", err)
+	}
+}
+
+func TestDirStaysBeneath(t *testing.T) {
+	d := hierarchy(t)
+	for _, name := range []string{"..", "../..", "/", "/proc/self", "/proc/self/root/tmp"} {
+		if sub, err := d.Open(name); err == nil {
+			t.Errorf("Open(%q) gave %v", name, sub)
+			sub.Close()
+		}
+		if err := d.Make(name); err == nil {
+			t.Errorf("Make(%q) worked", name)
+		}
+		if err := d.Remove(name); err == nil {
+			t.Errorf("Remove(%q) worked", name)
+		}
+	}
+}
+
+func FuzzParseIDs(f *testing.F) {
+	f.Add([]byte("1\n22\n0\n4194304\n"))
+	f.Add([]byte("1\n\n2"))
+	f.Add([]byte("99999999999999999999\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ids, ok := parseIDs(data)
+		if !ok {
+			return
+		}
+		var want []int32
+		for _, w := range splitLines(string(data)) {
+			n, err := strconv.ParseInt(w, 10, 32)
+			if err != nil {
+				t.Fatalf("accepted %q: %v", w, err)
+			}
+			if n != 0 {
+				want = append(want, int32(n))
+			}
+		}
+		if !slices.Equal(ids, want) {
+			t.Fatalf("%v, want %v", ids, want)
+		}
+	})
+}
+
+func splitLines(s string) (lines []string) {
+	for at := 0; at < len(s); {
+		end := at
+		for end < len(s) && s[end] != '\n' {
+			end++
+		}
+		lines = append(lines, s[at:end])
+		at = end + 1
+	}
+	return lines
+}
+
+func FuzzParseNames(f *testing.F) {
+	f.Add([]byte("9:name=systemd:/\n4:memory:/a:b\n0::/\n12:cpu,name=x:/y\n"))
+	f.Add([]byte("1:name=\n:::\n"))
+	f.Fuzz(func(t *testing.T, data []byte) { parseNames(data) })
+}
+
+func TestParseNames(t *testing.T) {
+	got := parseNames([]byte("9:name=systemd:/name=no\n4:memory:/a:name=b\n12:cpu,name=x:/y\n0::/name=z\n"))
+	if want := []string{"systemd", "x"}; !slices.Equal(got, want) {
+		t.Fatalf("%v, want %v", got, want)
+	}
+}
+
+func BenchmarkMove(b *testing.B) {
+	d := hierarchy(b)
+	pid := sleeper(b)
+	for _, name := range []string{"1", "2"} {
+		if err := d.Make(name); err != nil {
+			b.Fatal(err)
+		}
+	}
+	names := [2]string{"1", "2"}
+	i := 0
+	for b.Loop() {
+		if err := d.Move(names[i&1], pid, false); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+func BenchmarkMakeRemove(b *testing.B) {
+	d := hierarchy(b)
+	for b.Loop() {
+		if err := d.Make("1"); err != nil {
+			b.Fatal(err)
+		}
+		if err := d.Remove("1"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
