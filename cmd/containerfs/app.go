@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+)
+
+const description = `Containers are named by paths as /hierarchy/container/file. A command that
+takes several paths goes on after a failure and exits with the code of the
+first one.
+
+  containerfs mkdir /all/Charlie
+  containerfs write /all/Charlie/cpuset.cpus 0
+  containerfs write /all/Charlie/cpuset.mems 0
+  containerfs write /all/Charlie/tasks $$
+  containerfs read /all/Charlie/tasks
+
+ADDR is tcp://HOST:PORT, unix:///PATH, tcp!HOST!PORT or unix!PATH.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not permitted, 5 busy,
+75 server unavailable.`
+
+// app is the command line; its streams are given so that tests can hold them.
+func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
+	a := &cli.App{
+		Name:        "containerfs",
+		Usage:       "containers of this or another host's tasks, over 9P",
+		Description: description,
+		Reader:      stdin,
+		Writer:      stdout,
+		ErrWriter:   stderr,
+		HideVersion: true,
+		// A comma separates the subsystems of one hierarchy, not hierarchies.
+		DisableSliceFlagSeparator: true,
+		OnUsageError:              onUsageError,
+		// The exit code is execute's business; the library would exit by itself.
+		ExitErrHandler: func(*cli.Context, error) {},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usagef("no command %q; see containerfs --help", c.Args().First())
+			}
+			return usagef("no command given; see containerfs --help")
+		},
+		Flags: []cli.Flag{
+			&cli.StringFlag{
+				Name:        "server",
+				Usage:       "the server's `ADDR`",
+				EnvVars:     []string{"CONTAINERFS_SERVER"},
+				Value:       defaultAddr(),
+				DefaultText: "the unix socket of serve",
+			},
+		},
+		Commands: []*cli.Command{
+			serveCommand(),
+			lsCommand(),
+			readCommand(),
+			writeCommand(),
+			mkdirCommand(),
+			rmdirCommand(),
+			mvCommand(),
+			statCommand(),
+		},
+	}
+	for _, c := range a.Commands {
+		c.OnUsageError = onUsageError
+		// Else every command has a subcommand "help", and `mkdir help` asks
+		// for help.
+		c.HideHelpCommand = true
+	}
+	return a
+}
+
+func onUsageError(_ *cli.Context, err error, _ bool) error { return usagef("%v", err) }
+
+// execute runs one command line and returns its exit code. What went wrong has
+// been written to stderr by then, a line each.
+func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	err := app(stdin, stdout, stderr).RunContext(ctx, args)
+	report(stderr, err)
+	return exitCode(err)
+}
+
+// report writes an error as one line, unless that has been done.
+func report(stderr io.Writer, err error) {
+	if _, done := err.(*reported); err != nil && !done {
+		fmt.Fprintf(stderr, "containerfs: %s\n", printable(err.Error()))
+	}
+}
+
+// paths returns a command's arguments when there are at least min and, unless
+// max is negative, at most max of them.
+func paths(c *cli.Context, min, max int) ([]string, error) {
+	if n := c.NArg(); n < min || (max >= 0 && n > max) {
+		return nil, usagef("usage: containerfs %s %s", c.Command.Name, c.Command.ArgsUsage)
+	}
+	return c.Args().Slice(), nil
+}
+
+// eachPath connects, does what the command does to every path and goes on
+// after a failure. It returns the first failure, each having been reported when
+// it happened. Without a server there is nothing to go on with.
+func eachPath(c *cli.Context, paths []string, do func(*session, string) error) error {
+	for _, path := range paths {
+		if err := checkPath(path); err != nil {
+			return err
+		}
+	}
+	s, err := connect(c.Context, c.String("server"))
+	if err != nil {
+		return err
+	}
+	defer s.close()
+
+	var first error
+	for _, path := range paths {
+		err := do(s, path)
+		if err == nil {
+			continue
+		}
+		err = &pathError{c.Command.Name, path, err}
+		report(c.App.ErrWriter, err)
+		if first == nil {
+			first = &reported{err}
+		}
+		if exitCode(err) == exitUnavailable {
+			break
+		}
+	}
+	return first
+}

@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hugelgupf/p9/linux"
+)
+
+// result is what one command line came to.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+func command(stdin io.Reader, args ...string) result {
+	var stdout, stderr bytes.Buffer
+	code := execute(context.Background(), append([]string{"containerfs"}, args...), stdin, &stdout, &stderr)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+func TestCommands(t *testing.T) {
+	type step struct {
+		args string // split at spaces; _ stands for an empty argument
+		want result
+	}
+	tests := []struct {
+		name  string
+		fail  map[string]linux.Errno
+		steps []step
+	}{
+		{name: "ls in the server's order", steps: []step{
+			{"ls", result{0, "all\n", ""}},
+			{"ls /all", result{0, "tasks\ncpus\nZoe\nAbe\n", ""}},
+			{"ls /all/", result{0, "tasks\ncpus\nZoe\nAbe\n", ""}},
+			{"ls -l /all", result{0, "-rw-r--r-- 7 8 tasks\n-r--r--r-- 7 8 cpus\ndrwxr-x--- 7 8 Zoe\ndrwx------ 7 8 Abe\n", ""}},
+			{"ls /all/tasks /all/Zoe", result{0, "/all/tasks\n/all/Zoe:\n", ""}},
+		}},
+		{name: "ls passes over what is removed meanwhile", fail: map[string]linux.Errno{"walk /all/Zoe": linux.ENOENT}, steps: []step{
+			{"ls -l /all", result{0, "-rw-r--r-- 7 8 tasks\n-r--r--r-- 7 8 cpus\ndrwx------ 7 8 Abe\n", ""}},
+		}},
+		{name: "read", steps: []step{
+			{"read /all/tasks /all/cpus", result{0, "1\n2\n3\n0-3\n", ""}},
+			{"read /all", result{1, "", "containerfs: read /all: is a directory\n"}},
+			{"read /all/nothing", result{3, "", "containerfs: read /all/nothing: no such file or directory\n"}},
+		}},
+		{name: "goes on after a failure, first code", fail: map[string]linux.Errno{"open /all/cpus": linux.EACCES}, steps: []step{
+			{"read /all/cpus /all/tasks /all/no", result{4, "1\n2\n3\n",
+				"containerfs: read /all/cpus: permission denied\ncontainerfs: read /all/no: no such file or directory\n"}},
+		}},
+		{name: "mkdir and rmdir", steps: []step{
+			{"mkdir /all/x /all/x/y", result{0, "", ""}},
+			{"mkdir /all/x", result{1, "", "containerfs: mkdir /all/x: file exists\n"}},
+			{"mkdir /all/no/y", result{3, "", "containerfs: mkdir /all/no/y: no such file or directory\n"}},
+			{"mkdir -m 700 /all/z", result{0, "", ""}},
+			{"ls -l /all/z /all", result{0, "/all/z:\n/all:\n-rw-r--r-- 7 8 tasks\n-r--r--r-- 7 8 cpus\ndrwxr-x--- 7 8 Zoe\ndrwx------ 7 8 Abe\ndrwxr-xr-x 7 8 x\ndrwx------ 7 8 z\n", ""}},
+			{"rmdir /all/x/y /all/x /all/z", result{0, "", ""}},
+			{"rmdir /", result{5, "", "containerfs: rmdir /: device or resource busy\n"}},
+			{"ls /all", result{0, "tasks\ncpus\nZoe\nAbe\n", ""}},
+		}},
+		{name: "a container called help", steps: []step{
+			{"mkdir /all/help", result{0, "", ""}},
+			{"mkdir help", result{2, "", "containerfs: path \"help\" does not start with /\n"}},
+		}},
+		{name: "mkdir -p", steps: []step{
+			{"mkdir -p /all/a/b/c", result{0, "", ""}},
+			{"mkdir -p /all/a/b/c /all /", result{0, "", ""}},
+			{"mkdir -p -m 500 /all/m/n", result{0, "", ""}},
+			{"ls -l /all/m", result{0, "dr-x------ 7 8 n\n", ""}},
+			{"mkdir -p /all/tasks", result{1, "", "containerfs: mkdir /all/tasks: file exists\n"}},
+		}},
+		{name: "mv", steps: []step{
+			{"mv /all/Zoe /all/Yve", result{0, "", ""}},
+			{"ls /all", result{0, "tasks\ncpus\nYve\nAbe\n", ""}},
+			{"mv /all/Yve /all/Abe", result{1, "", "containerfs: mv /all/Yve: file exists\n"}},
+			{"mv /all/Yve /all/Abe/Yve", result{1, "", "containerfs: mv /all/Yve: input/output error\n"}},
+			{"mv / /all/x", result{5, "", "containerfs: mv /: device or resource busy\n"}},
+		}},
+		{name: "stat", steps: []step{
+			{"stat /all/tasks /all", result{0, "/all/tasks: file mode=0644 uid=7 gid=8 nlink=1 size=0 path=3\n/all: container mode=0755 uid=7 gid=8 nlink=1 size=0 path=2\n", ""}},
+		}},
+		{name: "usage", steps: []step{
+			{"", result{2, "", "containerfs: no command given; see containerfs --help\n"}},
+			{"frob /x", result{2, "", "containerfs: no command \"frob\"; see containerfs --help\n"}},
+			{"ls --frob", result{2, "", "containerfs: flag provided but not defined: -frob\n"}},
+			{"read", result{2, "", "containerfs: usage: containerfs read PATH...\n"}},
+			{"write /all/tasks", result{2, "", "containerfs: usage: containerfs write PATH VALUE\n"}},
+			{"write /all/tasks 1 2", result{2, "", "containerfs: usage: containerfs write PATH VALUE\n"}},
+			{"mv /all/Zoe all/Yve", result{2, "", "containerfs: path \"all/Yve\" does not start with /\n"}},
+			{"mkdir -m 1777 /all/x", result{2, "", "containerfs: mode \"1777\": want octal up to 777\n"}},
+			{"mkdir -m rwx /all/x", result{2, "", "containerfs: mode \"rwx\": want octal up to 777\n"}},
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			m, addr := serveMemory(t)
+			t.Setenv("CONTAINERFS_SERVER", addr)
+			for op, errno := range test.fail {
+				m.failWith(op, errno)
+			}
+			for _, s := range test.steps {
+				if got := command(nil, strings.Fields(s.args)...); got != s.want {
+					t.Errorf("%s:\ngot  %+v\nwant %+v", s.args, got, s.want)
+				}
+			}
+		})
+	}
+}
+
+// TestExitCodes has the server answer every errno that SPEC names.
+func TestExitCodes(t *testing.T) {
+	m, addr := serveMemory(t)
+	for errno, want := range map[linux.Errno]int{
+		linux.ENOENT: 3, linux.ESRCH: 3, linux.ENODEV: 3,
+		linux.EACCES: 4, linux.EPERM: 4, linux.EROFS: 4,
+		linux.EBUSY:  5,
+		linux.EINVAL: 1, linux.EEXIST: 1, linux.E2BIG: 1, linux.ENOSPC: 1, linux.EAGAIN: 1,
+		linux.EOPNOTSUPP: 1, linux.EIO: 1, linux.ENOTDIR: 1, linux.ENAMETOOLONG: 1, linux.ERANGE: 1,
+	} {
+		m.failWith("rmdir /all/Zoe", errno)
+		got := command(nil, "--server", addr, "rmdir", "/all/Zoe")
+		if got.code != want || got.stderr != "containerfs: rmdir /all/Zoe: "+errno.Error()+"\n" {
+			t.Errorf("%v: got %+v, want code %d", errno, got, want)
+		}
+	}
+}
+
+func TestAttachRefused(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.failWith("attach /", linux.EACCES)
+	want := result{4, "", "containerfs: attach " + addr + ": permission denied\n"}
+	if got := command(nil, "--server", addr, "ls"); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestWriteIsOneCommand: a value is one Twrite with echo's newline, standard
+// input one without; what would have to be cut up is refused.
+func TestWriteIsOneCommand(t *testing.T) {
+	m, addr := serveMemory(t)
+	long := strings.Repeat("x", maxCommand)
+	for _, test := range []struct {
+		value, stdin string
+		code         int
+		wrote        []string
+	}{
+		{"0-3", "", 0, []string{"/all/cpus 0-3\n"}},
+		{"", "", 0, []string{"/all/cpus \n"}},
+		{"-1", "", 0, []string{"/all/cpus -1\n"}},
+		{"-", "7", 0, []string{"/all/cpus 7"}},
+		{"-", "", 0, []string{"/all/cpus "}},
+		{"-", long, 0, []string{"/all/cpus " + long}},
+		{"-", long + "x", 1, nil},
+		{long, "", 1, nil},
+	} {
+		got := command(strings.NewReader(test.stdin), "--server", addr, "write", "/all/cpus", test.value)
+		wrote := m.takeWrites()
+		if got.code != test.code || !slices.Equal(wrote, test.wrote) {
+			t.Errorf("write %.9q with %.9q: got %+v and %.40q", test.value, test.stdin, got, wrote)
+		}
+	}
+}
+
+// TestLostServer: a server that is not there, goes away or says nothing is 75,
+// never the end of a file.
+func TestLostServer(t *testing.T) {
+	addr := filepath.Join(t.TempDir(), "sock")
+	want := result{75, "", "containerfs: server unix!" + addr + " unavailable: connect: no such file or directory\n"}
+	if got := command(nil, "--server", "unix!"+addr, "ls"); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+
+	l, err := net.Listen("unix", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.ReadFull(c, make([]byte, 7))
+			c.Close()
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-served })
+	if got := command(nil, "--server", "unix!"+addr, "read", "/all/tasks", "/all/cpus"); got.code != 75 || strings.Count(got.stderr, "\n") != 1 {
+		t.Errorf("a server that closes: got %+v", got)
+	}
+}
+
+// TestServerDiesDuringRead cuts the connection after the open, when the client
+// is in its loop of reads.
+func TestServerDiesDuringRead(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	m.nodes["/all/tasks"].content = strings.Repeat("1\n", 1<<20)
+	m.mu.Unlock()
+	near, err := net.Listen("unix", filepath.Join(t.TempDir(), "near"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		c, err := near.Accept()
+		if err != nil {
+			return
+		}
+		far, err := net.Dial("unix", strings.TrimPrefix(addr, "unix://"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		asked := make(chan struct{})
+		go func() { defer close(asked); io.Copy(far, c) }()
+		io.CopyN(c, far, 100<<10)
+		c.Close()
+		far.Close()
+		<-asked
+	}()
+	t.Cleanup(func() { near.Close(); <-served })
+	got := command(nil, "--server", "unix://"+near.Addr().String(), "read", "/all/tasks")
+	if got.code != 75 || len(got.stdout) == 0 {
+		t.Errorf("got code %d after %d bytes, %s", got.code, len(got.stdout), got.stderr)
+	}
+}
+
+func TestSilentServer(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // it accepts in the kernel and never answers
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := connect(ctx, "unix://"+l.Addr().String()); exitCode(err) != exitUnavailable {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestBadAddr(t *testing.T) {
+	for _, addr := range []string{"", "x", "tcp://", "tcp://h", "unix://", "unix:x", "tcp!h", "unix!", "http://h:1", "tcp!!", "tcp://h:1/x"} {
+		got := command(nil, "--server", addr, "ls")
+		if addr == "" {
+			continue // the environment's or the default
+		}
+		if got.code != exitUsage {
+			t.Errorf("%q: got %+v", addr, got)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"help"}, {"-h"}} {
+		if got := command(nil, args...); got.code != 0 || got.stderr != "" || !strings.Contains(got.stdout, "containerfs mkdir /all/Charlie") {
+			t.Errorf("%v: got %+v", args, got)
+		}
+	}
+	for _, c := range app(nil, nil, nil).Commands {
+		if got := command(nil, c.Name, "--help"); got.code != 0 || got.stderr != "" || !strings.Contains(got.stdout, "containerfs "+c.Name) {
+			t.Errorf("%s: got %+v", c.Name, got)
+		}
+	}
+	if got := command(nil, "help", "frob"); got.code != exitUsage {
+		t.Errorf("help frob: got %+v", got)
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"Charlie":          "Charlie",
+		"ünïcode 日本":       "ünïcode 日本",
+		`a\x2db`:           `a\x2db`,
+		"a\nb\tc\x1b[2J":   `a\nb\tc\x1b[2J`,
+		"\xff\xfe":         `\xff\xfe`,
+		"\u202egnp":        `\u202egnp`,
+		"\ufffd":           "\ufffd",
+		"\x7f\u0085\u2028": `\x7f\u0085\u2028`,
+	} {
+		if got := printable(text); got != want {
+			t.Errorf("%q: got %s, want %s", text, got, want)
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+	"github.com/urfave/cli/v2"
+)
+
+// Exit codes. 75 is sysexits' EX_TEMPFAIL: trying again later can help.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitPermission  = 4
+	exitBusy        = 5
+	exitUnavailable = 75
+)
+
+// usageError is a command line that makes no sense, whatever the server holds.
+type usageError struct{ message string }
+
+func (e *usageError) Error() string { return e.message }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...)}
+}
+
+// pathError is what an operation on a path came to.
+type pathError struct {
+	Op, Path string
+	Err      error
+}
+
+func (e *pathError) Error() string { return e.Op + " " + e.Path + ": " + e.Err.Error() }
+func (e *pathError) Unwrap() error { return e.Err }
+
+// unavailableError is a server that cannot be talked to.
+type unavailableError struct {
+	Server string
+	Err    error
+}
+
+func (e *unavailableError) Error() string {
+	return "server " + e.Server + " unavailable: " + e.Err.Error()
+}
+func (e *unavailableError) Unwrap() error { return e.Err }
+
+// reported is an error whose line has been written already.
+type reported struct{ error }
+
+func (e *reported) Unwrap() error { return e.error }
+
+func exitCode(err error) int {
+	var (
+		usage       *usageError
+		unavailable *unavailableError
+		lost        p9.ConnError
+		library     cli.ExitCoder
+		errno       linux.Errno
+	)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage), errors.As(err, &library):
+		return exitUsage
+	case errors.As(err, &unavailable), errors.As(err, &lost):
+		return exitUnavailable
+	case !errors.As(err, &errno):
+		return exitFailed
+	}
+	switch errno {
+	case linux.ENOENT, linux.ESRCH, linux.ENODEV: // no such path, task, container any more
+		return exitNotFound
+	case linux.EACCES, linux.EPERM, linux.EROFS:
+		return exitPermission
+	case linux.EBUSY:
+		return exitBusy
+	}
+	return exitFailed
+}
+
+// printable makes text safe for a terminal: what cannot be printed is shown as
+// Go writes it in a string. A backslash stays itself, since names with one are
+// common on systemd hosts and scripts read these names; so the result is for
+// eyes, it cannot be undone.
+func printable(text string) string {
+	var b strings.Builder
+	for i, r := range text {
+		switch {
+		case r == unicode.ReplacementChar && !strings.HasPrefix(text[i:], "\uFFFD"):
+			fmt.Fprintf(&b, `\x%02x`, text[i]) // not UTF-8
+		case strconv.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			q := strconv.QuoteRuneToASCII(r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+	}
+	return b.String()
+}

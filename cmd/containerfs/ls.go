@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+	"github.com/urfave/cli/v2"
+)
+
+func lsCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "ls",
+		Usage:     "list containers and control files",
+		ArgsUsage: "[PATH]...",
+		Description: "Names come one a line in the server's order: common files, files of\n" +
+			"subsystems, child containers. A control file lists itself. -l shows mode,\n" +
+			"uid, gid and name. Without PATH the hierarchies are listed.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "l", Usage: "show mode and owner"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := paths(c, 0, -1)
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				args = []string{"/"}
+			}
+			out := bufio.NewWriter(c.App.Writer)
+			return eachPath(c, args, func(s *session, path string) error {
+				err := ls(s, out, path, len(args) > 1, c.Bool("l"))
+				if flushed := out.Flush(); err == nil {
+					err = flushed
+				}
+				return err
+			})
+		},
+	}
+}
+
+func ls(s *session, out *bufio.Writer, path string, titled, long bool) error {
+	f, err := s.walk(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, _, attr, err := f.GetAttr(p9.AttrMaskAll)
+	if err != nil {
+		return err
+	}
+	if !attr.Mode.IsDir() {
+		lsLine(out, path, attr, long)
+		return nil
+	}
+	entries, err := readdir(f)
+	if err != nil {
+		return err
+	}
+	if titled {
+		fmt.Fprintf(out, "%s:\n", printable(path))
+	}
+	for _, e := range entries {
+		var attr p9.Attr
+		if long {
+			_, file, _, a, err := f.WalkGetAttr([]string{e.Name})
+			if errors.Is(err, linux.ENOENT) || errors.Is(err, linux.ENODEV) {
+				continue // removed since it was listed
+			}
+			if err != nil {
+				return err
+			}
+			file.Close()
+			attr = a
+		}
+		lsLine(out, e.Name, attr, long)
+	}
+	return nil
+}
+
+func lsLine(out *bufio.Writer, name string, attr p9.Attr, long bool) {
+	if long {
+		fmt.Fprintf(out, "%s %d %d ", attr.Mode.OSMode(), attr.UID, attr.GID)
+	}
+	fmt.Fprintf(out, "%s\n", printable(name))
+}
+
+// readdir lists a directory without its . and .. entries.
+func readdir(dir p9.File) ([]p9.Dirent, error) {
+	// An opened fid cannot walk any more, and the caller's still has to.
+	_, d, err := dir.Walk(nil)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	if _, _, err := d.Open(p9.ReadOnly); err != nil {
+		return nil, err
+	}
+	var all []p9.Dirent
+	for offset := uint64(0); ; {
+		entries, err := d.Readdir(offset, messageSize/2) // a count of bytes
+		if err != nil {
+			return nil, err
+		}
+		if len(entries) == 0 {
+			return all, nil
+		}
+		next := entries[len(entries)-1].Offset
+		if next == offset {
+			return nil, errors.New("the server's directory offsets do not advance")
+		}
+		offset = next
+		for _, e := range entries {
+			if e.Name != "." && e.Name != ".." {
+				all = append(all, e)
+			}
+		}
+	}
+}

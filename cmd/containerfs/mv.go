@@ -1,0 +1,41 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+)
+
+func mvCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "mv",
+		Usage:     "rename a container in its parent",
+		ArgsUsage: "OLD NEW",
+		Description: "NEW is the container's new path, not a directory to move it into; it must\n" +
+			"not exist and must be in the same parent.",
+		Action: func(c *cli.Context) error {
+			args, err := paths(c, 2, 2)
+			if err != nil {
+				return err
+			}
+			if err := checkPath(args[1]); err != nil {
+				return err
+			}
+			return eachPath(c, args[:1], func(s *session, old string) error {
+				return mv(s, old, args[1])
+			})
+		},
+	}
+}
+
+func mv(s *session, old, new string) error {
+	oldDir, oldName, err := s.walkParent(old)
+	if err != nil {
+		return err
+	}
+	defer oldDir.Close()
+	newDir, newName, err := s.walkParent(new)
+	if err != nil {
+		return err
+	}
+	defer newDir.Close()
+	return oldDir.RenameAt(oldName, newDir, newName)
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"io"
+
+	"github.com/hugelgupf/p9/p9"
+	"github.com/urfave/cli/v2"
+)
+
+func readCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "read",
+		Usage:       "write control files' contents to standard output",
+		ArgsUsage:   "PATH...",
+		Description: "Contents come as the server gives them, one file after the other.",
+		Action: func(c *cli.Context) error {
+			args, err := paths(c, 1, -1)
+			if err != nil {
+				return err
+			}
+			return eachPath(c, args, func(s *session, path string) error {
+				return read(s, c.App.Writer, path)
+			})
+		},
+	}
+}
+
+func read(s *session, out io.Writer, path string) error {
+	f, err := s.walk(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, _, err := f.Open(p9.ReadOnly); err != nil {
+		return err
+	}
+	buf := make([]byte, messageSize/2)
+	for offset := int64(0); ; {
+		n, err := f.ReadAt(buf, offset)
+		if _, err := out.Write(buf[:n]); err != nil {
+			return err
+		}
+		offset += int64(n)
+		// A lost connection is an io.EOF too, but a wrapped one: errors.Is
+		// would take a server that died for the end of the file.
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

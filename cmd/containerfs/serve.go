@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+)
+
+// config is what a server is asked to be.
+type config struct {
+	Listen      []string // addresses, each of which parses
+	Hierarchies []hierarchy
+	Mirror      bool // anchor membership in the kernel where that is possible
+
+	// Stderr takes one line `listening on ADDR` for each listener, then
+	// `ready`.
+	Stderr io.Writer
+}
+
+// hierarchy is one to be mounted at start.
+type hierarchy struct{ Name, Options string }
+
+func serveCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "serve this host's containers",
+		Description: `For each listener one line "listening on ADDR" comes on standard error, with
+the real port where 0 was asked for, then "ready". SIGTERM and SIGINT end it:
+requests in hand are answered, sockets removed.
+
+A client on the unix socket is the user that the kernel says it is. A TCP
+client on this host is the owner of its socket, but root counts as nobody
+unless the address ends in ?no_root_squash.
+
+  containerfs serve --hierarchy cpu=cpuset --listen unix:///run/cfs.sock
+  containerfs serve --listen tcp://127.0.0.1:5640?no_root_squash`,
+		Flags: []cli.Flag{
+			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`; may be repeated", DefaultText: "the unix socket " + strings.TrimPrefix(defaultAddr(), "unix://")},
+			&cli.StringSliceFlag{Name: "hierarchy", Usage: "mount the hierarchy `NAME=OPTIONS`; may be repeated", DefaultText: "all=all"},
+			&cli.StringFlag{Name: "mirror", Usage: "anchor membership in a cgroup hierarchy of the kernel: `auto` or off", Value: "auto"},
+		},
+		Action: func(c *cli.Context) error {
+			conf, err := serveConfig(c)
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return run(ctx, conf)
+		},
+	}
+}
+
+func serveConfig(c *cli.Context) (config, error) {
+	conf := config{Stderr: c.App.ErrWriter, Listen: c.StringSlice("listen")}
+	if c.NArg() > 0 {
+		return conf, usagef("serve takes no argument, got %q", c.Args().First())
+	}
+	if len(conf.Listen) == 0 {
+		conf.Listen = []string{defaultAddr()}
+	}
+	for _, addr := range conf.Listen {
+		if _, _, err := parseAddr(addr); err != nil {
+			return conf, usagef("listen %s: %v", addr, err)
+		}
+	}
+	seen := map[string]bool{}
+	for _, h := range c.StringSlice("hierarchy") {
+		name, options, ok := strings.Cut(h, "=")
+		if !ok || name == "" || options == "" {
+			return conf, usagef("hierarchy %q: want NAME=OPTIONS", h)
+		}
+		if seen[name] {
+			return conf, usagef("hierarchy %q is given twice", name)
+		}
+		seen[name] = true
+		conf.Hierarchies = append(conf.Hierarchies, hierarchy{name, options})
+	}
+	if len(conf.Hierarchies) == 0 {
+		conf.Hierarchies = []hierarchy{{"all", "all"}}
+	}
+	switch mirror := c.String("mirror"); mirror {
+	case "auto":
+		conf.Mirror = true
+	case "off":
+	default:
+		return conf, usagef("mirror %q: want auto or off", mirror)
+	}
+	return conf, nil
+}
+
+// run serves until ctx is done, then answers what is in hand and removes its
+// sockets.
+func run(ctx context.Context, conf config) error {
+	return errors.New("serve: not built yet")
+}

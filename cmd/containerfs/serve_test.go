@@ -1,0 +1,53 @@
+package main
+
+import (
+	"io"
+	"reflect"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+func TestServeConfig(t *testing.T) {
+	all := []hierarchy{{"all", "all"}}
+	for _, test := range []struct {
+		name string
+		args []string
+		want config
+		err  string
+	}{
+		{"nothing", nil, config{Listen: []string{defaultAddr()}, Hierarchies: all, Mirror: true}, ""},
+		{"commas stay in a hierarchy", []string{"--hierarchy", "cpu=cpuset,cpuacct", "--hierarchy=x=debug,name=y"},
+			config{Listen: []string{defaultAddr()}, Hierarchies: []hierarchy{{"cpu", "cpuset,cpuacct"}, {"x", "debug,name=y"}}, Mirror: true}, ""},
+		{"listeners", []string{"--listen", "tcp://127.0.0.1:0?no_root_squash", "--listen", "unix!/x", "--mirror", "off"},
+			config{Listen: []string{"tcp://127.0.0.1:0?no_root_squash", "unix!/x"}, Hierarchies: all}, ""},
+		{"no address", []string{"--listen", "here"}, config{}, "listen here: want tcp://HOST:PORT or unix:///PATH"},
+		{"no options", []string{"--hierarchy", "cpu"}, config{}, `hierarchy "cpu": want NAME=OPTIONS`},
+		{"empty options", []string{"--hierarchy", "cpu="}, config{}, `hierarchy "cpu=": want NAME=OPTIONS`},
+		{"no name", []string{"--hierarchy", "=cpu"}, config{}, `hierarchy "=cpu": want NAME=OPTIONS`},
+		{"twice", []string{"--hierarchy", "a=b", "--hierarchy", "a=c"}, config{}, `hierarchy "a" is given twice`},
+		{"mirror", []string{"--mirror", "on"}, config{}, `mirror "on": want auto or off`},
+		{"argument", []string{"x"}, config{}, `serve takes no argument, got "x"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var got config
+			var err error
+			a := app(nil, io.Discard, io.Discard)
+			a.Command("serve").Action = func(c *cli.Context) error {
+				got, err = serveConfig(c)
+				return err
+			}
+			a.Run(append([]string{"containerfs", "serve"}, test.args...))
+			if test.err != "" {
+				if err == nil || err.Error() != test.err || exitCode(err) != exitUsage {
+					t.Fatalf("got %v, want %s", err, test.err)
+				}
+				return
+			}
+			got.Stderr = nil
+			if err != nil || !reflect.DeepEqual(got, test.want) {
+				t.Errorf("got %+v, %v, want %+v", got, err, test.want)
+			}
+		})
+	}
+}

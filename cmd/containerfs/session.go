@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+)
+
+const (
+	// greetingTime bounds what it takes to connect and attach. Requests after
+	// that are not bounded: a write can rightly take long.
+	greetingTime = 10 * time.Second
+
+	// messageSize is what the client asks for. It never learns what the server
+	// grants, so it must not ask for more than any server gives.
+	messageSize = 64 << 10
+
+	// maxWalk is 9P's limit on names in one Twalk (MAXWELEM).
+	maxWalk = 16
+)
+
+// session is one connection to a server, attached at its root directory.
+type session struct {
+	client *p9.Client
+	root   p9.File
+}
+
+// connect dials a server and attaches to its root.
+func connect(ctx context.Context, addr string) (*session, error) {
+	network, address, err := parseAddr(addr)
+	if err != nil {
+		return nil, usagef("server %s: %v", addr, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, greetingTime)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, address)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, &pathError{"connect", addr, linux.EACCES} // of the socket's file
+	}
+	if err != nil {
+		if op := (*net.OpError)(nil); errors.As(err, &op) {
+			err = op.Err // its text names the address again
+		}
+		return nil, &unavailableError{addr, err}
+	}
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	client, err := p9.NewClient(conn, p9.WithMessageSize(messageSize))
+	if err != nil {
+		conn.Close()
+		return nil, &unavailableError{addr, err}
+	}
+	root, err := client.Attach("")
+	if err != nil {
+		client.Close()
+		return nil, &pathError{"attach", addr, err}
+	}
+	conn.SetDeadline(time.Time{})
+	return &session{client, root}, nil
+}
+
+// close ends the session; the server clunks what is left.
+func (s *session) close() { s.client.Close() }
+
+// walk goes to the file of a path. The caller closes it.
+func (s *session) walk(path string) (p9.File, error) {
+	return walk(s.root, split(path))
+}
+
+// walkParent goes to the directory that holds a path's last name, for what is
+// done to an entry of a directory. The name is the server's to judge.
+func (s *session) walkParent(path string) (dir p9.File, name string, err error) {
+	names := split(path)
+	if len(names) == 0 {
+		return nil, "", linux.EBUSY // the root is no directory's entry
+	}
+	last := len(names) - 1
+	dir, err = walk(s.root, names[:last])
+	return dir, names[last], err
+}
+
+func checkPath(path string) error {
+	if !strings.HasPrefix(path, "/") {
+		return usagef("path %q does not start with /", path)
+	}
+	return nil
+}
+
+// split takes a path apart. Doubled and trailing slashes mean nothing.
+func split(path string) []string {
+	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+}
+
+// walk goes from dir along names. The library's own Walk sends any number of
+// names in one message and takes a walk that ended early for a whole one: its
+// file then does not exist on the server.
+func walk(dir p9.File, names []string) (p9.File, error) {
+	qids, file, err := dir.Walk(names[:min(len(names), maxWalk)])
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(qids) == len(names):
+		return file, nil
+	case len(qids) == maxWalk:
+	case len(qids) == 0:
+		return nil, linux.ENOENT // never: a first name that fails is an error
+	default:
+		// Where the walk ended, once more for the reason.
+		if _, file, err = dir.Walk(names[:len(qids)]); err != nil {
+			return nil, err
+		}
+	}
+	defer file.Close()
+	return walk(file, names[len(qids):])
+}
