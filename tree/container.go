@@ -1,0 +1,373 @@
+package tree
+
+import (
+	"slices"
+	"sync/atomic"
+	"syscall"
+)
+
+// MaxPath is the longest path of a container, in bytes (SPEC §3).
+const MaxPath = 4095
+
+// Container is a node of a hierarchy. Its methods need View or Change, but for
+// those that only return what never changes.
+type Container struct {
+	id     uint64
+	h      *Hierarchy
+	parent *Container
+
+	// data is the front end's. It is set at mkdir and never changes.
+	data any
+
+	// The rest is guarded by mu; what is marked C is changed only inside
+	// changes, so that Change is enough to read it.
+
+	name     string     // C
+	children *childList // C, nil without any
+	states   []State    // C, indexed by Hierarchy.slots
+	links    *link      // the css groups that contain it, nil for a root
+	refs     atomic.Int32
+	linked   int32 // length of links
+	// populated is the number of css groups with tasks in this container or
+	// below; unused in roots.
+	populated       int32
+	removed         bool // C
+	notifyOnRelease bool // C
+}
+
+// ID is unique among all containers of all hierarchies, for ever. Ids of
+// siblings are in order of creation.
+func (c *Container) ID() uint64 { return c.id }
+
+// Hierarchy is the hierarchy that the container is in.
+func (c *Container) Hierarchy() *Hierarchy { return c.h }
+
+// Tree is the tree that the container is in.
+func (c *Container) Tree() *Tree { return c.h.tree }
+
+// Parent is nil for the root of a hierarchy.
+func (c *Container) Parent() *Container { return c.parent }
+
+// IsRoot reports whether the container is the root of its hierarchy.
+func (c *Container) IsRoot() bool { return c.parent == nil }
+
+// Data is what Mkdir was given for the front end.
+func (c *Container) Data() any { return c.data }
+
+// Name is empty for a root.
+func (c *Container) Name() string { return c.name }
+
+// Removed reports whether the container is gone: whatever is asked of it is
+// ENODEV.
+func (c *Container) Removed() bool { return c.removed }
+
+// NotifyOnRelease is the flag of SPEC §8.
+func (c *Container) NotifyOnRelease() bool { return c.notifyOnRelease }
+
+// SetNotifyOnRelease sets the flag. Update.
+func (c *Container) SetNotifyOnRelease(on bool) { c.notifyOnRelease = on }
+
+// State is the state of a subsystem in the container. It panics when the
+// subsystem is not bound to the container's hierarchy.
+func (c *Container) State(id int) State { return c.states[c.h.slots[id]] }
+
+// Get holds the container against rmdir; Put gives it up.
+func (c *Container) Get() { c.refs.Add(1) }
+
+// Put undoes one Get.
+func (c *Container) Put() { c.refs.Add(-1) }
+
+// Refs is the number of references that Get took.
+func (c *Container) Refs() int { return int(c.refs.Load()) }
+
+// CSSGroups is the number of css groups with tasks that contain it. View.
+func (c *Container) CSSGroups() int {
+	if !c.IsRoot() {
+		return int(c.linked)
+	}
+	n := 0
+	c.h.tree.groups.eachLinked(func(g *Group) {
+		if g.container(c.h) == c {
+			n++
+		}
+	})
+	return n
+}
+
+// NumChildren is the number of child containers.
+func (c *Container) NumChildren() int { return c.children.len() }
+
+// Child returns the child of that name, or nil.
+func (c *Container) Child(name string) *Container { return c.children.get(name) }
+
+// Children yields the children in order of creation, those with an id above
+// after. Finding the first one costs the logarithm of their number.
+func (c *Container) Children(after uint64, yield func(*Container) bool) {
+	c.children.each(after, yield)
+}
+
+// Path is the path within the hierarchy, "/" for the root.
+func (c *Container) Path() string { return string(c.AppendPath(nil)) }
+
+// AppendPath appends the path to b.
+func (c *Container) AppendPath(b []byte) []byte {
+	if c.IsRoot() {
+		return append(b, '/')
+	}
+	start := len(b)
+	b = slices.Grow(b, c.pathLen())
+	b = b[:start+c.pathLen()]
+	end := len(b)
+	for ; !c.IsRoot(); c = c.parent {
+		end -= len(c.name)
+		copy(b[end:], c.name)
+		end--
+		b[end] = '/'
+	}
+	return b
+}
+
+// pathLen is the length of the path, 0 for a root.
+func (c *Container) pathLen() int {
+	n := 0
+	for ; !c.IsRoot(); c = c.parent {
+		n += 1 + len(c.name)
+	}
+	return n
+}
+
+// IsBelow reports whether the container is a or a descendant of a.
+func (c *Container) IsBelow(a *Container) bool {
+	for c != nil && c != a {
+		c = c.parent
+	}
+	return c != nil
+}
+
+func (t *Tree) newID() uint64 {
+	t.nextID++
+	return t.nextID
+}
+
+// MkdirRequest asks for a container.
+type MkdirRequest struct {
+	Parent *Container
+	Name   string
+
+	// Allow is the front end's permission check, made inside the change.
+	Allow func() error
+
+	// Data makes what the container carries for the front end.
+	Data func() any
+}
+
+// Mkdir makes a container. Errors: ENODEV when the parent is removed, Allow's,
+// EEXIST, ENAMETOOLONG, and the first error of a subsystem's Create, after
+// which those that were created are destroyed.
+func (t *Tree) Mkdir(r MkdirRequest) (*Container, error) {
+	t.changeMu.Lock()
+	defer t.changeMu.Unlock()
+	p := r.Parent
+	if p.removed {
+		return nil, opError("mkdir", r.Name, syscall.ENODEV)
+	}
+	if r.Allow != nil {
+		if err := r.Allow(); err != nil {
+			return nil, err
+		}
+	}
+	if p.children.get(r.Name) != nil {
+		return nil, opError("mkdir", r.Name, syscall.EEXIST)
+	}
+	if p.pathLen()+1+len(r.Name) > MaxPath {
+		return nil, opError("mkdir", r.Name, syscall.ENAMETOOLONG)
+	}
+	c := &Container{id: t.newID(), h: p.h, parent: p, name: r.Name, notifyOnRelease: p.notifyOnRelease}
+	c.states = make([]State, len(p.h.bound))
+	for i, s := range p.h.bound {
+		state, err := s.Create(c)
+		if err != nil {
+			for j := i - 1; j >= 0; j-- {
+				p.h.bound[j].Destroy(c, c.states[j])
+			}
+			return nil, opError("mkdir", r.Name, err)
+		}
+		c.states[i] = state
+	}
+	if r.Data != nil {
+		c.data = r.Data()
+	}
+	t.mu.Lock()
+	if p.children == nil {
+		p.children = new(childList)
+	}
+	p.children.add(c)
+	p.h.count++
+	t.containers++
+	t.mu.Unlock()
+	return c, nil
+}
+
+// Rmdir removes a container. Errors: ENODEV when it is gone already, Allow's,
+// and EBUSY for a root, with tasks, with children, and with references held.
+func (t *Tree) Rmdir(c *Container, allow func() error) error {
+	t.changeMu.Lock()
+	defer t.changeMu.Unlock()
+	if c.removed {
+		return opError("rmdir", c.name, syscall.ENODEV)
+	}
+	if allow != nil {
+		if err := allow(); err != nil {
+			return err
+		}
+	}
+	if c.IsRoot() {
+		return opError("rmdir", c.h.name, syscall.EBUSY)
+	}
+	if t.hasTasks(c) || c.children.len() > 0 || c.refs.Load() > 0 {
+		return opError("rmdir", c.name, syscall.EBUSY)
+	}
+	t.mu.Lock()
+	if c.linked > 0 { // a fork that CLONE_PARENT or the mirror brought in since
+		t.mu.Unlock()
+		return opError("rmdir", c.name, syscall.EBUSY)
+	}
+	c.removed = true
+	c.parent.children.remove(c)
+	if c.parent.children.len() == 0 {
+		c.parent.children = nil
+	}
+	c.h.count--
+	t.containers--
+	t.mu.Unlock()
+	for i := len(c.h.bound) - 1; i >= 0; i-- {
+		c.h.bound[i].Destroy(c, c.states[i])
+	}
+	t.deactivateIdle(c.h)
+	return nil
+}
+
+// hasTasks reports whether a task is in c. An exit that has happened but is
+// not yet known is found out: the events are drained, and then the members
+// looked up on the host. Under changeMu.
+func (t *Tree) hasTasks(c *Container) bool {
+	linked := func() bool {
+		t.mu.RLock()
+		defer t.mu.RUnlock()
+		return c.linked > 0
+	}
+	if !linked() {
+		// A fork that the model lacks has its forker in the model, in c.
+		return false
+	}
+	if t.host.Drain(); !linked() {
+		return false
+	}
+	type member struct {
+		task  *Task
+		tid   int32
+		start Start
+	}
+	var members []member
+	t.View(func() {
+		c.eachTask(func(m *Task) {
+			if len(members) < maxRecheck {
+				members = append(members, member{m, m.TID(), m.start})
+			}
+		})
+	})
+	for _, m := range members {
+		if info, err := t.host.Task(m.tid); err == nil && m.start.is(info.Start) {
+			return true
+		}
+		t.mu.Lock()
+		if m.task.group != nil {
+			t.exitLocked(m.task)
+		}
+		t.mu.Unlock()
+	}
+	return linked()
+}
+
+// maxRecheck bounds how many members rmdir looks up on the host before it
+// believes that the container is busy.
+const maxRecheck = 4096
+
+// RenameRequest asks for a new name in place.
+type RenameRequest struct {
+	Parent   *Container
+	Old, New string
+	Allow    func(c *Container) error
+}
+
+// Rename gives a child of Parent another name. Errors: ENODEV when the parent
+// is removed, Allow's, ENOENT, EEXIST, and ENAMETOOLONG for the longest path
+// below.
+func (t *Tree) Rename(r RenameRequest) error {
+	t.changeMu.Lock()
+	defer t.changeMu.Unlock()
+	p := r.Parent
+	if p.removed {
+		return opError("rename", r.Old, syscall.ENODEV)
+	}
+	c := p.children.get(r.Old)
+	if c == nil {
+		return opError("rename", r.Old, syscall.ENOENT)
+	}
+	if r.Allow != nil {
+		if err := r.Allow(c); err != nil {
+			return err
+		}
+	}
+	if r.New == r.Old {
+		return nil
+	}
+	if p.children.get(r.New) != nil {
+		return opError("rename", r.New, syscall.EEXIST)
+	}
+	if len(r.New) > len(r.Old) && c.pathLen()-len(r.Old)+len(r.New)+c.depthBelow() > MaxPath {
+		return opError("rename", r.New, syscall.ENAMETOOLONG)
+	}
+	t.mu.Lock()
+	p.children.rename(c, r.New)
+	t.mu.Unlock()
+	return nil
+}
+
+// depthBelow is the length of the longest path below c, relative to c.
+func (c *Container) depthBelow() int {
+	longest := 0
+	c.Children(0, func(k *Container) bool {
+		longest = max(longest, 1+len(k.name)+k.depthBelow())
+		return true
+	})
+	return longest
+}
+
+// ReadFile reads a control file of a subsystem. ENODEV when c is removed,
+// EINVAL when the file cannot be read.
+func (t *Tree) ReadFile(c *Container, f *File, b []byte) ([]byte, error) {
+	if f.Read == nil {
+		return b, opError("read", f.Name, syscall.EINVAL)
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if c.removed {
+		return b, opError("read", f.Name, syscall.ENODEV)
+	}
+	return f.Read(c, b)
+}
+
+// WriteFile writes a control file of a subsystem: one command. ENODEV when c is
+// removed, EINVAL when the file cannot be written.
+func (t *Tree) WriteFile(a *Actor, c *Container, f *File, data []byte) error {
+	if f.Write == nil {
+		return opError("write", f.Name, syscall.EINVAL)
+	}
+	t.changeMu.Lock()
+	defer t.changeMu.Unlock()
+	if c.removed {
+		return opError("write", f.Name, syscall.ENODEV)
+	}
+	return f.Write(a, c, data)
+}

@@ -1,0 +1,444 @@
+package tree
+
+import (
+	"errors"
+	"slices"
+	"sync/atomic"
+	"syscall"
+)
+
+// Task is a live thread of the host. Where it is, is guarded by mu.
+type Task struct {
+	tid   atomic.Int32
+	start Start
+
+	group      *Group
+	prev, next *Task // in group
+
+	proc         *Process
+	pprev, pnext *Task // threads of proc
+}
+
+// TID is the thread's number. It changes when a thread other than the first
+// executes a program, which then has the process's number.
+func (t *Task) TID() int32 { return t.tid.Load() }
+
+// TGID is the number of the thread's process.
+func (t *Task) TGID() int32 { return t.proc.tgid }
+
+// Process is a process of the host, as long as it has live threads; after that
+// only while its orphans refer to it.
+type Process struct {
+	tgid     int32
+	nthreads int32
+	threads  *Task
+
+	// parent is the process that forked it. Where that has ended, ancestor
+	// gives the nearest one that lives; the kernel may have given the orphan
+	// to any other ancestor.
+	parent *Process
+	kids   int32 // live processes whose ancestor this is
+
+	// adopted: it may have got orphans that kids does not count.
+	adopted bool
+	// mixed: a thread, or a thread of a child, may be in another group than
+	// the process, so a fork event that names it may mean another forker.
+	// Never wrongly false.
+	mixed bool
+	// moving: an attach has a thread of it in hand.
+	moving bool
+}
+
+// group is the group of a thread of p. When p is not mixed it is that of all.
+func (p *Process) group() *Group { return p.threads.group }
+
+// ancestor is the nearest ancestor that lives, nil if none is known.
+func (p *Process) ancestor() *Process {
+	a := p.parent
+	for a != nil && a.nthreads == 0 {
+		a = a.parent
+	}
+	p.parent = a
+	return a
+}
+
+// Start is what is known of a task's start time, in clock ticks after boot. A
+// fork event does not carry it, only a stamp taken a little later: then the
+// ticks are an upper bound.
+type Start int64
+
+func startAt(ticks uint64) Start     { return Start(ticks) }
+func startAtMost(ticks uint64) Start { return -Start(ticks) }
+
+// is reports whether the task that the host shows with a start time is the one
+// that s was noted of. It is meant for a tid that is known to be either that
+// task's or a later one's.
+func (s Start) is(ticks uint64) bool {
+	if s < 0 {
+		return Start(ticks) <= -s
+	}
+	return Start(ticks) == s
+}
+
+// ticks is the start time, or the bound of it.
+func (s Start) ticks() uint64 { return uint64(max(s, -s)) }
+
+// ForkEvent is a fork as the kernel tells of it.
+type ForkEvent struct {
+	// ParentTID and ParentTGID name the real parent of the child, which is
+	// not always the forking task.
+	ParentTID, ParentTGID int32
+	TID, TGID             int32
+
+	Time     int64  // CLOCK_MONOTONIC, nanoseconds
+	StartMax uint64 // no later than this did the child start, as TaskInfo.Start
+}
+
+// Fork adds a task that was forked. Events must be given in the order in which
+// the kernel sent them, one at a time.
+func (t *Tree) Fork(e ForkEvent) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.moving.defers(t, e) {
+		t.moving.deferred = append(t.moving.deferred, func() { t.forkLocked(e) })
+		return
+	}
+	t.forkLocked(e)
+}
+
+// forkLocked applies a fork event. It may let go of mu meanwhile.
+func (t *Tree) forkLocked(e ForkEvent) {
+	if old := t.tasks[e.TID]; old != nil {
+		if old.start.ticks()+forkSlack >= e.StartMax {
+			return // found by a scan before its event came
+		}
+		t.exitLocked(old) // its exit event was lost
+	}
+	parent, g, sure := t.inheritLocked(e)
+	if !sure && t.mirror != nil {
+		t.mu.Unlock()
+		num, err := t.mirror.Where(e.TID)
+		t.mu.Lock()
+		// A child that is gone already is placed by its event alone.
+		known, stray := t.mirroredLocked(num, err)
+		if known != nil && !t.moving.mistook(e.TID) {
+			g = known
+		}
+		t.strayed = t.strayed || stray
+	}
+	var from *Process
+	if parent != nil && e.TID == e.TGID {
+		from = parent.proc
+	}
+	child := t.addLocked(e.TID, e.TGID, startAtMost(e.StartMax), from, g)
+	if !sure {
+		t.moving.joined(child)
+	}
+	t.tellForkLocked(parent, child)
+}
+
+// forkSlack is how much later than its start time a task's fork event can be
+// stamped, in clock ticks, when it is matched against a task that a scan found.
+const forkSlack = 100
+
+// mirroredLocked is the group that an answer of Mirror.Where means: nil if the
+// task is gone, and stray if it is in a directory that is nobody's.
+func (t *Tree) mirroredLocked(num uint64, err error) (g *Group, stray bool) {
+	if err != nil {
+		return nil, errors.Is(err, ErrForeignGroup)
+	}
+	if g := t.groups.byNum[num]; g != nil && !g.stale() {
+		return g, false
+	}
+	return nil, true
+}
+
+func (t *Tree) tellForkLocked(parent, child *Task) {
+	for _, r := range t.subsystems {
+		if r.fork != nil {
+			r.fork.Fork(parent, child, child.group.container(r.hierarchy))
+		}
+	}
+}
+
+// inheritLocked finds what a fork event says of the child's place: the task
+// that it names, the group that the child is in if that task forked it, and
+// whether no other task can have.
+func (t *Tree) inheritLocked(e ForkEvent) (parent *Task, g *Group, sure bool) {
+	p := t.procs[e.ParentTGID]
+	parent = t.tasks[e.ParentTID]
+	if e.TID != e.TGID {
+		// A thread: forked by a thread of its own process, whichever the
+		// event names.
+		p = t.procs[e.TGID]
+		if p != nil && (parent == nil || parent.proc != p) {
+			parent = p.threads
+		}
+	}
+	if parent == nil && p != nil {
+		parent = p.threads // the thread that is named ended
+	}
+	if parent == nil {
+		return nil, t.groups.root, len(t.groups.byNum) == 1
+	}
+	return parent, parent.group, p != nil && !p.mixed && !p.moving
+}
+
+// addLocked makes a task and, with its first thread, its process.
+func (t *Tree) addLocked(tid, tgid int32, start Start, parent *Process, g *Group) *Task {
+	p := t.procs[tgid]
+	if p == nil {
+		p = &Process{tgid: tgid, parent: parent}
+		t.procs[tgid] = p
+		if a := p.ancestor(); a != nil {
+			a.kids++
+			if a.group() != g {
+				a.mixed = true
+			}
+		}
+	} else if p.group() != g {
+		p.mix()
+	}
+	task := &Task{start: start, proc: p}
+	task.tid.Store(tid)
+	t.tasks[tid] = task
+	task.pnext = p.threads
+	if task.pnext != nil {
+		task.pnext.pprev = task
+	}
+	p.threads = task
+	p.nthreads++
+	t.enterLocked(task, g)
+	return task
+}
+
+// enterLocked puts a task that is in no group into g.
+func (t *Tree) enterLocked(task *Task, g *Group) {
+	task.group = g
+	task.prev, task.next = nil, g.tasks
+	if task.next != nil {
+		task.next.prev = task
+	}
+	g.tasks = task
+	if g.ntasks++; g.ntasks == 1 {
+		t.groups.link(g)
+	}
+}
+
+func (t *Tree) leaveLocked(task *Task) {
+	g := task.group
+	if task.prev != nil {
+		task.prev.next = task.next
+	} else {
+		g.tasks = task.next
+	}
+	if task.next != nil {
+		task.next.prev = task.prev
+	}
+	task.prev, task.next, task.group = nil, nil, nil
+	if g.ntasks--; g.ntasks == 0 {
+		t.groups.unlink(g)
+	}
+}
+
+// Exit removes a task. One that is not known is ignored.
+func (t *Tree) Exit(tid int32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	exit := func() {
+		if task := t.tasks[tid]; task != nil {
+			t.exitLocked(task)
+		}
+	}
+	if t.moving.deferring() {
+		t.moving.deferred = append(t.moving.deferred, exit)
+		return
+	}
+	exit()
+}
+
+func (t *Tree) exitLocked(task *Task) {
+	for _, r := range t.subsystems {
+		if r.exit != nil {
+			r.exit.Exit(task, task.group.container(r.hierarchy))
+		}
+	}
+	p, g := task.proc, task.group
+	t.leaveLocked(task)
+	delete(t.tasks, task.TID())
+	if task.pprev != nil {
+		task.pprev.pnext = task.pnext
+	} else {
+		p.threads = task.pnext
+	}
+	if task.pnext != nil {
+		task.pnext.pprev = task.pprev
+	}
+	task.pprev, task.pnext = nil, nil
+	if p.nthreads--; p.nthreads == 0 {
+		t.endLocked(p, g)
+	} else {
+		p.unmix()
+	}
+}
+
+// endLocked ends a process whose last thread, in g, has exited. The kernel
+// gives its children to one of its ancestors, and does not say to which.
+func (t *Tree) endLocked(p *Process, g *Group) {
+	delete(t.procs, p.tgid)
+	parent := p.ancestor()
+	if p.kids > 0 || p.adopted {
+		for a := parent; a != nil; a = a.ancestor() {
+			a.adopted = true
+			if p.mixed || a.group() != g {
+				a.mixed = true
+			}
+		}
+	}
+	if parent != nil {
+		parent.kids += p.kids - 1
+		parent.unmix()
+	}
+}
+
+// unmix clears mixed when nobody is left who could fork in p's name.
+func (p *Process) unmix() {
+	if p.kids == 0 && p.nthreads == 1 && !p.adopted {
+		p.mixed = false
+	}
+}
+
+// mix notes that a thread of p is in another group than others of its family.
+func (p *Process) mix() {
+	p.mixed = true
+	if a := p.ancestor(); a != nil {
+		a.mixed = true
+	}
+}
+
+// Exec tells that a process has executed a program. When another thread than
+// the first did, that thread has the first one's tid from then on, and all
+// others are gone.
+func (t *Tree) Exec(tgid int32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.moving.deferring() {
+		t.moving.deferred = append(t.moving.deferred, func() { t.execLocked(tgid) })
+		return
+	}
+	t.execLocked(tgid)
+}
+
+// execLocked applies an exec event. It may let go of mu meanwhile.
+func (t *Tree) execLocked(tgid int32) {
+	p := t.procs[tgid]
+	if p == nil || t.tasks[tgid] != nil {
+		return
+	}
+	// Of the threads that are left all but one are gone, their exit events
+	// yet to come. The one that took over the tid has none.
+	heir := p.threads
+	if heir.pnext != nil && t.mirror != nil {
+		t.mu.Unlock()
+		num, err := t.mirror.Where(tgid)
+		t.mu.Lock()
+		if err == nil && t.procs[tgid] == p && p.nthreads > 0 {
+			heir = p.threads
+			for k := p.threads; k != nil; k = k.pnext {
+				if k.group.num == num {
+					heir = k
+				}
+			}
+		}
+	}
+	if t.procs[tgid] != p || p.nthreads == 0 || t.tasks[tgid] != nil {
+		return // Rmdir looked, and found it gone
+	}
+	for k := p.threads; k != nil; {
+		next := k.pnext
+		if k != heir {
+			t.exitLocked(k)
+		}
+		k = next
+	}
+	delete(t.tasks, heir.TID())
+	heir.tid.Store(tgid)
+	t.tasks[tgid] = heir
+}
+
+// Placement is one line of proc/<pid>/container.
+type Placement struct {
+	Hierarchy *Hierarchy
+	Container *Container
+}
+
+// Where returns the container of a task in each active hierarchy, newest first,
+// or ESRCH.
+func (t *Tree) Where(tid int32) ([]Placement, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	task := t.tasks[tid]
+	if task == nil {
+		return nil, opError("where", "task", syscall.ESRCH)
+	}
+	ps := make([]Placement, 0, len(t.hierarchies))
+	for _, h := range slices.Backward(t.hierarchies) {
+		ps = append(ps, Placement{h, task.group.container(h)})
+	}
+	return ps, nil
+}
+
+// eachTask calls f for the tasks in c.
+func (c *Container) eachTask(f func(*Task)) {
+	each := func(g *Group) {
+		for task := g.tasks; task != nil; task = task.next {
+			f(task)
+		}
+	}
+	if c.IsRoot() {
+		c.h.tree.groups.eachLinked(func(g *Group) {
+			if g.container(c.h) == c {
+				each(g)
+			}
+		})
+		return
+	}
+	for l := c.links; l != nil; l = l.next {
+		each(l.group)
+	}
+}
+
+// AppendTasks appends the tids of the tasks in c, ascending. View.
+func (c *Container) AppendTasks(tids []int32) []int32 {
+	start := len(tids)
+	c.eachTask(func(task *Task) { tids = append(tids, task.TID()) })
+	slices.Sort(tids[start:])
+	return tids
+}
+
+// AppendProcesses appends the tgids of the processes that have a thread in c,
+// ascending. View.
+func (c *Container) AppendProcesses(tgids []int32) []int32 {
+	start := len(tgids)
+	c.eachTask(func(task *Task) { tgids = append(tgids, task.proc.tgid) })
+	slices.Sort(tgids[start:])
+	return tgids[:start+len(slices.Compact(tgids[start:]))]
+}
+
+// NumTasks is the number of tasks in c. View.
+func (c *Container) NumTasks() int {
+	n := 0
+	each := func(g *Group) { n += g.ntasks }
+	if c.IsRoot() {
+		c.h.tree.groups.eachLinked(func(g *Group) {
+			if g.container(c.h) == c {
+				each(g)
+			}
+		})
+		return n
+	}
+	for l := c.links; l != nil; l = l.next {
+		each(l.group)
+	}
+	return n
+}

@@ -1,0 +1,121 @@
+package tree
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+)
+
+// Config is what a Tree is made of.
+type Config struct {
+	Host       Host
+	Mirror     Mirror // nil without one
+	Subsystems []Subsystem
+	Log        *slog.Logger // nil: slog.Default
+}
+
+// Tree is the model of one host. All methods may be called concurrently.
+type Tree struct {
+	host   Host
+	mirror Mirror
+	log    *slog.Logger
+
+	subsystems []*registered // in order of registration, immutable
+	def        *Hierarchy    // the default hierarchy
+
+	changeMu sync.Mutex
+	nextID   uint64 // of containers; guarded by changeMu
+	nextHier uint64 // of hierarchies; guarded by changeMu
+
+	mu          sync.RWMutex
+	hierarchies []*Hierarchy // active, oldest first
+	groups      groupTable
+	tasks       map[int32]*Task
+	procs       map[int32]*Process
+	moving      *move // the attach under way, if any
+	strayed     bool  // a task was seen in a directory of the mirror that is nobody's
+	containers  int   // all but the default root, in all hierarchies
+}
+
+// New makes a Tree without tasks: the host's are found by the first Resync.
+func New(cfg Config) (*Tree, error) {
+	t := &Tree{
+		host:   cfg.Host,
+		mirror: cfg.Mirror,
+		log:    cfg.Log,
+		tasks:  make(map[int32]*Task),
+		procs:  make(map[int32]*Process),
+	}
+	if t.log == nil {
+		t.log = slog.Default()
+	}
+	t.groups.init()
+	if len(cfg.Subsystems) > MaxSubsystems {
+		return nil, opError("register", "subsystems", syscall.E2BIG)
+	}
+	seen := make(map[string]bool)
+	for i, s := range cfg.Subsystems {
+		r, err := register(s, i)
+		if err != nil {
+			return nil, err
+		}
+		if seen[s.Name()] {
+			return nil, opError("register", s.Name(), syscall.EEXIST)
+		}
+		seen[s.Name()] = true
+		t.subsystems = append(t.subsystems, r)
+	}
+
+	t.def = newHierarchy(t, "", false)
+	for _, r := range t.subsystems {
+		s, err := r.Create(t.def.root)
+		if err != nil {
+			return nil, fmt.Errorf("root state of %s: %w", r.Name(), err)
+		}
+		r.hierarchy = t.def
+		t.def.bind(r, s)
+	}
+	return t, nil
+}
+
+// Change runs f as a change: nothing else changes meanwhile, and what f reads
+// of the model stays as it is, but for forks and exits.
+func (t *Tree) Change(f func() error) error {
+	t.changeMu.Lock()
+	defer t.changeMu.Unlock()
+	return f()
+}
+
+// View runs f with the model read-locked. f must not block.
+func (t *Tree) View(f func()) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	f()
+}
+
+// Update runs f with the model locked, inside a change: the caller holds
+// changeMu. f must not block.
+func (t *Tree) Update(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f()
+}
+
+// Drain waits until the model knows every fork, exec and exit that happened
+// before the call.
+func (t *Tree) Drain() { t.host.Drain() }
+
+// OpError says what failed on what. Err is a syscall.Errno, or wraps one.
+type OpError struct {
+	Op   string
+	Name string
+	Err  error
+}
+
+func (e *OpError) Error() string { return e.Op + " " + e.Name + ": " + e.Err.Error() }
+
+// Unwrap gives the errno to errors.Is and errors.As.
+func (e *OpError) Unwrap() error { return e.Err }
+
+func opError(op, name string, err error) error { return &OpError{op, name, err} }
