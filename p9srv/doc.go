@@ -1,0 +1,67 @@
+// Package p9srv serves p9.Files over the network: listeners, who the peer is,
+// sessions, fid and tag tables, and the dialects of 9P.
+//
+// # Vocabulary
+//
+// A session is what one connection carries. A message is one request (T) or
+// its reply (R); the bytes of a message on the wire are a frame. A tag names a
+// request until its reply; a fid names a file until it is clunked. A fid is
+// open after Topen or Tcreate (Tlopen, Tlcreate). A dialect is a version of
+// the protocol: a table with one row per message, how errors are told, and
+// nothing else; the fid table, the tag table and what a request does to a File
+// are shared. An attach gives a fid the root of a tree, and the identity that
+// the kernel knows of the peer.
+//
+// # Invariants
+//
+//   - No size on the wire is believed before it has been compared with its bound,
+//     and no buffer grows because of what was announced, only of what arrived.
+//   - Every File that a session was given is closed exactly once: by clunk,
+//     remove, a walk that moves its fid, a new version, or the session's end.
+//   - Requests that name the same fid number run in order of arrival, never two
+//     at once; therefore the fields of a fid need no lock.
+//   - A tag is outstanding until its reply is in the buffer of replies. An Rflush
+//     is never before the reply to the request that it names.
+//   - A session's memory is bounded by Config's limits, whatever the peer
+//     sends and whether it reads or not.
+//   - uid 0 is never the outcome of a doubt: a peer that cannot be told for
+//     certain is refused with EACCES.
+//
+// # Concurrency
+//
+// One goroutine per connection (the session's loop) reads all that has arrived,
+// serves its frames in order and writes all replies in one call. A request that
+// can change state or wait for the host is a worker's: a goroutine of its own,
+// so that it holds up no other fid's. So is whatever came later for a fid
+// that a worker still has. A worker's reply goes into the next write of the
+// loop; when the loop is waiting for input, the worker writes it, with those that
+// its fellows finished meanwhile. The window of outstanding requests bounds
+// the number of workers; while it is full, the loop does not read.
+//
+// The loop waits for its workers before the session ends; Server.Shutdown waits
+// for all sessions.
+//
+// Lock order: Server.mu and session.mu are never held together, and neither is
+// held over a call of a File, a system call or a write to the peer. (The one
+// exception is setting a read deadline, which does not block.)
+//
+// # Errors
+//
+//	broken framing (size under 7 or over the bound)   close
+//	R-message, request before version                 close
+//	tag of an outstanding request                     close: any answer would be taken for the first one's
+//	Tversion with a malformed body                    close: there is no dialect to answer in
+//	any other malformed body                          EINVAL with the frame's tag
+//	NOTAG on anything but Tversion                    EINVAL
+//	unknown message type                              EOPNOTSUPP
+//	unknown fid                                       EBADF
+//	newfid in use, fid opened twice                   EINVAL
+//	I/O on a fid not opened for it                    EBADF
+//	Tread of a directory, Tlopen of one for writing   EISDIR
+//	directory operation on a file                     ENOTDIR
+//	fid table full                                    EMFILE
+//	xattr messages                                    EOPNOTSUPP
+//	Tauth                                             ENOENT ("no authentication needed")
+//	msize under 4096                                  EMSGSIZE, no version agreed
+//	a File that panics                                EIO, logged with its stack; the connection ends
+package p9srv

@@ -1,0 +1,174 @@
+package p9srv
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxFirstFrame bounds frames before a version is agreed on.
+const maxFirstFrame = 8 << 10
+
+// input is what has arrived and is not served yet. While the session waits with
+// nothing unfinished, it has no buffer.
+type input struct {
+	buf  *buffer
+	r, w int // the unserved bytes are buf.b[r:w]
+
+	conn net.Conn
+	raw  syscall.RawConn // of conn, if it is the kernel's own
+	try  func(fd uintptr) bool
+	n    int // what tryRead has read
+	err  error
+
+	due bool // a deadline for reads is set
+}
+
+func (in *input) open(conn net.Conn) {
+	in.conn = conn
+	if sc, ok := conn.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			in.raw, in.try = raw, in.tryRead
+		}
+	}
+}
+
+// partial reports whether there are bytes of an unfinished frame.
+func (in *input) partial() bool { return in.w > in.r }
+
+// fill waits for more bytes.
+func (in *input) fill() error {
+	var err error
+	in.n, in.err = 0, nil
+	if in.raw != nil {
+		if err = in.raw.Read(in.try); err == nil {
+			err = in.err
+		}
+	} else {
+		in.makeRoom()
+		in.n, err = in.conn.Read(in.buf.b[in.w:])
+	}
+	if in.n > 0 {
+		in.w += in.n
+		return nil
+	}
+	if err == nil {
+		err = io.EOF
+	}
+	return err
+}
+
+// makeRoom provides for a read: an unfinished frame moves to the front, and to
+// a buffer of twice the size if it fills its own.
+func (in *input) makeRoom() {
+	switch {
+	case in.buf == nil:
+		in.buf = getBuffer(0)
+		in.r, in.w = 0, 0
+		in.buf.b = in.buf.b[:cap(in.buf.b)]
+	case in.r == in.w:
+		in.r, in.w = 0, 0
+	case in.r == 0 && in.w == len(in.buf.b):
+		bigger := getBuffer(2 * in.w)
+		bigger.b = bigger.b[:cap(bigger.b)]
+		copy(bigger.b, in.buf.b[:in.w])
+		putBuffer(in.buf)
+		in.buf = bigger
+	case in.r > 0:
+		in.w = copy(in.buf.b, in.buf.b[in.r:in.w])
+		in.r = 0
+	}
+}
+
+// tryRead is called by the runtime when the connection may be readable, and
+// before it parks the goroutine.
+func (in *input) tryRead(fd uintptr) bool {
+	in.makeRoom()
+	for {
+		n, err := unix.Read(int(fd), in.buf.b[in.w:])
+		switch err {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			if !in.partial() {
+				in.release()
+			}
+			return false
+		case nil:
+			in.n = n
+		default:
+			in.err = os.NewSyscallError("read", err)
+		}
+		return true
+	}
+}
+
+func (in *input) release() {
+	putBuffer(in.buf)
+	in.buf, in.r, in.w = nil, 0, 0
+}
+
+// frame returns the next whole frame, or nil. It stays valid until fill.
+func (in *input) frame(bound uint32) ([]byte, error) {
+	if in.w-in.r < 4 {
+		return nil, nil
+	}
+	size := le.Uint32(in.buf.b[in.r:])
+	if size < headerSize || size > bound {
+		return nil, errFrameSize
+	}
+	if uint32(in.w-in.r) < size {
+		return nil, nil
+	}
+	f := in.buf.b[in.r : in.r+int(size)]
+	in.r += int(size)
+	return f, nil
+}
+
+// startVersionClock begins the time in which a version must be agreed on.
+func (s *session) startVersionClock() { s.versionDue = time.Now().Add(s.srv.cfg.VersionTimeout) }
+
+// setReadDeadline says how long the next read may take: until the version is
+// due, until the frame that has begun is due, or for ever. fresh is set when a
+// frame was served since the last call: then what is there is another frame's.
+func (s *session) setReadDeadline(fresh bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var due time.Time
+	switch {
+	case s.ending:
+		return nil // end has set it, for good
+	case s.dialect == nil:
+		due = s.versionDue
+	case !s.in.partial():
+		if !s.in.due {
+			return nil
+		}
+	case s.in.due && !fresh:
+		return nil
+	default:
+		due = time.Now().Add(s.srv.cfg.FrameTimeout)
+	}
+	s.in.due = !due.IsZero()
+	return s.conn.SetReadDeadline(due)
+}
+
+// readError tells the end of input that the session has itself asked for from others.
+func (s *session) readError(err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending {
+		return io.EOF
+	}
+	return errTimeout
+}
+
+var errTimeout = errors.New("peer took too long to finish a message")

@@ -1,0 +1,251 @@
+package p9srv
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/hugelgupf/p9/linux"
+)
+
+// maxHeld bounds the data of requests that workers have. One request is always let in.
+const maxHeld = 2 << 20
+
+// isOutstanding reports whether a worker has a request of that tag. The loop's own
+// requests are answered before the next frame is looked at.
+func (s *session) isOutstanding(tag uint16) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tags[tag] != nil
+}
+
+// admit waits until one more request is within the window, and keeps
+// the batch within its bound.
+func (s *session) admit() error {
+	window := s.srv.cfg.MaxRequests
+	if s.batched >= window || s.batch != nil && len(s.batch.b) >= maxBatch {
+		if err := s.resume(); err != nil {
+			return err
+		}
+	}
+	return s.waitFor(func() bool { return s.outstanding+s.batched < window })
+}
+
+// waitFor writes the batch and waits until ready, which looks under mu.
+func (s *session) waitFor(ready func() bool) error {
+	s.mu.Lock()
+	ok := ready()
+	s.mu.Unlock()
+	if ok {
+		return nil
+	}
+	// While serving is unset, workers write their own replies.
+	if err := s.writeBatch(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !ready() && s.writeErr == nil {
+		s.cond.Wait()
+	}
+	s.serving = true
+	return s.writeErr
+}
+
+// resume writes the batch and goes on serving.
+func (s *session) resume() error {
+	err := s.writeBatch()
+	s.mu.Lock()
+	s.serving = true
+	s.mu.Unlock()
+	return err
+}
+
+// forWorker decides who serves a request: a worker if it can be slow, or
+// if a worker has an earlier one of the same fid.
+func (s *session) forWorker(r *request) bool {
+	s.mu.Lock()
+	busy := len(s.queues) > 0 && (len(s.queues[r.fid]) > 0 || len(s.queues[r.fid2]) > 0)
+	f := s.fids[r.fid]
+	s.mu.Unlock()
+	return busy || r.msg.pace == slow || r.msg.pace == asks && f != nil && f.isSlow()
+}
+
+// giveToWorker puts a request behind the earlier ones of its fids.
+func (s *session) giveToWorker(r *request) error {
+	if err := s.waitFor(func() bool { return s.held == 0 || s.held+len(r.data) <= maxHeld }); err != nil {
+		return err
+	}
+	r = r.forWorker()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tags == nil {
+		s.tags = make(map[uint16]*request)
+		s.queues = make(map[uint32][]*request)
+	}
+	s.tags[r.tag] = r
+	s.outstanding++
+	s.held += len(r.data)
+	s.enqueue(r, r.fid)
+	if r.fid2 != r.fid {
+		s.enqueue(r, r.fid2)
+	}
+	if r.waits == 0 {
+		s.startLocked(r)
+	}
+	return nil
+}
+
+func (s *session) enqueue(r *request, n uint32) {
+	if n == noFid {
+		return
+	}
+	q := s.queues[n]
+	if len(q) > 0 {
+		r.waits++
+	}
+	s.queues[n] = append(q, r)
+}
+
+// dequeue takes the first request of a fid away, which has been served, and
+// starts the next if it waits for nothing else.
+func (s *session) dequeue(n uint32) {
+	if n == noFid {
+		return
+	}
+	q := s.queues[n][1:]
+	if len(q) == 0 {
+		delete(s.queues, n)
+		return
+	}
+	s.queues[n] = q
+	if q[0].waits--; q[0].waits == 0 {
+		s.startLocked(q[0])
+	}
+}
+
+func (s *session) startLocked(r *request) {
+	s.workers.Add(1)
+	go s.work(r)
+}
+
+// work is a worker: it serves one request and sees to its reply.
+func (s *session) work(r *request) {
+	defer s.workers.Done()
+	reply := getBuffer(0)
+	reply.b = s.serve(r, reply.b)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held -= len(r.data)
+	if s.out == nil {
+		s.out = reply
+	} else {
+		s.out.b = append(s.out.b, reply.b...)
+		putBuffer(reply)
+	}
+	s.answeredLocked(r)
+	s.dequeue(r.fid)
+	if r.fid2 != r.fid {
+		s.dequeue(r.fid2)
+	}
+	s.cond.Broadcast()
+	if !s.serving && !s.writing {
+		s.writing = true
+		s.mu.Unlock()
+		runtime.Gosched() // those who are about to finish can still join
+		s.mu.Lock()
+		s.writeLocked()
+	}
+}
+
+// answeredLocked is called when the reply of a request is in out: its tag is free, and
+// the flushes that wait for it are answered.
+func (s *session) answeredLocked(r *request) {
+	delete(s.tags, r.tag)
+	s.outReplies++
+	for _, f := range r.flushes {
+		s.out.b = appendRflush(s.out.b, f.tag)
+		s.answeredLocked(f)
+	}
+}
+
+// flush answers a Tflush after the request that it names. That request runs to its
+// end: there is nothing in it that blocks for good.
+func (s *session) flush(tag uint16, body *decoder) error {
+	old := body.u16()
+	if !body.finish() || tag == noTag {
+		s.refuse(tag, linux.EINVAL)
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.tags[old]; r != nil && old != tag {
+		f := &request{tag: tag}
+		r.flushes = append(r.flushes, f)
+		s.tags[tag] = f
+		s.outstanding++
+		return nil
+	}
+	b := s.batchBuffer()
+	b.b = appendRflush(b.b, tag)
+	s.batched++
+	return nil
+}
+
+func appendRflush(out []byte, tag uint16) []byte {
+	start := len(out)
+	return endReply(beginReply(out, msgTflush+1, tag), start)
+}
+
+// writeBatch writes the batch behind the workers' replies that are ready. After
+// it the loop is no longer serving.
+func (s *session) writeBatch() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.writing {
+		s.cond.Wait()
+	}
+	if s.batch != nil {
+		if s.out == nil {
+			s.out = s.batch
+		} else {
+			s.out.b = append(s.out.b, s.batch.b...)
+			putBuffer(s.batch)
+		}
+		s.batch, s.batched = nil, 0
+	}
+	s.serving = false
+	s.writing = true
+	s.writeLocked()
+	return s.writeErr
+}
+
+// writeLocked writes until out is empty. The caller has set writing.
+func (s *session) writeLocked() {
+	for s.out != nil {
+		buf, replies := s.out, s.outReplies
+		s.out, s.outReplies = nil, 0
+		err := s.writeErr
+		due := s.writeDue
+		s.mu.Unlock()
+		if err == nil {
+			// Moving the deadline costs more than looking at the clock.
+			if now := time.Now(); due.Sub(now) < s.srv.cfg.WriteTimeout/2 {
+				due = now.Add(s.srv.cfg.WriteTimeout)
+				s.conn.SetWriteDeadline(due)
+			}
+			_, err = s.conn.Write(buf.b)
+			if err != nil {
+				s.conn.Close()
+			}
+		}
+		putBuffer(buf)
+		s.mu.Lock()
+		s.writeErr = err
+		s.writeDue = due
+		s.outstanding -= replies
+		s.cond.Broadcast()
+	}
+	s.writing = false
+	s.cond.Broadcast()
+}

@@ -1,0 +1,190 @@
+package p9srv
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/ops"
+)
+
+// Attacher gives the trees that clients attach to. An error is what the client is told.
+type Attacher interface {
+	Attach(c *ops.Caller, aname string) (p9.File, error)
+}
+
+// MinMsize is the smallest message size that a client may ask for.
+const MinMsize = 4 << 10
+
+// Config is what a Server needs and what it allows. A zero limit is its default.
+type Config struct {
+	Attacher Attacher
+	Logger   *slog.Logger // nil: nothing is logged
+
+	MaxMsize    uint32 // largest message: 1 MiB
+	MaxFids     int    // of a connection: 65536, several times what Linux caches of a busy mount
+	MaxRequests int    // outstanding on a connection: 64, enough that no client seen waits for it
+	MaxConns    int    // of an address, or of a uid on unix sockets: 16384
+
+	VersionTimeout time.Duration // from connecting to an agreed version: 10 s
+	FrameTimeout   time.Duration // from the first to the last byte of a frame: 30 s
+	WriteTimeout   time.Duration // for the peer to take what it is sent: 30 s
+}
+
+func (c *Config) setDefaults() {
+	setDefault(&c.MaxMsize, 1<<20)
+	setDefault(&c.MaxFids, 1<<16)
+	setDefault(&c.MaxRequests, 64)
+	setDefault(&c.MaxConns, 1<<14)
+	setDefault(&c.VersionTimeout, 10*time.Second)
+	setDefault(&c.FrameTimeout, 30*time.Second)
+	setDefault(&c.WriteTimeout, 30*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+func setDefault[T comparable](p *T, v T) {
+	if *p == *new(T) {
+		*p = v
+	}
+}
+
+// Server serves the trees of an Attacher on any number of listeners.
+type Server struct {
+	cfg Config
+	log *slog.Logger
+
+	running sync.WaitGroup // sessions
+
+	mu        sync.Mutex
+	closed    bool
+	listeners map[*Listener]struct{}
+	sessions  map[*session]struct{}
+	conns     map[string]int // by address
+}
+
+// New makes a server.
+func New(cfg Config) *Server {
+	cfg.setDefaults()
+	return &Server{
+		cfg:       cfg,
+		log:       cfg.Logger,
+		listeners: make(map[*Listener]struct{}),
+		sessions:  make(map[*session]struct{}),
+		conns:     make(map[string]int),
+	}
+}
+
+// Serve accepts connections until Shutdown, after which it returns nil. It closes
+// the listener.
+func (srv *Server) Serve(l *Listener) error {
+	defer l.Close()
+	srv.mu.Lock()
+	if srv.closed {
+		srv.mu.Unlock()
+		return nil
+	}
+	srv.listeners[l] = struct{}{}
+	srv.mu.Unlock()
+	var pause time.Duration
+	for {
+		conn, err := l.net.Accept()
+		if err == nil {
+			pause = 0
+			srv.start(conn, l.addr)
+			continue
+		}
+		srv.mu.Lock()
+		closed := srv.closed
+		srv.mu.Unlock()
+		if closed {
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		// Out of descriptors, most likely: it gets better when someone leaves.
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		srv.log.Warn("accept failed", "listener", l.addr.String(), "err", err, "pause", pause)
+		time.Sleep(pause)
+	}
+}
+
+// start begins the session of a connection, if there may be one more from there.
+func (srv *Server) start(conn net.Conn, addr Addr) {
+	p := peerOf(conn, addr)
+	from := p.name
+	if t, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		from = t.IP.String()
+	}
+	s := newSession(srv, conn, p)
+	srv.mu.Lock()
+	if srv.closed || srv.conns[from] >= srv.cfg.MaxConns {
+		closed := srv.closed
+		srv.mu.Unlock()
+		conn.Close()
+		if !closed {
+			srv.log.Warn("too many connections", "peer", p.name)
+		}
+		return
+	}
+	srv.conns[from]++
+	srv.sessions[s] = struct{}{}
+	srv.running.Add(1)
+	srv.mu.Unlock()
+
+	go func() {
+		defer srv.running.Done()
+		s.run()
+		srv.mu.Lock()
+		defer srv.mu.Unlock()
+		delete(srv.sessions, s)
+		if srv.conns[from]--; srv.conns[from] == 0 {
+			delete(srv.conns, from)
+		}
+	}()
+}
+
+// Shutdown stops listening, lets the requests in hand be answered, closes all
+// connections and waits for everything that the server has started. When ctx
+// ends first, connections are cut and its error is returned.
+func (srv *Server) Shutdown(ctx context.Context) error {
+	srv.mu.Lock()
+	srv.closed = true
+	listeners, sessions := srv.listeners, srv.sessionList()
+	srv.listeners = nil
+	srv.mu.Unlock()
+	for l := range listeners {
+		l.Close()
+	}
+	for _, s := range sessions {
+		s.end(nil)
+	}
+	done := make(chan struct{})
+	go func() {
+		srv.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	for _, s := range sessions {
+		s.conn.Close()
+	}
+	return ctx.Err()
+}
+
+func (srv *Server) sessionList() (list []*session) {
+	for s := range srv.sessions {
+		list = append(list, s)
+	}
+	return list
+}

@@ -1,0 +1,290 @@
+package p9srv
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/hugelgupf/p9/linux"
+)
+
+// Why a session ends, apart from the peer's hanging up.
+var (
+	errFrameSize     = errors.New("frame size out of bounds")
+	errNotRequest    = errors.New("message is not a request")
+	errBeforeVersion = errors.New("request before version")
+	errBadVersion    = errors.New("malformed Tversion")
+	errDuplicateTag  = errors.New("tag is already outstanding")
+	errPanic         = errors.New("file panicked")
+)
+
+// maxBatch is how many bytes of replies the loop gathers before it writes.
+const maxBatch = 256 << 10
+
+// session is what one connection carries. See the package documentation for its
+// goroutines.
+type session struct {
+	srv  *Server
+	conn net.Conn
+	peer peer
+	log  *slog.Logger
+
+	// The loop's own. dialect and msize change only while no worker runs.
+	dialect    *dialect // nil before a version is agreed on
+	msize      uint32
+	in         input
+	req        request // the one that is being decoded or served by the loop
+	batch      *buffer // replies of this batch, nil if none
+	batched    int     // how many
+	versionDue time.Time
+
+	workers sync.WaitGroup
+
+	mu   sync.Mutex
+	cond sync.Cond // of mu: writing, outstanding or held has become less
+	fids map[uint32]*fid
+
+	// Requests that workers have, by tag, and by each fid number that they name
+	// in order of arrival: a request runs when it is first everywhere.
+	tags   map[uint16]*request
+	queues map[uint32][]*request
+
+	outstanding int // requests that workers have, and replies of theirs that are not written
+	held        int // bytes of data of the requests that workers have
+
+	out        *buffer // workers' replies that are not being written yet, nil if none
+	outReplies int     // how many, with the Rflushes among them
+
+	serving  bool // the loop is in a batch and will write what is in out
+	writing  bool // someone is in conn.Write, or about to be
+	writeErr error
+	writeDue time.Time // the deadline in force for writes
+	ending   bool      // no more is read; the deadline for reads is in the past
+	endErr   error     // why, if the session itself decided so
+}
+
+func newSession(srv *Server, conn net.Conn, p peer) *session {
+	s := &session{
+		srv:  srv,
+		conn: conn,
+		peer: p,
+		log:  srv.log.With("peer", p.String()),
+	}
+	s.cond.L = &s.mu
+	s.in.open(conn)
+	return s
+}
+
+// run serves the connection until it ends, and leaves nothing behind.
+func (s *session) run() {
+	err := s.loop()
+	if err != io.EOF {
+		s.conn.Close() // frees a worker that is in the middle of a write
+	}
+	s.workers.Wait()
+	s.dropAll()
+	s.conn.Close()
+	s.in.release()
+
+	s.mu.Lock()
+	err = cmp.Or(s.endErr, s.writeErr, err)
+	s.mu.Unlock()
+	if err == io.EOF {
+		s.log.Debug("connection closed")
+	} else {
+		s.log.Info("connection ended", "err", err)
+	}
+}
+
+// loop reads, serves and writes, a batch at a time.
+func (s *session) loop() error {
+	s.startVersionClock()
+	fresh := true // what is unfinished in the buffer arrived with the last read
+	for {
+		if err := s.setReadDeadline(fresh); err != nil {
+			return err
+		}
+		if err := s.in.fill(); err != nil {
+			return s.readError(err)
+		}
+		s.mu.Lock()
+		s.serving = true
+		s.mu.Unlock()
+		fresh = false
+		for {
+			frame, err := s.in.frame(s.bound())
+			if err == nil && frame != nil {
+				fresh = true
+				err = s.frame(frame)
+			}
+			if err != nil {
+				s.writeBatch()
+				return err
+			}
+			if frame == nil {
+				break
+			}
+		}
+		if err := s.writeBatch(); err != nil {
+			return err
+		}
+	}
+}
+
+// bound is the largest frame to accept.
+func (s *session) bound() uint32 {
+	if s.dialect == nil {
+		return maxFirstFrame
+	}
+	return s.msize
+}
+
+// frame serves one frame. An error ends the session.
+func (s *session) frame(frame []byte) error {
+	typ, tag := frame[4], le.Uint16(frame[5:])
+	body := decoder{b: frame[headerSize:]}
+	switch {
+	case typ&1 != 0: // every R-message is odd, no T-message is
+		return errNotRequest
+	case typ == msgTversion:
+		return s.version(tag, &body)
+	case s.dialect == nil:
+		return errBeforeVersion
+	}
+	if err := s.admit(); err != nil {
+		return err
+	}
+	if s.isOutstanding(tag) {
+		return errDuplicateTag
+	}
+	if typ == msgTflush {
+		return s.flush(tag, &body)
+	}
+
+	r := &s.req
+	r.tag, r.typ, r.fid, r.fid2 = tag, typ, noFid, noFid
+	r.names, r.data = nil, nil
+	r.msg = &s.dialect.messages[typ]
+	switch {
+	case r.msg.serve == nil:
+		s.refuse(tag, linux.EOPNOTSUPP)
+		return nil
+	case tag == noTag:
+		s.refuse(tag, linux.EINVAL)
+		return nil
+	}
+	if r.msg.decode(r, &body); !body.finish() {
+		s.refuse(tag, linux.EINVAL)
+		return nil
+	}
+	if s.forWorker(r) {
+		return s.giveToWorker(r)
+	}
+	b := s.batchBuffer()
+	b.b = s.serve(r, b.b)
+	s.batched++
+	return nil
+}
+
+// serve runs a request and appends its reply. It is called by the loop and by
+// workers.
+func (s *session) serve(r *request, out []byte) []byte {
+	start := len(out)
+	reply, err := s.call(r, beginReply(out, r.typ+1, r.tag))
+	if err == nil && len(reply)-start > int(s.msize) {
+		err = linux.EMSGSIZE
+	}
+	if err != nil {
+		if _, ok := errnoOf(err); !ok {
+			s.log.Error("request failed", "message", r.msg.name, "err", err)
+		}
+		return s.dialect.appendError(out[:start], r.tag, err)
+	}
+	return endReply(reply, start)
+}
+
+// call keeps a panic of a File to the connection that caused it.
+func (s *session) call(r *request, out []byte) (reply []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.panicked(r.msg.name, v)
+			err = linux.EIO
+		}
+	}()
+	return r.msg.serve(s, r, out)
+}
+
+func (s *session) panicked(message string, v any) {
+	s.log.Error("panic", "message", message, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	s.end(errPanic)
+}
+
+// refuse answers a request that is not served.
+func (s *session) refuse(tag uint16, err error) {
+	b := s.batchBuffer()
+	b.b = s.dialect.appendError(b.b, tag, err)
+	s.batched++
+}
+
+func (s *session) batchBuffer() *buffer {
+	if s.batch == nil {
+		s.batch = getBuffer(0)
+	}
+	return s.batch
+}
+
+// version agrees on a dialect and msize and makes the session new.
+func (s *session) version(tag uint16, body *decoder) error {
+	msize, asked := body.u32(), body.str()
+	if !body.finish() {
+		return errBadVersion
+	}
+	// Replies to what is outstanding go out before this one's.
+	if err := s.writeBatch(); err != nil {
+		return err
+	}
+	s.workers.Wait()
+	s.dropAll()
+	s.mu.Lock()
+	s.serving = true
+	s.mu.Unlock()
+
+	d := dialectOf(asked)
+	s.dialect = nil
+	b := s.batchBuffer()
+	s.batched++
+	msize = min(msize, s.srv.cfg.MaxMsize)
+	if d != nil && msize < MinMsize {
+		b.b = d.appendError(b.b, tag, linux.EMSGSIZE)
+		s.startVersionClock()
+		return nil
+	}
+	agreed := "unknown"
+	if d != nil {
+		s.dialect, s.msize, agreed = d, msize, d.version
+	} else {
+		s.startVersionClock()
+	}
+	start := len(b.b)
+	b.b = beginReply(b.b, msgTversion+1, tag)
+	b.b = le.AppendUint32(b.b, msize)
+	b.b = endReply(appendString(b.b, agreed), start)
+	return nil
+}
+
+// end stops the reading of requests. Those in hand are answered.
+func (s *session) end(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.endErr == nil {
+		s.endErr = why
+	}
+	s.ending = true
+	s.conn.SetReadDeadline(time.Unix(1, 0))
+}
