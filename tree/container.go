@@ -29,7 +29,7 @@ type Container struct {
 	refs     atomic.Int32
 	linked   int32 // length of links
 	// populated is the number of css groups with tasks in this container or
-	// below; unused in roots.
+	// below.
 	populated       int32
 	removed         bool // C
 	notifyOnRelease bool // C
