@@ -1,0 +1,34 @@
+package hostproc
+
+import "golang.org/x/sys/unix"
+
+// Ticks of start times are hundredths of a second: USER_HZ, which is the same
+// on every architecture that Go has.
+const tick = 1e9 / 100
+
+// Now is the clock that stamps events.
+func (h *Host) Now() int64 { return clock(unix.CLOCK_MONOTONIC) }
+
+// TicksAt converts the time stamp of an event to the clock of start times,
+// which counts from boot and goes on during suspend. No thread whose fork has
+// that stamp started in a later tick: the kernel reads the start time first.
+// It can have started in an earlier one.
+func (h *Host) TicksAt(ns int64) uint64 {
+	// The difference of the clocks grows with each suspend, so it is read
+	// each time, and in the order that makes it too large rather than too small.
+	mono := clock(unix.CLOCK_MONOTONIC)
+	boot := clock(unix.CLOCK_BOOTTIME)
+	at := ns + boot - mono
+	if at < 0 {
+		return 0
+	}
+	return uint64(at) / tick
+}
+
+func clock(id int32) int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(id, &ts); err != nil {
+		panic("hostproc: no clock: " + err.Error()) // every kernel has both
+	}
+	return ts.Nano()
+}

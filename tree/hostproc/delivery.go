@@ -1,0 +1,208 @@
+package hostproc
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// A Model is told what happens to the host's tasks. ts is the event's
+// CLOCK_MONOTONIC time stamp in nanoseconds. See the package documentation for
+// order and for what the events do not say.
+type Model interface {
+	// Fork: a thread tid of process tgid was made. The parent is the
+	// child's real_parent, which need not be the task that called fork.
+	Fork(parentTID, parentTGID, tid, tgid int32, ts int64)
+
+	// Exec: process tgid runs another program and has one thread, tgid.
+	Exec(tgid int32, ts int64)
+
+	// Exit: a thread is exiting.
+	Exit(tid, tgid int32, ts int64)
+
+	// Resync: so many events were lost, or 0: nobody knows how many, or there
+	// are no events (polling), or this is the start. The Model compares
+	// itself with Host.Tasks. Events that came meanwhile follow, so that
+	// a FORK can name a task that the scan has found and an EXIT one that it
+	// has missed.
+	Resync(lost uint64)
+}
+
+// An IDModel is a Model that wants to know of changed users and groups.
+type IDModel interface {
+	// SetID: a thread changed its user, or with group set its group.
+	SetID(tid, tgid int32, group bool, real, effective uint32, ts int64)
+}
+
+// backlog is how many events may wait for the Model in this process. When it
+// is reached the socket is left to fill.
+const backlog = 1 << 18
+
+// A delivery is the way of the events from the reader to the Model.
+//
+// Reader: enter, then receive and put as often as there is something, then
+// leave. Applier: run. The order of the atomics matters for quiet: the reader
+// announces itself before it takes anything from the socket, and leaves after
+// what it took is counted in received.
+type delivery struct {
+	reading  atomic.Bool
+	received atomic.Uint64 // entries put
+	applied  atomic.Uint64 // entries the Model has seen
+	waiting  atomic.Int32  // callers in wait
+	events   atomic.Uint64
+	lost     atomic.Uint64
+	resyncs  atomic.Uint64
+	limit    int
+
+	mu       sync.Mutex
+	pending  []event // entries not yet taken by the applier
+	resync   int     // position of the last resync in pending, or -1
+	closed   bool
+	entries  sync.Cond // pending got longer, or closed
+	room     sync.Cond // pending got shorter, or closed
+	progress sync.Cond // applied or reading changed, or closed
+}
+
+func newDelivery() *delivery {
+	d := &delivery{resync: -1, limit: backlog}
+	for _, c := range []*sync.Cond{&d.entries, &d.room, &d.progress} {
+		c.L = &d.mu
+	}
+	return d
+}
+
+func (d *delivery) enter() { d.reading.Store(true) }
+
+func (d *delivery) leave() {
+	d.reading.Store(false)
+	d.wake()
+}
+
+// put hands entries on, and waits while too many are there. It returns false
+// when the delivery is closed.
+func (d *delivery) put(batch []event) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for len(d.pending) >= d.limit && !d.closed {
+		d.room.Wait()
+	}
+	if d.closed {
+		return false
+	}
+	for i := range batch {
+		d.putLocked(&batch[i])
+	}
+	d.entries.Signal()
+	return true
+}
+
+func (d *delivery) putLocked(e *event) {
+	if e.kind == kindResync {
+		d.lost.Add(e.lost)
+		// One that has not begun will see all that happened until now.
+		if d.resync >= 0 {
+			d.pending[d.resync].lost += e.lost
+			return
+		}
+		d.resync = len(d.pending)
+	} else {
+		d.events.Add(1)
+	}
+	d.pending = append(d.pending, *e)
+	d.received.Add(1)
+}
+
+// ask puts a resync and returns the count that applied reaches with it.
+func (d *delivery) ask() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.putLocked(&event{kind: kindResync})
+	d.entries.Signal()
+	return d.received.Load() - uint64(len(d.pending)-1-d.resync)
+}
+
+// run calls the Model until close.
+func (d *delivery) run(m Model) {
+	ids, _ := m.(IDModel)
+	var batch []event
+	for {
+		d.mu.Lock()
+		for len(d.pending) == 0 && !d.closed {
+			d.entries.Wait()
+		}
+		if d.closed {
+			d.mu.Unlock()
+			return
+		}
+		batch, d.pending = d.pending, batch[:0]
+		d.resync = -1
+		d.room.Signal()
+		d.mu.Unlock()
+		for i := range batch {
+			d.apply(m, ids, &batch[i])
+			d.applied.Add(1)
+			if i%64 == 63 {
+				d.wake()
+			}
+		}
+		d.wake()
+		if cap(batch) > 1<<14 {
+			batch = nil // a storm's memory is not kept
+		}
+	}
+}
+
+func (d *delivery) apply(m Model, ids IDModel, e *event) {
+	a, b := int32(e.id[0]), int32(e.id[1])
+	switch e.kind {
+	case kindFork:
+		m.Fork(a, b, int32(e.id[2]), int32(e.id[3]), e.ts)
+	case kindExec:
+		m.Exec(b, e.ts)
+	case kindExit:
+		m.Exit(a, b, e.ts)
+	case kindUID, kindGID:
+		if ids != nil {
+			ids.SetID(a, b, e.kind == kindGID, e.id[2], e.id[3], e.ts)
+		}
+	case kindResync:
+		d.resyncs.Add(1)
+		m.Resync(e.lost)
+	}
+}
+
+// quiet is true when nothing is between the socket and the Model. The socket
+// has been looked at before: the order is that of the events' way.
+func (d *delivery) quiet() bool {
+	return !d.reading.Load() && d.applied.Load() == d.received.Load()
+}
+
+// wait returns when done says so; it is asked after each progress.
+func (d *delivery) wait(done func() bool) {
+	// Announced before done looks: whoever makes progress after that look
+	// sees it and needs mu to wake, which Wait gives up.
+	d.waiting.Add(1)
+	defer d.waiting.Add(-1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for !d.closed && !done() {
+		d.progress.Wait()
+	}
+}
+
+func (d *delivery) wake() {
+	if d.waiting.Load() == 0 {
+		return
+	}
+	d.mu.Lock()
+	d.progress.Broadcast()
+	d.mu.Unlock()
+}
+
+func (d *delivery) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	d.entries.Broadcast()
+	d.room.Broadcast()
+	d.progress.Broadcast()
+}

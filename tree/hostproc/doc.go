@@ -1,0 +1,53 @@
+// Package hostproc is the real machine for package tree: its threads, the
+// events of their lives, and the mirror, the kernel's own record of where each
+// of them belongs.
+//
+// # Vocabulary
+//
+// A thread is known by its tid and the clock tick it started in; proc(5) calls
+// the latter starttime. A source of events is the kernel's proc connector or,
+// where that is refused, polling. A loss is an event that the connector made
+// and could not deliver. A resync asks the Model to compare itself with Tasks,
+// because events were lost or because there are none. The mirror is a named
+// cgroup hierarchy with one directory per css group.
+//
+// # Invariants
+//
+// The Model's methods are called by one goroutine, in the order in which the
+// kernel queued the events; a resync stands in that order where the loss was
+// noticed, and what is received while it runs is delivered behind it. The first
+// call is always a resync. Events of one CPU are in order. Events of different
+// CPUs are in the order in which the kernel queued them, which can differ a
+// little from the order of their time stamps.
+//
+// A fork's event is queued before fork returns to the parent and before the
+// child runs; an exit's before the parent can see it by wait. Whoever knows of
+// a task because it told its pid, or has reaped it, and then calls Drain, finds
+// the event delivered. What Drain waits for is what was in the socket's queue
+// and in this process at the call, not what comes later, so that it returns in
+// a storm that never ends.
+//
+// # What the events do not say
+//
+// The parent in a FORK is the child's real_parent: for a thread that is the
+// parent of its process, and for a child made with CLONE_PARENT the parent of
+// its maker. A FORK has no start time: TicksAt bounds it from above.
+//
+// An EXEC by a thread that is not the leader: the kernel ends all other threads
+// of the process, the leader included, whose EXIT is delivered; then the thread
+// takes over the leader's tid and start time, and the EXEC names only
+// that. So after Exec(tgid) the process has exactly one thread, whose tid
+// is tgid even if it had been seen to exit, and whose former tid has no EXIT.
+//
+// A thread that has begun to exit is no thread any more for Task, Tasks and
+// Where, before its EXIT is delivered. A leader that is dead while other
+// threads of its process live is not listed; they are.
+//
+// # Synchronization
+//
+// All methods of Host and Mirror may be called concurrently. Host has two
+// goroutines, the reader of the socket (or the ticker of polling) and the one
+// that calls the Model; Close ends both and waits for them. The Model must not
+// call Drain or Close from its methods. The locks here are leaves: none is held
+// while the Model runs.
+package hostproc

@@ -1,0 +1,284 @@
+package hostproc
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"containerfs/tree"
+)
+
+// Options say how a Host learns what happens. The zero value is right.
+type Options struct {
+	// Polling leaves the connector alone.
+	Polling bool
+
+	// ReceiveBuffer is the size asked for the connector's socket; 0 is 64 MiB.
+	ReceiveBuffer int
+
+	// Interval is the time between the resyncs of polling; 0 is a second.
+	Interval time.Duration
+}
+
+// A Source describes where events come from.
+type Source struct {
+	// Connector is true for the proc connector, false for polling.
+	Connector bool
+
+	// Reason says why it is polling.
+	Reason string
+
+	// ReceiveBuffer is the size of the connector's socket buffer as the kernel
+	// counts it, which is twice what was granted.
+	ReceiveBuffer int
+
+	// Interval is the time between the resyncs of polling.
+	Interval time.Duration
+}
+
+func (s Source) String() string {
+	if s.Connector {
+		return fmt.Sprintf("proc connector, receive buffer %d KiB", s.ReceiveBuffer>>10)
+	}
+	return fmt.Sprintf("polling /proc every %v: %s", s.Interval, s.Reason)
+}
+
+// Stats count what a Host has received.
+type Stats struct {
+	Events  uint64 // received
+	Lost    uint64 // made by the kernel and not received
+	Resyncs uint64 // delivered
+}
+
+// A Host is the machine that the process runs on. It implements tree.Host.
+type Host struct {
+	proc     *procFS
+	source   Source
+	delivery *delivery
+	wg       sync.WaitGroup
+	stop     chan struct{}
+
+	life   sync.RWMutex // conn is used under it
+	conn   *connector   // nil when polling
+	closed bool
+
+	started atomic.Bool
+	readErr atomic.Pointer[error]
+}
+
+var _ tree.Host = (*Host)(nil)
+
+// Open opens the host. If the connector is refused it falls back to polling and
+// Source says why; an error is something that should not be. Events are
+// gathered from now on, and delivered after Start.
+func Open(opts Options) (*Host, error) {
+	if opts.ReceiveBuffer == 0 {
+		opts.ReceiveBuffer = 64 << 20
+	}
+	if opts.Interval == 0 {
+		opts.Interval = time.Second
+	}
+	proc, err := openProc()
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{
+		proc:     proc,
+		delivery: newDelivery(),
+		stop:     make(chan struct{}),
+		source:   Source{Interval: opts.Interval, Reason: "asked for"},
+	}
+	if opts.Polling {
+		return h, nil
+	}
+	h.conn, err = dial(opts.ReceiveBuffer)
+	switch {
+	case err == nil:
+		h.source = Source{Connector: true, ReceiveBuffer: h.conn.size}
+	case errors.Is(err, ErrNoConnector):
+		h.source.Reason = err.Error()
+	default:
+		proc.close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// Start begins to call the Model, first of all Resync. It is called once; the
+// Model's methods can run before it returns.
+func (h *Host) Start(m Model) {
+	if h.started.Swap(true) {
+		panic("hostproc: Host started twice")
+	}
+	h.delivery.ask()
+	h.wg.Go(func() { h.delivery.run(m) })
+	if h.conn != nil {
+		h.wg.Go(h.read)
+	} else {
+		h.wg.Go(h.poll)
+	}
+}
+
+// Close ends the delivery and waits until the Model is not called any more.
+// What was not delivered is dropped. Callers of Drain return.
+func (h *Host) Close() error {
+	h.life.Lock()
+	if h.closed {
+		h.life.Unlock()
+		return nil
+	}
+	h.closed = true
+	h.life.Unlock()
+	close(h.stop)
+	h.delivery.close()
+	if h.conn != nil {
+		// Ends the reader, which may be waiting for events.
+		h.conn.file.SetReadDeadline(time.Unix(1, 0))
+	}
+	h.wg.Wait()
+	if h.conn != nil {
+		h.conn.close()
+	}
+	h.proc.close()
+	return nil
+}
+
+// Source says where events come from.
+func (h *Host) Source() Source { return h.source }
+
+// Stats returns the counts so far, and the error that ended the reading of
+// events, if something did: a Host in that state lies about new tasks.
+func (h *Host) Stats() (Stats, error) {
+	d := h.delivery
+	s := Stats{Events: d.events.Load(), Lost: d.lost.Load(), Resyncs: d.resyncs.Load()}
+	if err := h.readErr.Load(); err != nil {
+		return s, *err
+	}
+	return s, nil
+}
+
+// read is the goroutine that empties the socket and does nothing else.
+func (h *Host) read() {
+	d := h.delivery
+	var batch []event
+	var failed error
+	open := true
+	err := h.conn.raw.Read(func(uintptr) bool {
+		d.enter()
+		defer d.leave()
+		for open && failed == nil {
+			var err error
+			batch, err = h.conn.receive(batch[:0])
+			if len(batch) > 0 {
+				open = d.put(batch)
+			}
+			if err == unix.EAGAIN {
+				return false
+			}
+			failed = err
+		}
+		return true
+	})
+	if failed == nil && open {
+		failed = err
+	}
+	select {
+	case <-h.stop:
+	default:
+		err := error(&OpError{"receive", "proc connector", failed})
+		h.readErr.Store(&err)
+		d.wake()
+		// Nothing will be known from events any more: go on as well as can be.
+		h.poll()
+	}
+}
+
+// poll is the goroutine that stands in for events.
+func (h *Host) poll() {
+	t := time.NewTicker(max(h.source.Interval, time.Millisecond))
+	defer t.Stop()
+	for {
+		select {
+		case <-h.stop:
+			return
+		case <-t.C:
+			h.delivery.ask()
+		}
+	}
+}
+
+// Drain returns when everything that happened before the call has been
+// delivered. With the connector it costs a poll of the socket when nothing is
+// outstanding; else it waits until all is quiet, or until as much was delivered
+// as can have been queued at the call, since the queue is first in, first out.
+// Polling has nothing but a scan of /proc, which begins after the call.
+func (h *Host) Drain() {
+	if !h.started.Load() {
+		return
+	}
+	d := h.delivery
+	if h.conn != nil && h.readErr.Load() == nil {
+		if h.quiet() {
+			return
+		}
+		// What the reader holds, at most a batch, is neither in the socket nor
+		// counted in received; and a resync can come on top.
+		mark := d.received.Load() + batchSize + 1 + h.queued()
+		d.wait(func() bool {
+			return h.quiet() || d.applied.Load() >= mark && !h.conn.overflow.Load() || h.readErr.Load() != nil
+		})
+		if h.readErr.Load() == nil {
+			return
+		}
+	}
+	mark := d.ask()
+	d.wait(func() bool { return d.applied.Load() >= mark })
+}
+
+// quiet looks at the socket, then at the reader, then at the entries: what
+// moves on between the looks is seen at the later place.
+func (h *Host) quiet() bool {
+	h.life.RLock()
+	defer h.life.RUnlock()
+	return h.closed || !h.conn.pending() && h.delivery.quiet()
+}
+
+func (h *Host) queued() uint64 {
+	h.life.RLock()
+	defer h.life.RUnlock()
+	if h.closed {
+		return 0
+	}
+	return h.conn.queued()
+}
+
+// Task implements tree.Host.
+func (h *Host) Task(tid int32) (tree.TaskInfo, error) {
+	t, err := h.proc.task(tid)
+	if err != nil {
+		return t, failTask("look up", tid, err)
+	}
+	return t, nil
+}
+
+// Owner implements tree.Host.
+func (h *Host) Owner(tid int32) (ruid, suid uint32, err error) {
+	ruid, suid, err = h.proc.owner(tid)
+	if err != nil {
+		return 0, 0, failTask("owner of", tid, err)
+	}
+	return ruid, suid, nil
+}
+
+// Tasks implements tree.Host.
+func (h *Host) Tasks(tgid int32, yield func(tree.TaskInfo) bool) error {
+	if err := h.proc.tasks(tgid, yield); err != nil {
+		return &OpError{"list", "tasks of " + strconv.Itoa(int(tgid)), err}
+	}
+	return nil
+}

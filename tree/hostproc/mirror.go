@@ -1,0 +1,254 @@
+package hostproc
+
+import (
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"containerfs/tree"
+	"containerfs/tree/kernfs"
+)
+
+// mirrorPrefix begins the names of all mirrors' hierarchies.
+const mirrorPrefix = "containerfs-"
+
+// A Mirror is a named hierarchy with one directory per css group, named by the
+// group's number; the hierarchy's root is group 0. It implements tree.Mirror.
+// Who else may write there can move tasks and make directories: see Where.
+type Mirror struct {
+	name string
+	proc *procFS
+
+	life sync.RWMutex // root is used under it
+	root *kernfs.Dir  // nil when closed
+
+	mu   sync.Mutex
+	made map[uint64]struct{} // groups that Make made a directory for
+}
+
+var _ tree.Mirror = (*Mirror)(nil)
+
+// OpenMirror opens the mirror of an id, of which the hierarchy's name is made,
+// and makes it if there is none. A refusal matches kernfs.ErrRefused. Directories
+// that are there already are nobody's until Make is called for their groups.
+func OpenMirror(id string) (*Mirror, error) {
+	proc, err := openProc()
+	if err != nil {
+		return nil, err
+	}
+	name := mirrorPrefix + id
+	root, err := kernfs.OpenNamed(name)
+	if err != nil {
+		proc.close()
+		return nil, err
+	}
+	return &Mirror{name: name, proc: proc, root: root, made: map[uint64]struct{}{}}, nil
+}
+
+// Name is the name of the hierarchy, as /proc/<pid>/cgroup shows it.
+func (m *Mirror) Name() string { return m.name }
+
+// Close leaves the mirror as it is, for the next server of the same id. The
+// kernel keeps it while it has directories.
+func (m *Mirror) Close() error { return m.end((*kernfs.Dir).Close) }
+
+// Retire puts all tasks back into the root, removes the directories and waits,
+// for at most so long, until the kernel has removed the hierarchy.
+func (m *Mirror) Retire(limit time.Duration) error {
+	return m.end(func(root *kernfs.Dir) error { return kernfs.Retire(root, limit) })
+}
+
+func (m *Mirror) end(how func(*kernfs.Dir) error) error {
+	m.life.Lock()
+	defer m.life.Unlock()
+	if m.root == nil {
+		return nil
+	}
+	root := m.root
+	m.root = nil
+	m.proc.close()
+	return how(root)
+}
+
+// dir returns the root with life locked for reading, or an error without.
+func (m *Mirror) dir() (*kernfs.Dir, error) {
+	m.life.RLock()
+	if m.root == nil {
+		m.life.RUnlock()
+		return nil, &OpError{"use", "mirror " + m.name, unix.ENODEV}
+	}
+	return m.root, nil
+}
+
+// Make implements tree.Mirror.
+func (m *Mirror) Make(group uint64) error {
+	root, err := m.dir()
+	if err != nil {
+		return err
+	}
+	defer m.life.RUnlock()
+	return m.make(root, group)
+}
+
+func (m *Mirror) make(root *kernfs.Dir, group uint64) error {
+	if group == 0 {
+		return nil
+	}
+	if err := root.Make(groupDir(group)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	m.mu.Lock()
+	m.made[group] = struct{}{}
+	m.mu.Unlock()
+	return nil
+}
+
+// Remove implements tree.Mirror. A directory that is gone counts as removed.
+func (m *Mirror) Remove(groups []uint64) (busy []uint64) {
+	root, err := m.dir()
+	if err != nil {
+		return groups
+	}
+	defer m.life.RUnlock()
+	for _, group := range groups {
+		if group == 0 {
+			continue
+		}
+		if err := root.Remove(groupDir(group)); err != nil && !kernfs.IsGone(err) {
+			busy = append(busy, group)
+			continue
+		}
+		m.mu.Lock()
+		delete(m.made, group)
+		m.mu.Unlock()
+	}
+	return busy
+}
+
+// Move implements tree.Mirror. The kernel says yes to the move of a thread that
+// is exiting and does nothing. If somebody has removed the directory it is made
+// again: he could do so only because nobody was in it.
+func (m *Mirror) Move(group uint64, id int32, process bool) error {
+	root, err := m.dir()
+	if err != nil {
+		return err
+	}
+	defer m.life.RUnlock()
+	err = root.Move(groupDir(group), id, process)
+	if kernfs.IsGone(err) && m.has(group) {
+		if err := m.make(root, group); err != nil {
+			return err
+		}
+		err = root.Move(groupDir(group), id, process)
+	}
+	return err
+}
+
+// Where implements tree.Mirror. The kernel shows an exiting thread in the root
+// wherever it was, so one that is there is asked for its life as well.
+func (m *Mirror) Where(tid int32) (uint64, error) {
+	if _, err := m.dir(); err != nil {
+		return 0, err
+	}
+	defer m.life.RUnlock()
+	group, err := m.where(tid)
+	if err != nil {
+		return 0, failTask("find in the mirror", tid, err)
+	}
+	return group, nil
+}
+
+func (m *Mirror) where(tid int32) (uint64, error) {
+	if tid <= 0 {
+		return 0, unix.ESRCH
+	}
+	b := m.proc.buf()
+	defer m.proc.bufs.Put(b)
+	// Opened first and read last, so that both files are of one thread.
+	fd, err := m.proc.open(b.name(tid, 0, "stat"), unix.O_RDONLY)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	text, err := m.proc.read(b, b.name(tid, 0, "cgroup"))
+	if err != nil {
+		return 0, err
+	}
+	path, ok := parseCgroup(text, m.name)
+	if !ok {
+		return 0, unix.EIO
+	}
+	group, ok := parseGroup(path)
+	if !ok || !m.has(group) {
+		return 0, tree.ErrForeignGroup
+	}
+	if group != 0 {
+		return group, nil
+	}
+	text, err = b.readAll(fd)
+	if err != nil {
+		return 0, err
+	}
+	s, ok := parseStat(text)
+	if !ok {
+		return 0, unix.EIO
+	}
+	if !s.live() {
+		return 0, unix.ESRCH
+	}
+	return 0, nil
+}
+
+// Members implements tree.Mirror. A group without a directory has none.
+func (m *Mirror) Members(group uint64) ([]int32, error) {
+	root, err := m.dir()
+	if err != nil {
+		return nil, err
+	}
+	defer m.life.RUnlock()
+	tids, err := root.IDs(groupDir(group) + "/tasks")
+	if kernfs.IsGone(err) {
+		return nil, nil
+	}
+	return tids, err
+}
+
+// Groups lists the groups that have directories, whoever made them.
+func (m *Mirror) Groups() ([]uint64, error) {
+	root, err := m.dir()
+	if err != nil {
+		return nil, err
+	}
+	defer m.life.RUnlock()
+	names, err := root.Dirs()
+	if err != nil {
+		return nil, err
+	}
+	var groups []uint64
+	for _, name := range names {
+		if group, ok := parseGroup([]byte("/" + name)); ok {
+			groups = append(groups, group)
+		}
+	}
+	return groups, nil
+}
+
+func (m *Mirror) has(group uint64) bool {
+	if group == 0 {
+		return true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.made[group]
+	return ok
+}
+
+func groupDir(group uint64) string {
+	if group == 0 {
+		return "."
+	}
+	return strconv.FormatUint(group, 10)
+}

@@ -1,0 +1,283 @@
+package hostproc
+
+import (
+	"strconv"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"containerfs/tree"
+)
+
+// An OpError says what could not be done with which thread, process or socket.
+type OpError struct {
+	Op   string
+	What string
+	Err  error
+}
+
+func (e *OpError) Error() string { return e.Op + " " + e.What + ": " + e.Err.Error() }
+
+func (e *OpError) Unwrap() error { return e.Err }
+
+func failTask(op string, tid int32, err error) error {
+	return &OpError{op, "task " + strconv.Itoa(int(tid)), err}
+}
+
+// A procFS reads /proc through a descriptor of its root.
+type procFS struct {
+	fd   int
+	bufs sync.Pool // of *procBuf
+}
+
+// A procBuf has the memory of one look-up or scan, so that neither allocates.
+type procBuf struct {
+	path [64]byte // relative to the root, NUL-terminated
+	text []byte
+	dirs []byte
+	tids []byte
+}
+
+func openProc() (*procFS, error) {
+	fd, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &OpError{"open", "/proc", err}
+	}
+	p := &procFS{fd: fd}
+	p.bufs.New = func() any { return &procBuf{text: make([]byte, 4096)} }
+	return p, nil
+}
+
+func (p *procFS) close() { unix.Close(p.fd) }
+
+func (p *procFS) buf() *procBuf { return p.bufs.Get().(*procBuf) }
+
+// task looks up one thread by its tid alone.
+func (p *procFS) task(tid int32) (tree.TaskInfo, error) {
+	b := p.buf()
+	defer p.bufs.Put(b)
+	if tid <= 0 {
+		return tree.TaskInfo{}, unix.ESRCH
+	}
+	// While the file is open its reads are of this very thread or fail. What
+	// is asked before a read that succeeds is therefore about the same thread.
+	fd, err := p.open(b.name(tid, 0, "stat"), unix.O_RDONLY)
+	if err != nil {
+		return tree.TaskInfo{}, err
+	}
+	defer unix.Close(fd)
+	tgid := tid
+	// Signal 0 asks whether tid is a process: EPERM says yes as well.
+	if err := unix.Tgkill(int(tid), int(tid), 0); err == unix.ESRCH {
+		text, err := p.read(b, b.name(tid, 0, "status"))
+		if err != nil {
+			return tree.TaskInfo{}, err
+		}
+		s, ok := parseStatus(text)
+		if !ok {
+			return tree.TaskInfo{}, unix.EIO
+		}
+		tgid = s.tgid
+	}
+	text, err := b.readAll(fd)
+	if err != nil {
+		return tree.TaskInfo{}, err
+	}
+	s, ok := parseStat(text)
+	if !ok {
+		return tree.TaskInfo{}, unix.EIO
+	}
+	if !s.live() {
+		return tree.TaskInfo{}, unix.ESRCH
+	}
+	return s.info(tgid), nil
+}
+
+func (s *stat) info(tgid int32) tree.TaskInfo {
+	return tree.TaskInfo{TID: s.pid, TGID: tgid, PPID: s.ppid, Start: s.start, Kernel: s.flags&flagKernel != 0}
+}
+
+func (p *procFS) owner(tid int32) (ruid, suid uint32, err error) {
+	b := p.buf()
+	defer p.bufs.Put(b)
+	if tid <= 0 {
+		return 0, 0, unix.ESRCH
+	}
+	text, err := p.read(b, b.name(tid, 0, "status"))
+	if err != nil {
+		return 0, 0, err
+	}
+	s, ok := parseStatus(text)
+	if !ok {
+		return 0, 0, unix.EIO
+	}
+	switch s.state {
+	case 'Z', 'X', 'x':
+		return 0, 0, unix.ESRCH
+	}
+	return s.ruid, s.suid, nil
+}
+
+// tasks yields the threads of one process, or of all if tgid is 0.
+func (p *procFS) tasks(tgid int32, yield func(tree.TaskInfo) bool) error {
+	b := p.buf()
+	defer p.bufs.Put(b)
+	if tgid != 0 {
+		if tgid < 0 {
+			return nil
+		}
+		_, err := p.process(b, tgid, yield)
+		return err
+	}
+	if b.dirs == nil {
+		b.dirs = make([]byte, 32<<10)
+	}
+	// A descriptor of its own, since its offset is where the scan stands.
+	root, err := p.open(append(b.path[:0], '.', 0), unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	_, err = numbers(root, b.dirs, func(pid int32) (bool, error) {
+		return p.process(b, pid, yield)
+	})
+	return err
+}
+
+func (p *procFS) process(b *procBuf, tgid int32, yield func(tree.TaskInfo) bool) (more bool, err error) {
+	text, err := p.read(b, b.name(tgid, 0, "stat"))
+	if err == unix.ESRCH {
+		return true, nil
+	} else if err != nil {
+		return false, err
+	}
+	leader, ok := parseStat(text)
+	if !ok {
+		return false, unix.EIO
+	}
+	if leader.threads <= 1 {
+		return !leader.live() || yield(leader.info(tgid)), nil
+	}
+	fd, err := p.open(b.name(tgid, 0, "task"), unix.O_RDONLY|unix.O_DIRECTORY)
+	if err == unix.ESRCH {
+		return true, nil
+	} else if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	if b.tids == nil {
+		b.tids = make([]byte, 8<<10)
+	}
+	return numbers(fd, b.tids, func(tid int32) (bool, error) {
+		// The leader's is read again: an exec can have replaced it.
+		text, err := p.read(b, b.name(tgid, tid, "stat"))
+		if err == unix.ESRCH {
+			return true, nil
+		} else if err != nil {
+			return false, err
+		}
+		s, ok := parseStat(text)
+		if !ok {
+			return false, unix.EIO
+		}
+		return !s.live() || yield(s.info(tgid)), nil
+	})
+}
+
+// numbers calls each for the entries of a directory that are numbers, until it
+// says false.
+func numbers(fd int, buf []byte, each func(int32) (bool, error)) (more bool, err error) {
+	for {
+		n, err := unix.Getdents(fd, buf)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.ENOENT: // the directory of a process that is gone
+			return true, nil
+		case err != nil:
+			return false, err
+		case n == 0:
+			return true, nil
+		}
+		for at := 0; at < n; {
+			e := (*unix.Dirent)(unsafe.Pointer(&buf[at]))
+			name := buf[at+int(unsafe.Offsetof(e.Name)) : at+int(e.Reclen)]
+			at += int(e.Reclen)
+			id := int64(0)
+			for _, c := range name {
+				if c < '0' || c > '9' {
+					if c != 0 {
+						id = 0
+					}
+					break
+				}
+				id = id*10 + int64(c-'0')
+			}
+			if id <= 0 || id > 1<<31-1 {
+				continue
+			}
+			if more, err := each(int32(id)); !more || err != nil {
+				return false, err
+			}
+		}
+	}
+}
+
+// name builds <pid>/<file>, or <pid>/task/<tid>/<file> if tid is not 0.
+func (b *procBuf) name(pid, tid int32, file string) []byte {
+	path := strconv.AppendInt(b.path[:0], int64(pid), 10)
+	if tid != 0 {
+		path = append(path, "/task/"...)
+		path = strconv.AppendInt(path, int64(tid), 10)
+	}
+	path = append(path, '/')
+	path = append(path, file...)
+	return append(path, 0)
+}
+
+// open opens a path relative to the root. What is gone is ESRCH.
+func (p *procFS) open(path []byte, flags int) (int, error) {
+	for {
+		fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(p.fd), uintptr(unsafe.Pointer(&path[0])),
+			uintptr(flags|unix.O_CLOEXEC), 0, 0, 0)
+		switch errno {
+		case 0:
+			return int(fd), nil
+		case unix.EINTR:
+		case unix.ENOENT:
+			return -1, unix.ESRCH
+		default:
+			return -1, errno
+		}
+	}
+}
+
+// read reads a file; the text is good until the next use of b.
+func (p *procFS) read(b *procBuf, path []byte) ([]byte, error) {
+	fd, err := p.open(path, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	return b.readAll(fd)
+}
+
+func (b *procBuf) readAll(fd int) ([]byte, error) {
+	for n := 0; ; {
+		if n == len(b.text) {
+			b.text = append(b.text, make([]byte, len(b.text))...)
+		}
+		got, err := unix.Read(fd, b.text[n:])
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return nil, err
+		// The kernel makes these files at once, so a short read is the last.
+		case got < len(b.text)-n:
+			return b.text[:n+got], nil
+		default:
+			n += got
+		}
+	}
+}
