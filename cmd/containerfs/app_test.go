@@ -250,12 +250,8 @@ func TestSilentServer(t *testing.T) {
 }
 
 func TestBadAddr(t *testing.T) {
-	for _, addr := range []string{"", "x", "tcp://", "tcp://h", "unix://", "unix:x", "tcp!h", "unix!", "http://h:1", "tcp!!", "tcp://h:1/x"} {
-		got := command(nil, "--server", addr, "ls")
-		if addr == "" {
-			continue // the environment's or the default
-		}
-		if got.code != exitUsage {
+	for _, addr := range []string{"x", "tcp!h", "http://h:1"} {
+		if got := command(nil, "--server", addr, "ls"); got.code != exitUsage {
 			t.Errorf("%q: got %+v", addr, got)
 		}
 	}

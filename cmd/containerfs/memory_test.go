@@ -1,11 +1,8 @@
 package main
 
 import (
-	"context"
 	"io"
-	"net"
 	"path"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -13,6 +10,10 @@ import (
 	"github.com/hugelgupf/p9/fsimpl/templatefs"
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/ops"
+	"containerfs/p9srv"
+	"containerfs/p9srv/p9test"
 )
 
 // memory is a tree of files that the commands are tested on. Any operation on
@@ -66,22 +67,10 @@ func serveMemory(t *testing.T) (*memory, string) {
 	m.add("/all/Zoe", p9.ModeDirectory|0o750, "")
 	m.add("/all/Abe", p9.ModeDirectory|0o700, "")
 
-	sock := filepath.Join(t.TempDir(), "sock")
-	l, err := net.Listen("unix", sock)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		p9.NewServer(m).ServeContext(ctx, l)
-	}()
-	t.Cleanup(func() { stop(); <-served })
-	return m, "unix://" + sock
+	return m, p9test.Serve(t, p9srv.Config{Attacher: m}).String()
 }
 
-func (m *memory) Attach() (p9.File, error) {
+func (m *memory) Attach(*ops.Caller, string) (p9.File, error) {
 	return &memoryFile{m: m, path: "/"}, m.failure("attach", "/")
 }
 

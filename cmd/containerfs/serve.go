@@ -9,11 +9,13 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"containerfs/p9srv"
 )
 
 // config is what a server is asked to be.
 type config struct {
-	Listen      []string // addresses, each of which parses
+	Listen      []p9srv.Addr
 	Hierarchies []hierarchy
 	Mirror      bool // anchor membership in the kernel where that is possible
 
@@ -40,7 +42,7 @@ unless the address ends in ?no_root_squash.
   containerfs serve --hierarchy cpu=cpuset --listen unix:///run/cfs.sock
   containerfs serve --listen tcp://127.0.0.1:5640?no_root_squash`,
 		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`; may be repeated", DefaultText: "the unix socket " + strings.TrimPrefix(defaultAddr(), "unix://")},
+			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`; may be repeated", DefaultText: "the unix socket " + defaultAddr().Address},
 			&cli.StringSliceFlag{Name: "hierarchy", Usage: "mount the hierarchy `NAME=OPTIONS`; may be repeated", DefaultText: "all=all"},
 			&cli.StringFlag{Name: "mirror", Usage: "anchor membership in a cgroup hierarchy of the kernel: `auto` or off", Value: "auto"},
 		},
@@ -57,17 +59,19 @@ unless the address ends in ?no_root_squash.
 }
 
 func serveConfig(c *cli.Context) (config, error) {
-	conf := config{Stderr: c.App.ErrWriter, Listen: c.StringSlice("listen")}
+	conf := config{Stderr: c.App.ErrWriter}
 	if c.NArg() > 0 {
 		return conf, usagef("serve takes no argument, got %q", c.Args().First())
 	}
-	if len(conf.Listen) == 0 {
-		conf.Listen = []string{defaultAddr()}
-	}
-	for _, addr := range conf.Listen {
-		if _, _, err := parseAddr(addr); err != nil {
-			return conf, usagef("listen %s: %v", addr, err)
+	for _, addr := range c.StringSlice("listen") {
+		a, err := p9srv.ParseAddr(addr)
+		if err != nil {
+			return conf, usagef("listen: %v", err)
 		}
+		conf.Listen = append(conf.Listen, a)
+	}
+	if len(conf.Listen) == 0 {
+		conf.Listen = []p9srv.Addr{defaultAddr()}
 	}
 	seen := map[string]bool{}
 	for _, h := range c.StringSlice("hierarchy") {

@@ -6,9 +6,14 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"containerfs/p9srv"
 )
 
+func errText(_ any, err error) string { return err.Error() }
+
 func TestServeConfig(t *testing.T) {
+	standard := []p9srv.Addr{defaultAddr()}
 	all := []hierarchy{{"all", "all"}}
 	for _, test := range []struct {
 		name string
@@ -16,12 +21,12 @@ func TestServeConfig(t *testing.T) {
 		want config
 		err  string
 	}{
-		{"nothing", nil, config{Listen: []string{defaultAddr()}, Hierarchies: all, Mirror: true}, ""},
+		{"nothing", nil, config{Listen: standard, Hierarchies: all, Mirror: true}, ""},
 		{"commas stay in a hierarchy", []string{"--hierarchy", "cpu=cpuset,cpuacct", "--hierarchy=x=debug,name=y"},
-			config{Listen: []string{defaultAddr()}, Hierarchies: []hierarchy{{"cpu", "cpuset,cpuacct"}, {"x", "debug,name=y"}}, Mirror: true}, ""},
+			config{Listen: standard, Hierarchies: []hierarchy{{"cpu", "cpuset,cpuacct"}, {"x", "debug,name=y"}}, Mirror: true}, ""},
 		{"listeners", []string{"--listen", "tcp://127.0.0.1:0?no_root_squash", "--listen", "unix!/x", "--mirror", "off"},
-			config{Listen: []string{"tcp://127.0.0.1:0?no_root_squash", "unix!/x"}, Hierarchies: all}, ""},
-		{"no address", []string{"--listen", "here"}, config{}, "listen here: want tcp://HOST:PORT or unix:///PATH"},
+			config{Listen: []p9srv.Addr{{Network: "tcp", Address: "127.0.0.1:0", NoRootSquash: true}, {Network: "unix", Address: "/x"}}, Hierarchies: all}, ""},
+		{"no address", []string{"--listen", "here"}, config{}, "listen: " + errText(p9srv.ParseAddr("here"))},
 		{"no options", []string{"--hierarchy", "cpu"}, config{}, `hierarchy "cpu": want NAME=OPTIONS`},
 		{"empty options", []string{"--hierarchy", "cpu="}, config{}, `hierarchy "cpu=": want NAME=OPTIONS`},
 		{"no name", []string{"--hierarchy", "=cpu"}, config{}, `hierarchy "=cpu": want NAME=OPTIONS`},

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/p9srv"
 )
 
 const (
@@ -33,14 +35,13 @@ type session struct {
 
 // connect dials a server and attaches to its root.
 func connect(ctx context.Context, addr string) (*session, error) {
-	network, address, err := parseAddr(addr)
+	a, err := p9srv.ParseAddr(addr)
 	if err != nil {
-		return nil, usagef("server %s: %v", addr, err)
+		return nil, usagef("%v", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, greetingTime)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, network, address)
+	conn, err := a.Dial(ctx)
 	if errors.Is(err, os.ErrPermission) {
 		return nil, &pathError{"connect", addr, linux.EACCES} // of the socket's file
 	}

@@ -1,0 +1,233 @@
+package tests
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// spawner is a process of this host that forks children on demand.
+type spawner struct {
+	t   testing.TB
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+// startSpawner starts a shell, which has one thread. It and its children end
+// with the test.
+func startSpawner(t testing.TB) *spawner {
+	return spawn(t, exec.Command("sh", "-c", `trap 'kill $(jobs -p) 2>/dev/null' EXIT
+		while read line; do sleep 1000 </dev/null >/dev/null & echo $!; done`))
+}
+
+// startThreadedSpawner starts a process with several threads, any of which may
+// fork.
+func startThreadedSpawner(t testing.TB) *spawner {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), "CONTAINERFS_TEST_SPAWNER=1")
+	s := spawn(t, cmd)
+	s.fork() // it has all its threads by now
+	return s
+}
+
+// spawnerMain is what a threaded spawner does.
+func spawnerMain() {
+	for range 4 {
+		started := make(chan bool)
+		go func() {
+			runtime.LockOSThread()
+			close(started)
+			select {}
+		}()
+		<-started
+	}
+	var children []*exec.Cmd
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		c := exec.Command("sleep", "1000")
+		if err := c.Start(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		children = append(children, c)
+		fmt.Println(c.Process.Pid)
+	}
+	for _, c := range children {
+		c.Process.Kill()
+		c.Wait()
+	}
+}
+
+func spawn(t testing.TB, cmd *exec.Cmd) *spawner {
+	t.Helper()
+	s := &spawner{t: t, cmd: cmd}
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var err error
+	if s.in, err = cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.out = bufio.NewReader(out)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.kill)
+	return s
+}
+
+func (s *spawner) pid() int { return s.cmd.Process.Pid }
+
+// fork has the process fork a child and returns its pid.
+func (s *spawner) fork() int {
+	s.t.Helper()
+	if _, err := io.WriteString(s.in, "\n"); err != nil {
+		s.t.Fatal(err)
+	}
+	line, err := s.out.ReadString('\n')
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return number(s.t, line)
+}
+
+// kill ends the process and its children, and waits until they are gone: a
+// child whose parent died first is waited for by somebody else.
+func (s *spawner) kill() {
+	if s.cmd.ProcessState != nil {
+		return
+	}
+	group := s.pid()
+	syscall.Kill(-group, syscall.SIGKILL)
+	s.cmd.Wait()
+	waitFor(s.t, "the spawner's children to be gone", func() bool {
+		return syscall.Kill(-group, 0) == syscall.ESRCH
+	})
+}
+
+// zombie returns the pid of a process that has exited and that nobody has
+// waited for until the test ends.
+func zombie(t testing.TB) int {
+	t.Helper()
+	c := exec.Command("true")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Wait() })
+	waitFor(t, "a zombie", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.Process.Pid))
+		return err == nil && strings.Contains(string(stat), ") Z ")
+	})
+	return c.Process.Pid
+}
+
+// threads lists the threads of a process.
+func threads(t testing.TB, pid int) []int {
+	t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tids []int
+	for _, e := range entries {
+		tids = append(tids, number(t, e.Name()))
+	}
+	slices.Sort(tids)
+	return tids
+}
+
+// cpusAllowed returns the CPUs that a thread may run on, as the kernel writes
+// them.
+func cpusAllowed(t testing.TB, pid, tid int) string {
+	t.Helper()
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "task", strconv.Itoa(tid), "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "Cpus_allowed_list:"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	t.Fatalf("no Cpus_allowed_list for %d", tid)
+	return ""
+}
+
+// waitFor polls until a condition holds, for what the kernel does in its own
+// time.
+func waitFor(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited 10 s for %s", what)
+		}
+	}
+}
+
+func number(t testing.TB, text string) int {
+	t.Helper()
+	n, err := strconv.Atoi(strings.TrimSpace(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func numbers(t testing.TB, lines string) []int {
+	t.Helper()
+	var all []int
+	for line := range strings.Lines(lines) {
+		all = append(all, number(t, line))
+	}
+	return all
+}
+
+func writeFile(t testing.TB, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSpawner tests the tool: what it forks is really its child, and nothing is
+// left.
+func TestSpawner(t *testing.T) {
+	for name, start := range map[string]func(testing.TB) *spawner{"shell": startSpawner, "threads": startThreadedSpawner} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t)
+			child := s.fork()
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
+			if err != nil {
+				t.Fatal(err)
+			}
+			rest := string(stat[strings.LastIndex(string(stat), ")")+2:])
+			if parent := number(t, strings.Fields(rest)[1]); parent != s.pid() {
+				t.Errorf("the parent of %d is %d, not %d", child, parent, s.pid())
+			}
+			if n := len(threads(t, s.pid())); (n > 1) != (name == "threads") {
+				t.Errorf("%d threads", n)
+			}
+			s.kill()
+			if err := syscall.Kill(child, 0); err != syscall.ESRCH {
+				t.Errorf("child %d: %v", child, err)
+			}
+		})
+	}
+}
