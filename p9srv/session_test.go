@@ -2,25 +2,68 @@ package p9srv_test
 
 import (
 	"testing"
+	"time"
 
 	"containerfs/p9srv"
 	"containerfs/p9srv/p9test"
 
 	"github.com/hugelgupf/p9/p9"
+	"go.uber.org/goleak"
 )
 
-func TestLibraryClient(t *testing.T) {
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start serves a tree with a directory d and a file f, and checks at the end of
+// the test that every File was closed exactly once.
+func start(t testing.TB, cfg p9srv.Config) (*p9test.Tree, p9srv.Addr) {
 	tree := p9test.NewTree()
-	a := p9test.Serve(t, p9srv.Config{Attacher: tree})
+	tree.Put("d", nil)
+	tree.Put("f", []byte("0-3\n"))
+	t.Cleanup(func() {
+		if n := tree.Open(); n != 0 {
+			t.Errorf("%d files are left open", n)
+		}
+		for _, f := range tree.Faults() {
+			t.Error(f)
+		}
+	})
+	cfg.Attacher = tree
+	return tree, p9test.Serve(t, cfg)
+}
+
+func dial(t testing.TB, a p9srv.Addr) *p9test.Wire {
+	t.Helper()
+	return p9test.NewWire(t, p9test.Dial(t, a))
+}
+
+const hello = `
+	Tversion ~ 8192 9P2000.L
+	Rversion ~ 8192 "9P2000.L"
+	Tattach 1 0 ~ "" "" ~
+	Rattach 1 d1
+`
+
+// waitFor waits for what happens in other goroutines.
+func waitFor(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not after 10 s", what)
+		}
+	}
+}
+
+func TestLibraryClient(t *testing.T) {
+	_, a := start(t, p9srv.Config{})
 	root := p9test.Client(t, p9test.Dial(t, a))
-	if _, err := root.Mkdir("d", 0o755, 0, 0); err != nil {
+	if _, err := root.Mkdir("e", 0o755, 0, 0); err != nil {
 		t.Fatal(err)
 	}
-	_, d, err := root.Walk([]string{"d"})
+	_, e, err := root.Walk([]string{"e"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, w, _ := d.Walk(nil)
+	_, w, _ := e.Walk(nil)
 	if _, _, _, err := w.Create("f", p9.ReadWrite, 0o644, 0, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -31,12 +74,321 @@ func TestLibraryClient(t *testing.T) {
 	if n, err := w.ReadAt(buf[:], 0); n != 5 || err != nil {
 		t.Fatal(n, err)
 	}
-	if _, _, err := d.Open(p9.ReadOnly); err != nil {
+	if _, _, err := e.Open(p9.ReadOnly); err != nil {
 		t.Fatal(err)
 	}
-	list, err := d.Readdir(0, 4096)
-	if err != nil || len(list) != 3 {
+	if list, err := e.Readdir(0, 4096); err != nil || len(list) != 3 {
 		t.Fatal(list, err)
 	}
-	t.Log(list)
+}
+
+// TestScripts are dialogues with a tree that has a directory d and a file f in
+// its root; their qids are d1 (root), d2 and f3.
+func TestScripts(t *testing.T) {
+	for name, script := range map[string]string{
+		"version is never higher than asked": `
+			Tversion ~ 8192 9P2000
+			Rversion ~ 8192 "unknown"
+			Tversion ~ 8192 9P2000.u
+			Rversion ~ 8192 "unknown"
+			Tversion ~ 8192 9P2000.Lx
+			Rversion ~ 8192 "unknown"
+			Tversion ~ 8192 9P1999
+			Rversion ~ 8192 "unknown"
+			Tversion 1 8192 9P2000.L.Google.7
+			Rversion 1 8192 "9P2000.L"`,
+		"msize is bounded": `
+			Tversion ~ 4095 9P2000.L
+			Rlerror ~ EMSGSIZE
+			Tversion ~ 4096 9P2000.L
+			Rversion ~ 4096 "9P2000.L"
+			Tversion ~ 0xffffffff 9P2000.L
+			Rversion ~ 1048576 "9P2000.L"`,
+		"msize too small agrees on nothing": `
+			Tversion ~ 4095 9P2000.L
+			Rlerror ~ EMSGSIZE
+			Tattach 1 0 ~ "" "" ~
+			closed`,
+		"nothing before version": `
+			Tattach 1 0 ~ "" "" ~
+			closed`,
+		"unknown version agrees on nothing": `
+			Tversion ~ 8192 9P2000
+			Rversion ~ 8192 "unknown"
+			Tattach 1 0 ~ "" "" ~
+			closed`,
+		"a new version clunks everything": hello + `
+			Twalk 1 0 1 f
+			Rwalk 1 f3
+			Tversion ~ 8192 9P2000.L
+			Rversion ~ 8192 "9P2000.L"
+			Tgetattr 1 0 1
+			Rlerror 1 EBADF
+			Tattach 1 1 ~ "" "" ~
+			Rattach 1 d1`,
+		"an unknown version ends the old one": hello + `
+			Tversion ~ 8192 9P1999
+			Rversion ~ 8192 "unknown"
+			Tgetattr 1 0 1
+			closed`,
+		"attach": hello + `
+			Tauth 1 9 "" "" ~
+			Rlerror 1 ENOENT
+			Tattach 1 1 9 "" "" ~     # with an afid
+			Rlerror 1 EINVAL
+			Tattach 1 0 ~ "" "" ~     # fid in use
+			Rlerror 1 EINVAL
+			Tattach 1 ~ ~ "" "" ~     # NOFID
+			Rlerror 1 EINVAL
+			Tattach 1 1 ~ "" nosuch ~
+			Rlerror 1 ENOENT
+			Tattach 1 1 ~ nobody / ~
+			Rattach 1 d1`,
+		"walk": hello + `
+			Twalk 1 0 1 d
+			Rwalk 1 d2
+			Twalk 1 1 2 .. f
+			Rwalk 1 d1 f3
+			Twalk 1 0 3               # clone
+			Rwalk 1
+			Tgetattr 1 3 1
+			Rgetattr 1 1 d1...
+			Twalk 1 0 4 d x y         # as far as it goes; 4 is not made
+			Rwalk 1 d2
+			Tclunk 1 4
+			Rlerror 1 EBADF
+			Twalk 1 0 4 x d
+			Rlerror 1 ENOENT
+			Twalk 1 2 4 x             # from a file
+			Rlerror 1 ENOTDIR
+			Twalk 1 0 1 f             # newfid in use
+			Rlerror 1 EINVAL
+			Twalk 1 0 ~ f
+			Rlerror 1 EINVAL
+			Twalk 1 9 4
+			Rlerror 1 EBADF
+			Twalk 1 1 1 .. f          # moves the fid
+			Rwalk 1 d1 f3
+			Tgetattr 1 1 1
+			Rgetattr 1 1 f3...
+			Twalk 1 1 1               # stays
+			Rwalk 1
+			Twalk 1 3 3 nosuch        # stays too
+			Rlerror 1 ENOENT
+			Twalk 1 3 3 d nosuch      # and here
+			Rwalk 1 d2
+			Tgetattr 1 3 1
+			Rgetattr 1 1 d1...`,
+		"walk of too many elements": hello + `
+			Twalk 1 0 1 .. .. .. .. .. .. .. .. .. .. .. .. .. .. .. ..
+			Rwalk 1 d1 d1 d1 d1 d1 d1 d1 d1 d1 d1 d1 d1 d1 d1 d1 d1
+			Twalk 1 0 2 .. .. .. .. .. .. .. .. .. .. .. .. .. .. .. .. ..
+			Rlerror 1 EINVAL`,
+		"open": hello + `
+			Twalk 1 0 1 f
+			Rwalk 1 f3
+			Tread 1 1 0 10            # not open
+			Rlerror 1 EBADF
+			Twrite 1 1 0 x
+			Rlerror 1 EBADF
+			Tfsync 1 1 0
+			Rlerror 1 EBADF
+			Tlopen 1 1 0x8000         # O_LARGEFILE
+			Rlopen 1 f3 0
+			Tlopen 1 1 0
+			Rlerror 1 EINVAL
+			Twrite 1 1 0 x            # not for writing
+			Rlerror 1 EBADF
+			Tread 1 1 0 10
+			Rread 1 "0-3\n"
+			Tread 1 1 2 1
+			Rread 1 "3"
+			Tread 1 1 100 10
+			Rread 1 ""
+			Tread 1 1 0xffffffffffffffff 10
+			Rlerror 1 EINVAL
+			Tread 1 1 0 0xffffffff
+			Rread 1 "0-3\n"
+			Twalk 1 1 2               # an open fid can be cloned
+			Rwalk 1
+			Twalk 1 1 1               # but not moved
+			Rlerror 1 EINVAL
+			Tlopen 1 2 1
+			Rlopen 1 f3 0
+			Tread 1 2 0 10            # not for reading
+			Rlerror 1 EBADF
+			Twrite 1 2 2 77
+			Rwrite 1 2
+			Twrite 1 2 0x8000000000000000 x
+			Rlerror 1 EINVAL
+			Tread 1 1 0 10
+			Rread 1 "0-77"
+			Treaddir 1 1 0 100
+			Rlerror 1 ENOTDIR
+			Tfsync 1 1 0
+			Rfsync 1
+			Tlock 1 1 1 0 0 0 7 host
+			Rlock 1 0
+			Tgetlock 1 1 1 0 0 7 host
+			Rgetlock 1 2 0 0 7 "host"`,
+		"directories": hello + `
+			Twalk 1 0 1
+			Rwalk 1
+			Tlopen 1 1 2
+			Rlerror 1 EISDIR
+			Treaddir 1 1 0 1000       # not open
+			Rlerror 1 EBADF
+			Tlopen 1 1 0
+			Rlopen 1 d1 0
+			Tread 1 1 0 10
+			Rlerror 1 EISDIR
+			Treaddir 1 1 0 24         # not even . fits
+			Rlerror 1 EINVAL
+			Treaddir 1 1 0 25
+			Rreaddir 1 "\x80\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x04\x01\x00."
+			Treaddir 1 1 3 1000
+			Rreaddir 1 "\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\b\x01\x00f"
+			Treaddir 1 1 4 1000
+			Rreaddir 1 ""
+			Tmkdir 1 0 e 0755 0
+			Rmkdir 1 d4
+			Tmkdir 1 0 e 0755 0
+			Rlerror 1 EEXIST
+			Trenameat 1 0 e 0 g
+			Rrenameat 1
+			Tunlinkat 1 0 g 0
+			Rlerror 1 EISDIR
+			Tunlinkat 1 0 g 0x200
+			Runlinkat 1
+			Tunlinkat 1 0 g 0x200
+			Rlerror 1 ENOENT
+			Tmknod 1 0 n 0 0 0 0
+			Rlerror 1 EPERM
+			Tsymlink 1 0 n target 0
+			Rlerror 1 EPERM
+			Tlink 1 0 1 n
+			Rlerror 1 EPERM
+			Treadlink 1 0
+			Rlerror 1 EINVAL
+			Tstatfs 1 0
+			Rstatfs 1 ebe02700...
+			Tsetattr 1 0 1 0700 0 0 0 0 0 0 0
+			Rsetattr 1`,
+		"directory operations on a file": hello + `
+			Twalk 1 0 1 f
+			Rwalk 1 f3
+			Tmkdir 1 1 e 0755 0
+			Rlerror 1 ENOTDIR
+			Tlcreate 1 1 e 0 0644 0
+			Rlerror 1 ENOTDIR
+			Tunlinkat 1 1 e 0
+			Rlerror 1 ENOTDIR
+			Trenameat 1 0 f 1 g
+			Rlerror 1 ENOTDIR
+			Trename 1 0 1 g
+			Rlerror 1 ENOTDIR
+			Tlink 1 1 0 g
+			Rlerror 1 ENOTDIR`,
+		"create moves the fid": hello + `
+			Twalk 1 0 1
+			Rwalk 1
+			Tlcreate 1 1 f 2 0644 0
+			Rlerror 1 EEXIST
+			Tlcreate 1 1 new 2 0644 0
+			Rlcreate 1 f4 0
+			Twrite 1 1 0 x
+			Rwrite 1 1
+			Tlcreate 1 1 other 2 0644 0
+			Rlerror 1 ENOTDIR`,
+		"remove": hello + `
+			Twalk 1 0 1 f
+			Rwalk 1 f3
+			Trename 1 1 0 g           # the fid stands for the file, not for its name
+			Rrename 1
+			Tlcreate 1 0 f 1 0644 0
+			Rlcreate 1 f4 0
+			Tremove 1 1
+			Rremove 1
+			Tremove 1 1
+			Rlerror 1 EBADF
+			Tattach 1 5 ~ "" "" ~
+			Rattach 1 d1
+			Twalk 1 5 2 g
+			Rlerror 1 ENOENT
+			Twalk 1 5 2 f
+			Rwalk 1 f4
+			Tremove 1 5               # clunks even when it fails
+			Rlerror 1 EBUSY
+			Tgetattr 1 5 1
+			Rlerror 1 EBADF`,
+		"xattr, unknown messages, NOTAG": hello + `
+			Txattrwalk 1 0 1 user.x
+			Rlerror 1 EOPNOTSUPP
+			Txattrcreate 1 0 user.x 0 0
+			Rlerror 1 EOPNOTSUPP
+			Tbogus 1
+			Rlerror 1 EOPNOTSUPP
+			Tgetattr ~ 0 1
+			Rlerror ~ EINVAL
+			Tflush ~ 1
+			Rlerror ~ EINVAL`,
+		"R-message": hello + `
+			Rclunk 1`,
+		"flush of nothing, of itself, of the past": hello + `
+			Tflush 1 2
+			Rflush 1
+			Tflush 1 1
+			Rflush 1
+			Tgetattr 2 0 1
+			Tflush 1 2
+			Rgetattr 2...
+			Rflush 1`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, a := start(t, p9srv.Config{})
+			if name == "R-message" {
+				w := dial(t, a)
+				w.Script(hello)
+				w.Send("Rclunk 1")
+				w.WantClosed()
+				return
+			}
+			dial(t, a).Script(script)
+		})
+	}
+}
+
+func TestFidLimit(t *testing.T) {
+	_, a := start(t, p9srv.Config{MaxFids: 3})
+	w := dial(t, a)
+	w.Script(hello + `
+		Twalk 1 0 1
+		Rwalk 1
+		Twalk 1 0 2
+		Rwalk 1
+		Twalk 1 0 3
+		Rlerror 1 EMFILE
+		Tattach 1 3 ~ "" "" ~
+		Rlerror 1 EMFILE
+		Tclunk 1 2
+		Rclunk 1
+		Twalk 1 0 3
+		Rwalk 1`)
+}
+
+func TestConnectionLimit(t *testing.T) {
+	_, a := start(t, p9srv.Config{MaxConns: 2})
+	one, two := dial(t, a), dial(t, a)
+	one.Script(hello)
+	two.Script(hello)
+	three := dial(t, a)
+	three.WantClosed()
+	two.Close()
+	waitFor(t, "place of a connection that is gone", func() bool {
+		w := dial(t, a)
+		w.Write(nil)
+		b, _ := p9test.Encode("Tversion ~ 8192 9P2000.L")
+		w.Write(b)
+		return w.Receive() == `Rversion ~ 8192 "9P2000.L"`
+	})
 }
