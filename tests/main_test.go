@@ -31,7 +31,7 @@ func withCommand(fn func() int) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	args := slices.Concat([]string{"build"}, raceFlag, []string{"-o", filepath.Join(dir, "containerfs"), "../cmd/containerfs"})
+	args := slices.Concat([]string{"build", "-buildvcs=false"}, raceFlag, []string{"-o", filepath.Join(dir, "containerfs"), "../cmd/containerfs"})
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go %s: %v\n%s", strings.Join(args, " "), err, out)
 		return 1

@@ -1,0 +1,39 @@
+# `make` builds, `make test` passes every test and installs what that needs.
+
+GO = go
+SOAK = 1
+
+.PHONY: build test check setup soak bench fuzz clean
+
+build:
+	$(GO) build -o bin/containerfs ./cmd/containerfs
+
+# -count=1: go's cache does not see that tests/ depends on the built command.
+test: setup check
+	$(GO) test -race -count=1 ./...
+
+check:
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+setup:
+	tests/setup
+
+# The tests at full size and for as long as they want.
+soak: setup
+	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 12h ./...
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# Every fuzz target for FUZZTIME; go runs one of one package at a time.
+FUZZTIME = 30s
+fuzz:
+	@set -e; for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+		done; \
+	done
+
+clean:
+	rm -rf bin
