@@ -21,11 +21,13 @@
 // little from the order of their time stamps.
 //
 // A fork's event is queued before fork returns to the parent and before the
-// child runs; an exit's before the parent can see it by wait. Whoever knows of
-// a task because it told its pid, or has reaped it, and then calls Drain, finds
-// the event delivered. What Drain waits for is what was in the socket's queue
-// and in this process at the call, not what comes later, so that it returns in
-// a storm that never ends.
+// child runs: whoever knows of a task because it was told its pid, and then
+// calls Drain, finds the FORK delivered. An exit's event is queued by the
+// exiting thread after it has told its parent: who has reaped a child and then
+// calls Drain need not find the EXIT delivered (1 in 1,000 on two CPUs); it is
+// on its way, and Task says ESRCH. What Drain waits for is what was in the
+// socket's queue and in this process at the call, not what comes later, so that
+// it returns in a storm that never ends.
 //
 // # What the events do not say
 //
@@ -38,6 +40,9 @@
 // takes over the leader's tid and start time, and the EXEC names only
 // that. So after Exec(tgid) the process has exactly one thread, whose tid
 // is tgid even if it had been seen to exit, and whose former tid has no EXIT.
+//
+// An EXIT comes after the thread's tid is free, so that in theory it can follow
+// the FORK of another task with that tid, a whole round of tids later.
 //
 // A thread that has begun to exit is no thread any more for Task, Tasks and
 // Where, before its EXIT is delivered. A leader that is dead while other

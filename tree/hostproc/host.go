@@ -212,8 +212,9 @@ func (h *Host) poll() {
 	}
 }
 
-// Drain returns when everything that happened before the call has been
-// delivered. With the connector it costs a poll of the socket when nothing is
+// Drain returns when every event that the kernel had queued before the call
+// has been delivered: see the package documentation for what that means for
+// forks and for exits. With the connector it costs a poll of the socket when nothing is
 // outstanding; else it waits until all is quiet, or until as much was delivered
 // as can have been queued at the call, since the queue is first in, first out.
 // Polling has nothing but a scan of /proc, which begins after the call.

@@ -167,5 +167,5 @@ func parseGroup(path []byte) (group uint64, ok bool) {
 		return 0, true
 	}
 	group, rest, ok := number(digits)
-	return group, ok && rest == nil && digits[0] != '0'
+	return group, ok && rest == nil && digits[0] != '0' && digits[len(digits)-1] >= '0'
 }

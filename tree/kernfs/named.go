@@ -99,6 +99,8 @@ func (e *refused) Is(target error) bool { return target == ErrRefused }
 
 func refusal(step string, err error) error {
 	switch {
+	case step == "create" && err == unix.EPERM:
+		return &refused{"this process is in a cgroup or user namespace of its own, and there is no hierarchy of that name", err}
 	case err == unix.EPERM:
 		return &refused{"no privilege: CAP_SYS_ADMIN is needed", err}
 	case err == unix.ENOSYS:
@@ -107,8 +109,6 @@ func refusal(step string, err error) error {
 		return &refused{"the kernel has no cgroup v1", err}
 	case step == "name" && err == unix.ENOENT:
 		return &refused{"the kernel was booted with cgroup_no_v1=named", err}
-	case step == "create" && err == unix.EINVAL:
-		return &refused{"this process is in a cgroup namespace of its own", err}
 	}
 	return err
 }
