@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hugelgupf/p9/fsimpl/templatefs"
 	"github.com/hugelgupf/p9/linux"
@@ -18,12 +19,8 @@ import (
 // Tree is a small file system: directories and files that can be made, removed,
 // renamed, read and written.
 type Tree struct {
-	// Gate, if set, is called without any lock before each operation on
-	// a node, with the operation's and the node's names. It may block or panic.
-	Gate func(op, name string)
-
-	// Slow, if set, tells which nodes' Files are slow.
-	Slow func(name string) bool
+	gate atomic.Pointer[func(op, name string)]
+	slow atomic.Pointer[func(name string) bool]
 
 	mu     sync.Mutex
 	root   *node
@@ -126,7 +123,7 @@ func (t *Tree) Attach(c *ops.Caller, aname string) (p9.File, error) {
 	if aname != "" && aname != "/" {
 		return nil, linux.ENOENT
 	}
-	t.gate("attach", aname)
+	t.pass("attach", aname)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.caller = c
@@ -140,9 +137,16 @@ type library struct{ t *Tree }
 
 func (l library) Attach() (p9.File, error) { return l.t.Attach(&ops.Caller{}, "") }
 
-func (t *Tree) gate(op, name string) {
-	if t.Gate != nil {
-		t.Gate(op, name)
+// SetGate has gate called without any lock before each operation on a node, with
+// the operation's and the node's names. It may block or panic.
+func (t *Tree) SetGate(gate func(op, name string)) { t.gate.Store(&gate) }
+
+// SetSlow has slow decide which nodes' Files are slow.
+func (t *Tree) SetSlow(slow func(name string) bool) { t.slow.Store(&slow) }
+
+func (t *Tree) pass(op, name string) {
+	if gate := t.gate.Load(); gate != nil {
+		(*gate)(op, name)
 	}
 }
 
@@ -163,7 +167,7 @@ type file struct {
 
 // enter locks the tree for an operation.
 func (f *file) enter(op string) func() {
-	f.t.gate(op, f.n.name)
+	f.t.pass(op, f.n.name)
 	f.t.mu.Lock()
 	if f.closed {
 		f.t.faults = append(f.t.faults, op+" after close of "+f.n.name)
@@ -171,7 +175,10 @@ func (f *file) enter(op string) func() {
 	return f.t.mu.Unlock
 }
 
-func (f *file) Slow() bool { return f.t.Slow != nil && f.t.Slow(f.n.name) }
+func (f *file) Slow() bool {
+	slow := f.t.slow.Load()
+	return slow != nil && (*slow)(f.n.name)
+}
 
 func (f *file) Walk(names []string) ([]p9.QID, p9.File, error) {
 	defer f.enter("walk")()
@@ -230,7 +237,7 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 }
 
 func (f *file) Close() error {
-	f.t.gate("close", f.n.name)
+	f.t.pass("close", f.n.name)
 	f.t.mu.Lock()
 	defer f.t.mu.Unlock()
 	if f.closed {

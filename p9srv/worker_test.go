@@ -1,0 +1,393 @@
+package p9srv_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"containerfs/p9srv"
+	"containerfs/p9srv/p9test"
+
+	"go.uber.org/goleak"
+)
+
+// gate holds up operations by name until it is opened.
+type gate struct {
+	op      string
+	open    chan struct{}
+	waiting atomic.Int32
+	once    sync.Once
+}
+
+func hold(t testing.TB, tree *p9test.Tree, op string) *gate {
+	g := &gate{op: op, open: make(chan struct{})}
+	tree.SetGate(func(op, name string) {
+		if op == g.op {
+			g.waiting.Add(1)
+			<-g.open
+		}
+	})
+	t.Cleanup(g.release)
+	return g
+}
+
+func (g *gate) release() { g.once.Do(func() { close(g.open) }) }
+
+func (g *gate) await(t testing.TB, n int) {
+	t.Helper()
+	waitFor(t, fmt.Sprintf("%d in %s", n, g.op), func() bool { return int(g.waiting.Load()) >= n })
+}
+
+func TestSlowRequestHoldsUpNoOtherFid(t *testing.T) {
+	tree, a := start(t, p9srv.Config{})
+	g := hold(t, tree, "mkdir")
+	w := dial(t, a)
+	w.Script(hello + `
+		Twalk 1 0 1
+		Rwalk 1
+		Tmkdir 2 1 slow 0755 0
+		Tgetattr 3 0 1
+		Rgetattr 3...`)
+	g.await(t, 1)
+	// Of its own fid everything waits, in order; newfids too.
+	w.Script(`
+		Twalk 4 1 5 slow
+		Tgetattr 5 5 1
+		Tclunk 6 5
+		Tgetattr 7 0 1
+		Rgetattr 7...`)
+	g.release()
+	w.Want("Rmkdir 2 d4", "Rwalk 4 d4", "Rgetattr 5 1 d4...", "Rclunk 6")
+}
+
+func TestRequestOfTwoFidsWaitsForBoth(t *testing.T) {
+	tree, a := start(t, p9srv.Config{})
+	g := hold(t, tree, "mkdir")
+	w := dial(t, a)
+	w.Script(hello + `
+		Twalk 1 0 1
+		Rwalk 1
+		Twalk 1 0 2 d
+		Rwalk 1 d2
+		Tmkdir 2 1 a 0755 0
+		Tmkdir 3 2 b 0755 0
+		Trenameat 4 1 a 2 c
+		Tgetattr 5 2 1
+		Tgetattr 6 0 1
+		Rgetattr 6...`)
+	g.await(t, 2)
+	g.release()
+	got := map[string]bool{w.Receive()[:7]: true, w.Receive()[:7]: true}
+	if !got["Rmkdir "] || len(got) != 1 {
+		t.Fatalf("got %v before the two mkdirs", got)
+	}
+	w.Want("Rrenameat 4", "Rgetattr 5...")
+}
+
+func TestFileThatIsSlow(t *testing.T) {
+	tree, a := start(t, p9srv.Config{})
+	tree.SetSlow(func(name string) bool { return name == "f" })
+	g := hold(t, tree, "open")
+	w := dial(t, a)
+	w.Script(hello + `
+		Twalk 1 0 1 f
+		Rwalk 1 f3
+		Tlopen 2 1 0
+		Tread 3 1 0 100
+		Tclunk 4 1
+		Tgetattr 5 0 1
+		Rgetattr 5...`)
+	g.await(t, 1)
+	g.release()
+	w.Want("Rlopen 2 f3 0", "Rread 3 \"0-3\\n\"", "Rclunk 4")
+}
+
+func TestFlush(t *testing.T) {
+	tree, a := start(t, p9srv.Config{})
+	g := hold(t, tree, "mkdir")
+	w := dial(t, a)
+	w.Script(hello + `
+		Twalk 1 0 1
+		Rwalk 1
+		Tmkdir 2 1 e 0755 0
+		Tflush 3 2          # held back
+		Tflush 4 2          # so is a second one
+		Tflush 5 3          # and a flush of a flush
+		Tflush 6 6          # but not one of itself
+		Rflush 6
+		Tgetattr 7 0 1
+		Rgetattr 7...`)
+	g.await(t, 1)
+	g.release()
+	w.Want("Rmkdir 2 d4", "Rflush 3", "Rflush 5", "Rflush 4")
+}
+
+// TestFlushStorm sees every Rflush after the reply to the request it names.
+func TestFlushStorm(t *testing.T) {
+	_, a := start(t, p9srv.Config{})
+	w := dial(t, a)
+	w.Script(hello)
+	const rounds, wide = 500, 16
+	for i := range rounds {
+		var batch []string
+		for j := range wide {
+			batch = append(batch, fmt.Sprintf("Twalk %d 0 %d", 100+j, 10+j))
+		}
+		for j := range wide {
+			if (i+j)%2 == 0 {
+				batch = append(batch, fmt.Sprintf("Tsetattr %d %d 1 0755 0 0 0 0 0 0 0", 200+j, 10+j))
+			} else {
+				batch = append(batch, fmt.Sprintf("Tgetattr %d %d 1", 200+j, 10+j))
+			}
+			batch = append(batch, fmt.Sprintf("Tflush %d %d", 300+j, 200+j))
+		}
+		for j := range wide {
+			batch = append(batch, fmt.Sprintf("Tclunk %d %d", 400+j, 10+j))
+		}
+		// Tags are used again only when they are free.
+		w.Send(batch...)
+		var answered [1000]bool
+		for range batch {
+			reply := w.Receive()
+			var name string
+			var tag int
+			if _, err := fmt.Sscanf(reply, "%s %d", &name, &tag); err != nil || name == "Rlerror" {
+				t.Fatalf("round %d: %s", i, reply)
+			}
+			answered[tag] = true
+			if name == "Rflush" && !answered[tag-100] {
+				t.Fatalf("round %d: Rflush %d before the reply of %d", i, tag, tag-100)
+			}
+		}
+	}
+}
+
+func TestDuplicateTag(t *testing.T) {
+	for _, second := range []string{"Tgetattr 2 0 1", "Tflush 2 7", "Tbogus 2"} {
+		tree, a := start(t, p9srv.Config{})
+		g := hold(t, tree, "mkdir")
+		w := dial(t, a)
+		w.Script(hello + `
+			Twalk 1 0 1
+			Rwalk 1`)
+		w.Send("Tmkdir 2 1 e 0755 0", "Tgetattr 3 0 1", second)
+		w.Want("Rgetattr 3...")
+		g.await(t, 1)
+		w.WantClosed()
+		g.release()
+	}
+	// The tag of a Tflush that is held back is outstanding as well.
+	tree, a := start(t, p9srv.Config{})
+	g := hold(t, tree, "mkdir")
+	w := dial(t, a)
+	w.Script(hello)
+	w.Send("Tmkdir 2 0 e 0755 0", "Tflush 3 2", "Tgetattr 3 0 1")
+	g.await(t, 1)
+	w.WantClosed()
+	g.release()
+}
+
+// TestNewVersionWaits sees the replies of the old version before the new one.
+func TestNewVersionWaits(t *testing.T) {
+	tree, a := start(t, p9srv.Config{})
+	g := hold(t, tree, "mkdir")
+	w := dial(t, a)
+	w.Script(hello)
+	w.Send("Tmkdir 2 0 a 0755 0", "Tmkdir 3 0 b 0755 0", "Tflush 4 3", "Tversion ~ 4096 9P2000.L", "Tgetattr 5 0 1")
+	g.await(t, 1)
+	g.release()
+	w.Want("Rmkdir 2...", "Rmkdir 3...", "Rflush 4", "Rversion ~ 4096...", "Rlerror 5 EBADF")
+	if n := tree.Open(); n != 0 {
+		t.Fatalf("%d files survived a new version", n)
+	}
+}
+
+// TestWindow fills the window: what is beyond it is not even read.
+func TestWindow(t *testing.T) {
+	const window = 4
+	tree, a := start(t, p9srv.Config{MaxRequests: window})
+	g := hold(t, tree, "mkdir")
+	w := dial(t, a)
+	w.Script(hello)
+	var batch, replies []string
+	for i := range 10 {
+		batch = append(batch, fmt.Sprintf("Twalk %d 0 %d", 100+i, 10+i))
+		replies = append(replies, fmt.Sprintf("Rwalk %d", 100+i))
+	}
+	w.Send(batch...)
+	w.Want(replies...)
+	batch = nil
+	for i := range 10 {
+		batch = append(batch, fmt.Sprintf("Tmkdir %d %d n%d 0755 0", i, 10+i, i))
+	}
+	w.Send(batch...)
+	g.await(t, window)
+	time.Sleep(20 * time.Millisecond)
+	if n := g.waiting.Load(); n != window {
+		t.Fatalf("%d requests run in a window of %d", n, window)
+	}
+	g.release()
+	for range batch {
+		if r := w.Receive(); !strings.HasPrefix(r, "Rmkdir") {
+			t.Fatal(r)
+		}
+	}
+}
+
+// TestHeldData fills what workers may hold of written data.
+func TestHeldData(t *testing.T) {
+	tree, a := start(t, p9srv.Config{})
+	g := hold(t, tree, "write")
+	w := dial(t, a)
+	w.Script(`
+		Tversion ~ 1048576 9P2000.L
+		Rversion ~ 1048576 "9P2000.L"
+		Tattach 1 0 ~ "" "" ~
+		Rattach 1 d1`)
+	for i := range 8 {
+		w.Script(fmt.Sprintf("Twalk 1 0 %d f\nRwalk 1 f3\nTlopen 1 %d 1\nRlopen 1 f3 0", 10+i, 10+i))
+	}
+	sent := make(chan bool)
+	go func() {
+		defer close(sent)
+		data := strings.Repeat("x", 900<<10)
+		for i := range 8 {
+			w.Send(fmt.Sprintf("Twrite %d %d 0 %s", i, 10+i, data))
+		}
+	}()
+	g.await(t, 2)
+	time.Sleep(20 * time.Millisecond)
+	if n := g.waiting.Load(); n != 2 {
+		t.Errorf("%d writes of 900 KiB are held", n)
+	}
+	g.release()
+	for range 8 {
+		if r := w.Receive(); !strings.HasPrefix(r, "Rwrite") {
+			t.Fatal(r)
+		}
+	}
+	<-sent
+}
+
+func TestPanic(t *testing.T) {
+	for _, op := range []string{"getattr", "mkdir", "close"} {
+		tree := p9test.NewTree()
+		tree.Put("d", nil)
+		a := p9test.Serve(t, p9srv.Config{Attacher: tree})
+		w, other := dial(t, a), dial(t, a)
+		other.Script(hello)
+		w.Script(hello + `
+			Twalk 1 0 1 d
+			Rwalk 1 d2`)
+		tree.SetGate(func(o, name string) {
+			if o == op && name == "d" {
+				panic("on purpose")
+			}
+		})
+		w.Send(map[string]string{
+			"getattr": "Tgetattr 2 1 1", "mkdir": "Tmkdir 2 1 e 0755 0", "close": "Tclunk 2 1",
+		}[op])
+		if op == "close" {
+			w.Want("Rclunk 2")
+		} else {
+			w.Want("Rlerror 2 EIO")
+		}
+		w.WantClosed()
+		other.Script(`
+			Tgetattr 1 0 1
+			Rgetattr 1...`)
+		waitFor(t, "root closed", func() bool { return tree.Open() <= 2 })
+	}
+}
+
+// TestVanish hangs up in the middle of everything.
+func TestVanish(t *testing.T) {
+	for _, op := range []string{"attach", "mkdir", "walk", "read", "write", "close", "open"} {
+		t.Run(op, func(t *testing.T) {
+			before := goleak.IgnoreCurrent()
+			t.Cleanup(func() { goleak.VerifyNone(t, before) })
+			tree, a := start(t, p9srv.Config{})
+			w := dial(t, a)
+			w.Script(hello + `
+				Twalk 1 0 1 f
+				Rwalk 1 f3
+				Tlopen 1 1 2
+				Rlopen 1 f3 0
+				Twalk 1 0 2
+				Rwalk 1`)
+			g := hold(t, tree, op)
+			w.Send("Tmkdir 2 0 e 0755 0", "Twrite 3 1 0 hello", "Tattach 4 5 ~ \"\" \"\" ~", "Tflush 5 2",
+				"Twalk 6 0 7 d", "Tlopen 7 7 0", "Tread 8 1 0 10", "Tclunk 9 2")
+			w.Write([]byte{100, 0, 0, 0, 110, 1}) // and half a frame
+			g.await(t, 1)
+			w.Close()
+			time.Sleep(5 * time.Millisecond)
+			g.release()
+			waitFor(t, "every file closed", func() bool { return tree.Open() == 0 })
+		})
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	tree := p9test.NewTree()
+	l, err := p9srv.Listen(p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0", NoRootSquash: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := p9srv.New(p9srv.Config{Attacher: tree})
+	served := make(chan error)
+	go func() { served <- srv.Serve(l) }()
+	w, idle := dial(t, l.Addr()), dial(t, l.Addr())
+	w.Script(hello)
+	idle.Script(hello)
+	g := hold(t, tree, "mkdir")
+	w.Send("Tmkdir 2 0 a 0755 0", "Tmkdir 3 0 b 0755 0")
+	g.await(t, 1)
+	stopped := make(chan error)
+	go func() { stopped <- srv.Shutdown(context.Background()) }()
+	idle.WantClosed() // at once
+	g.release()
+	w.Want("Rmkdir 2...", "Rmkdir 3...") // what is in hand is answered
+	w.WantClosed()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if tree.Open() != 0 {
+		t.Error("files are left open")
+	}
+	goleak.VerifyNone(t, before)
+}
+
+// TestShutdownTimeout cuts connections whose requests do not come to an end.
+func TestShutdownTimeout(t *testing.T) {
+	tree := p9test.NewTree()
+	l, err := p9srv.Listen(p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := p9srv.New(p9srv.Config{Attacher: tree})
+	go srv.Serve(l)
+	w := dial(t, l.Addr())
+	w.Script(hello)
+	g := hold(t, tree, "mkdir")
+	w.Send("Tmkdir 2 0 a 0755 0")
+	g.await(t, 1)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != context.DeadlineExceeded {
+		t.Errorf("shutdown: %v", err)
+	}
+	w.WantClosed()
+	g.release()
+	if err := srv.Shutdown(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
