@@ -16,9 +16,9 @@ const (
 	lastPiece  = 64 << 10
 )
 
-// maxSlowRead is the most that a worker's read returns: a short read is in order,
-// and a window full of them stays bounded at any msize.
-const maxSlowRead = 64 << 10
+// maxSlowRead is the most that a worker's read returns, header and all: a short
+// read is in order, and a window full of them stays bounded at any msize.
+const maxSlowRead = 32<<10 - headerSize - 4
 
 func (s *session) lopen(r *request, out []byte) ([]byte, error) {
 	f, err := s.lookup(r.fid)
