@@ -1,0 +1,212 @@
+package cpuset
+
+import (
+	"errors"
+	"slices"
+	"syscall"
+
+	"containerfs/tree"
+)
+
+// CanAttach is tree.CanAttacher's.
+func (s *Subsystem) CanAttach(_ *tree.Actor, _ *tree.Task, _, to *tree.Container) error {
+	if s.inForce(to, cpus).Empty() || s.inForce(to, mems).Empty() {
+		return syscall.ENOSPC
+	}
+	return nil
+}
+
+// Attach is tree.Attacher's.
+func (s *Subsystem) Attach(task *tree.Task, from, to *tree.Container) (undo func(), err error) {
+	if from == to {
+		return nil, s.Reattach(task, to)
+	}
+	s.settle()
+	former, err := s.host.Affinity(task.TID())
+	if err != nil {
+		return nil, err
+	}
+	if to.IsRoot() {
+		undo, err = s.leave(task, from, former)
+	} else {
+		undo, err = s.enter(task, from, to, former)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.state(to).flags&memoryMigrate == 0 || task.TID() != task.TGID() {
+		return undo, nil
+	}
+	old, now := s.inForce(from, mems), s.inForce(to, mems)
+	s.migrator.ask(task.TGID(), old, now)
+	return func() {
+		undo()
+		s.migrator.ask(task.TGID(), now, old)
+	}, nil
+}
+
+// enter confines a task that is attached to a container that is no root.
+func (s *Subsystem) enter(task *tree.Task, from, to *tree.Container, former Set) (undo func(), err error) {
+	noted := from.IsRoot() && s.note(task, former)
+	undo = func() { s.restore(task, s.cut(former, from)) }
+	if from.IsRoot() {
+		undo = func() {
+			// A child forked since has a mask of this container, but the
+			// origin of its forker.
+			origin := s.forget(task)
+			if origin.Empty() {
+				origin = former
+			}
+			s.restore(task, origin)
+		}
+	}
+	want := s.inForce(to, cpus)
+	got, err := s.set(task, want)
+	if err != nil {
+		if noted {
+			s.forget(task)
+		}
+		return nil, err
+	}
+	if !got.Equal(want) {
+		s.log.Warn("the kernel allows a task only a part of cpus", "tid", task.TID(), "container", to.Path(), "cpus", want, "allowed", got)
+	}
+	return undo, nil
+}
+
+// leave gives a task that is attached to the root its origin back.
+func (s *Subsystem) leave(task *tree.Task, from *tree.Container, former Set) (undo func(), err error) {
+	var origin, online Set
+	s.tree.View(func() { origin, online = s.origins[task], s.state(s.root).sets[cpus] })
+	if !origin.Intersects(online) {
+		origin = online // unknown, or of CPUs that are gone
+	}
+	got, err := s.set(task, origin)
+	if err != nil {
+		return nil, err
+	}
+	if !got.Equal(origin.And(online)) {
+		s.log.Warn("the kernel gives a task back only a part of the CPUs that it had", "tid", task.TID(), "cpus", origin, "allowed", got)
+	}
+	s.tree.Update(func() { s.left = append(s.left, task) })
+	return func() {
+		s.tree.Update(func() {
+			s.left = slices.DeleteFunc(s.left, func(t *tree.Task) bool { return t == task })
+		})
+		s.restore(task, s.cut(former, from))
+	}, nil
+}
+
+// Reattach is tree.Reattacher's.
+func (s *Subsystem) Reattach(task *tree.Task, c *tree.Container) error {
+	s.settle()
+	if c.IsRoot() {
+		return nil
+	}
+	_, err := s.set(task, s.inForce(c, cpus))
+	return err
+}
+
+// Fork is tree.Forker's. For a child in the root it costs one look into a map,
+// and nothing as long as there are no members.
+func (s *Subsystem) Fork(parent, child *tree.Task, c *tree.Container) {
+	if c.IsRoot() && len(s.origins) == 0 {
+		return
+	}
+	var origin Set
+	known := false
+	if parent != nil {
+		origin, known = s.origins[parent]
+	}
+	if c.IsRoot() {
+		// A child in the root inherits only from a task that an attach has
+		// in hand: one that has not yet left the root, or not yet come
+		// back. Other parents are back, or did not fork the child.
+		at := (*tree.Container)(nil)
+		if known {
+			at = parent.Container(c.Hierarchy())
+		}
+		if at == nil || at.IsRoot() == slices.Contains(s.left, parent) {
+			return
+		}
+	}
+	s.origins[child] = origin
+}
+
+// Exit is tree.Exiter's.
+func (s *Subsystem) Exit(task *tree.Task, _ *tree.Container) {
+	delete(s.origins, task)
+	if task.TID() == task.TGID() {
+		s.migrator.drop(task.TGID())
+	}
+}
+
+// note makes mask the origin of a task that lives and has none, and reports
+// whether it did. Under changeMu.
+func (s *Subsystem) note(task *tree.Task, mask Set) (noted bool) {
+	s.tree.Update(func() {
+		if task.Group() == nil || !s.origins[task].Empty() {
+			return
+		}
+		if online := s.state(s.root).sets[cpus]; mask.Equal(online) {
+			mask = online // one copy for most
+		}
+		s.origins[task] = mask
+		noted = true
+	})
+	return noted
+}
+
+// forget returns the origin of a task that is in the root after all. Under
+// changeMu.
+func (s *Subsystem) forget(task *tree.Task) (origin Set) {
+	s.tree.Update(func() {
+		origin = s.origins[task]
+		delete(s.origins, task)
+	})
+	return origin
+}
+
+// settle forgets the origins of tasks that are back in the root. It is called
+// first in every change: an attach that restored them has then been committed,
+// or is still under way and has them where they were. Under changeMu.
+func (s *Subsystem) settle() {
+	if len(s.left) == 0 {
+		return
+	}
+	s.tree.Update(func() {
+		s.left = slices.DeleteFunc(s.left, func(task *tree.Task) bool {
+			at := task.Container(s.root.Hierarchy())
+			if at != nil && !at.IsRoot() {
+				return false
+			}
+			delete(s.origins, task)
+			return true
+		})
+	})
+}
+
+// set gives a task a mask and returns what the kernel made of it.
+func (s *Subsystem) set(task *tree.Task, mask Set) (got Set, err error) {
+	tid := task.TID()
+	if err := s.host.SetAffinity(tid, mask); err != nil {
+		return nil, err
+	}
+	return s.host.Affinity(tid)
+}
+
+// restore gives a task the mask that it had before an attach that failed.
+func (s *Subsystem) restore(task *tree.Task, mask Set) {
+	if err := s.host.SetAffinity(task.TID(), mask); err != nil && !errors.Is(err, syscall.ESRCH) {
+		s.log.Error("a task could not be given its CPUs back after a failed attach", "tid", task.TID(), "cpus", mask, "err", err)
+	}
+}
+
+// cut is a mask without what is outside of the cpus of c, or these where nothing
+// is left. Nothing is outside of a root. Under changeMu.
+func (s *Subsystem) cut(mask Set, c *tree.Container) Set {
+	if c.IsRoot() {
+		return mask
+	}
+	return within(mask, s.inForce(c, cpus))
+}

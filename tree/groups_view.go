@@ -1,0 +1,37 @@
+package tree
+
+// What subsystems may see of who is where. All of it needs View; a callback that
+// is told that mu is held, and a File's Read, are inside one.
+
+// Task is the live task of that number, or nil.
+func (t *Tree) Task(tid int32) *Task { return t.tasks[tid] }
+
+// Group is the css group of the task, nil when the task has ended.
+func (t *Task) Group() *Group { return t.group }
+
+// Container is the task's container in h, nil when the task has ended.
+func (t *Task) Container(h *Hierarchy) *Container {
+	if t.group == nil {
+		return nil
+	}
+	return t.group.container(h)
+}
+
+// EachTask calls f for the tasks in c, in no particular order.
+func (c *Container) EachTask(f func(*Task)) { c.eachTask(f) }
+
+// EachCSSGroup calls f for the css groups with tasks that contain c, in no
+// particular order. For a root that is a walk over all of them.
+func (c *Container) EachCSSGroup(f func(*Group)) {
+	if !c.IsRoot() {
+		for l := c.links; l != nil; l = l.next {
+			f(l.group)
+		}
+		return
+	}
+	c.h.tree.groups.eachLinked(func(g *Group) {
+		if g.container(c.h) == c {
+			f(g)
+		}
+	})
+}
