@@ -20,3 +20,14 @@ type Caller struct {
 
 // InGroup reports whether gid is one of the caller's groups.
 func (c *Caller) InGroup(gid uint32) bool { return slices.Contains(c.GIDs, gid) }
+
+// gid is the group that what the caller makes belongs to.
+func (c *Caller) gid() uint32 {
+	if len(c.GIDs) == 0 {
+		return nobody
+	}
+	return c.GIDs[0]
+}
+
+// nobody is the uid and gid of who has none.
+const nobody = 65534

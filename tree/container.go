@@ -371,3 +371,11 @@ func (t *Tree) WriteFile(a *Actor, c *Container, f *File, data []byte) error {
 	}
 	return f.Write(a, c, data)
 }
+
+// Populated reports whether a task is in the container or below. View.
+func (c *Container) Populated() bool {
+	if c.IsRoot() {
+		return len(c.h.tree.tasks) > 0 // all of them are somewhere in every hierarchy
+	}
+	return c.populated > 0
+}

@@ -124,17 +124,17 @@ func (t *Tree) Names(set SubsystemSet, sep string) string {
 	return strings.Join(names, sep)
 }
 
-// Hierarchies are the active hierarchies, oldest first.
-func (t *Tree) Hierarchies() []*Hierarchy {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return slices.Clone(t.hierarchies)
+// Hierarchies yields the active hierarchies, oldest first. View or Change.
+func (t *Tree) Hierarchies(yield func(*Hierarchy) bool) {
+	for _, h := range t.hierarchies {
+		if !yield(h) {
+			return
+		}
+	}
 }
 
-// Hierarchy returns the active and published hierarchy of that name, or nil.
-func (t *Tree) Hierarchy(name string) *Hierarchy {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
+// Published returns the mounted hierarchy of that name, or nil. View or Change.
+func (t *Tree) Published(name string) *Hierarchy {
 	for _, h := range t.hierarchies {
 		if h.name == name && h.published {
 			return h
@@ -161,6 +161,9 @@ type Mount struct {
 	// Hold asks for a hierarchy that the caller holds (see Hold) instead of
 	// a mount of its own, which only Unmount ends.
 	Hold bool
+
+	// Data makes what the root of a new hierarchy carries for the front end.
+	Data func() any
 }
 
 // Mount activates a hierarchy with the subsystems asked for, or finds the one
@@ -183,6 +186,9 @@ func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 			m.Name = t.CanonicalName(m.Subsystems, m.Noprefix)
 		}
 		h = newHierarchy(t, m.Name, m.Noprefix)
+		if m.Data != nil {
+			h.root.data = m.Data()
+		}
 	}
 	t.mu.Lock()
 	if fresh {

@@ -4,12 +4,17 @@ import (
 	"errors"
 	"slices"
 	"sync/atomic"
-	"syscall"
 )
 
 // Task is a live thread of the host. Where it is, is guarded by mu.
 type Task struct {
-	tid   atomic.Int32
+	tid atomic.Int32
+	// forked is set when its fork event has been delivered. A task that a
+	// scan found may have one on its way.
+	forked bool
+	// owed is set when an exit event for the tid is on its way that is of
+	// the task that had it before.
+	owed  bool
 	start Start
 
 	group      *Group
@@ -108,11 +113,14 @@ func (t *Tree) Fork(e ForkEvent) {
 
 // forkLocked applies a fork event. It may let go of mu meanwhile.
 func (t *Tree) forkLocked(e ForkEvent) {
-	if old := t.tasks[e.TID]; old != nil {
-		if old.start.ticks()+forkSlack >= e.StartMax {
-			return // found by a scan before its event came
+	old := t.tasks[e.TID]
+	if old != nil {
+		if s := old.start.ticks(); !old.forked && s <= e.StartMax && e.StartMax-s <= forkSlack {
+			old.forked = true
+			return
 		}
-		t.exitLocked(old) // its exit event was lost
+		// An exit is told a little after the tid is free again.
+		t.exitLocked(old)
 	}
 	parent, g, sure := t.inheritLocked(e)
 	if !sure && t.mirror != nil {
@@ -131,6 +139,7 @@ func (t *Tree) forkLocked(e ForkEvent) {
 		from = parent.proc
 	}
 	child := t.addLocked(e.TID, e.TGID, startAtMost(e.StartMax), from, g)
+	child.forked, child.owed = true, old != nil
 	if !sure {
 		t.moving.joined(child)
 	}
@@ -245,16 +254,29 @@ func (t *Tree) leaveLocked(task *Task) {
 func (t *Tree) Exit(tid int32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	exit := func() {
-		if task := t.tasks[tid]; task != nil {
-			t.exitLocked(task)
-		}
-	}
 	if t.moving.deferring() {
-		t.moving.deferred = append(t.moving.deferred, exit)
+		t.moving.deferred = append(t.moving.deferred, func() { t.exitTIDLocked(tid) })
 		return
 	}
-	exit()
+	t.exitTIDLocked(tid)
+}
+
+// exitTIDLocked applies an exit event. It may let go of mu meanwhile.
+func (t *Tree) exitTIDLocked(tid int32) {
+	task := t.tasks[tid]
+	if task == nil {
+		return
+	}
+	if task.owed {
+		task.owed = false
+		t.mu.Unlock()
+		info, err := t.host.Task(tid)
+		t.mu.Lock()
+		if (err == nil && task.start.is(info.Start)) || task.group == nil {
+			return
+		}
+	}
+	t.exitLocked(task)
 }
 
 func (t *Tree) exitLocked(task *Task) {
@@ -363,29 +385,24 @@ func (t *Tree) execLocked(tgid int32) {
 	}
 	delete(t.tasks, heir.TID())
 	heir.tid.Store(tgid)
+	heir.start = startAtMost(heir.start.ticks()) // it has the first one's now
 	t.tasks[tgid] = heir
 }
 
-// Placement is one line of proc/<pid>/container.
-type Placement struct {
-	Hierarchy *Hierarchy
-	Container *Container
-}
+// Start tells the task from others of the same tid.
+func (t *Task) Start() uint64 { return t.start.ticks() }
 
-// Where returns the container of a task in each active hierarchy, newest first,
-// or ESRCH.
-func (t *Tree) Where(tid int32) ([]Placement, error) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	task := t.tasks[tid]
-	if task == nil {
-		return nil, opError("where", "task", syscall.ESRCH)
+// Live reports whether the task has not exited. View.
+func (t *Task) Live() bool { return t.group != nil }
+
+// AppendPIDs appends the tgids of all processes, ascending. View.
+func (t *Tree) AppendPIDs(tgids []int32) []int32 {
+	start := len(tgids)
+	for tgid := range t.procs {
+		tgids = append(tgids, tgid)
 	}
-	ps := make([]Placement, 0, len(t.hierarchies))
-	for _, h := range slices.Backward(t.hierarchies) {
-		ps = append(ps, Placement{h, task.group.container(h)})
-	}
-	return ps, nil
+	slices.Sort(tgids[start:])
+	return tgids
 }
 
 // eachTask calls f for the tasks in c.

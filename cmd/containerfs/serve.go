@@ -3,12 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
 
 	"containerfs/p9srv"
 )
@@ -98,8 +102,48 @@ func serveConfig(c *cli.Context) (config, error) {
 	return conf, nil
 }
 
+// shutdownWithin bounds how long the requests in hand are waited for.
+const shutdownWithin = 10 * time.Second
+
 // run serves until ctx is done, then answers what is in hand and removes its
 // sockets.
-func run(ctx context.Context, conf config) error {
-	return errors.New("serve: not built yet")
+func run(ctx context.Context, conf config) (err error) {
+	log := slog.New(slog.NewTextHandler(conf.Stderr, nil))
+	// Listeners come first: an address that is in use or refused ends it
+	// before anything on the host is touched.
+	var listeners []*p9srv.Listener
+	defer func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+	}()
+	for _, addr := range conf.Listen {
+		l, err := p9srv.Listen(addr)
+		if err != nil {
+			return fmt.Errorf("listen on %s: %w", addr, err)
+		}
+		listeners = append(listeners, l)
+	}
+	e, err := newEngine(conf, log)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	srv := p9srv.New(p9srv.Config{Attacher: e.fs, Logger: log})
+	var tasks errgroup.Group
+	tasks.Go(func() error { e.maintain(ctx); return nil })
+	for _, l := range listeners {
+		fmt.Fprintf(conf.Stderr, "listening on %s\n", l.Addr())
+		tasks.Go(func() error { defer stop(); return srv.Serve(l) })
+	}
+	fmt.Fprintln(conf.Stderr, "ready")
+
+	<-ctx.Done()
+	late, cancel := context.WithTimeout(context.Background(), shutdownWithin)
+	defer cancel()
+	err = srv.Shutdown(late)
+	return errors.Join(err, tasks.Wait())
 }

@@ -1,0 +1,164 @@
+package ops
+
+import (
+	"maps"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/tree"
+)
+
+// perm is what permission to a node is decided by.
+type perm struct {
+	uid, gid uint32
+	mode     uint16 // permission bits
+}
+
+// attrs is what a container carries for ops: tree.Container.Data.
+type attrs struct {
+	dir perm
+
+	// Nanoseconds since the epoch. A change of the entries below sets them
+	// without a lock.
+	mtime, ctime atomic.Int64
+
+	// maker is the owner that control files have until they are given
+	// another; theirs is in files, by row id, if anything of it was changed.
+	makerUID, makerGID uint32
+	files              map[uint16]fileAttrs
+}
+
+type fileAttrs struct {
+	perm
+	mtime int64
+}
+
+func newAttrs(uid, gid uint32, mode uint16) *attrs {
+	a := &attrs{
+		dir:      perm{uid, gid, mode & 0o777},
+		makerUID: uid, makerGID: gid,
+	}
+	a.touch()
+	return a
+}
+
+// touch notes that something was made, removed or renamed in the directory.
+func (a *attrs) touch() {
+	now := time.Now().UnixNano()
+	a.mtime.Store(now)
+	a.ctime.Store(now)
+}
+
+func attrsOf(c *tree.Container) *attrs { return c.Data().(*attrs) }
+
+// file is what a control file has: its own, or what follows from its row.
+func (a *attrs) file(r *row) fileAttrs {
+	if fa, ok := a.files[r.id]; ok {
+		return fa
+	}
+	return fileAttrs{perm{a.makerUID, a.makerGID, r.mode}, a.ctime.Load()}
+}
+
+// setFile changes a control file's attributes. The map is replaced, not changed:
+// most containers share none, and the few are small.
+func (a *attrs) setFile(r *row, fa fileAttrs) {
+	files := maps.Clone(a.files)
+	if files == nil {
+		files = make(map[uint16]fileAttrs, 1)
+	}
+	files[r.id] = fa
+	a.files = files
+}
+
+// Bits of an access, as in a mode.
+const (
+	mayRead   = 4
+	mayWrite  = 2
+	maySearch = 1
+)
+
+// allowed decides by mode, owner and groups, as any file system does: EACCES.
+func (at *attachment) allowed(p perm, want uint16) error {
+	if at.privileged() {
+		return nil
+	}
+	bits := p.mode
+	switch {
+	case p.uid == at.caller.UID:
+		bits >>= 6
+	case at.caller.InGroup(p.gid):
+		bits >>= 3
+	}
+	if want&^bits != 0 {
+		return syscall.EACCES
+	}
+	return nil
+}
+
+// change applies a setattr to an owner, mode and time. Who may: the owner and
+// the privileged for the mode; the privileged for the owner; the owner, to a
+// group of his, for the group; the owner, and for the time of now who may write,
+// for times. Otherwise EPERM; EINVAL for a size other than 0, which would not
+// be a truncation.
+func (at *attachment) change(p *perm, mtime *int64, valid p9.SetAttrMask, attr p9.SetAttr) error {
+	owner := at.privileged() || p.uid == at.caller.UID
+	if valid.Size && attr.Size != 0 {
+		return syscall.EINVAL
+	}
+	if valid.Permissions && !owner {
+		return syscall.EPERM
+	}
+	if valid.UID && uint32(attr.UID) != p.uid && !at.privileged() {
+		return syscall.EPERM
+	}
+	if valid.GID && uint32(attr.GID) != p.gid && !at.privileged() &&
+		!(owner && slices.Contains(at.caller.GIDs, uint32(attr.GID))) {
+		return syscall.EPERM
+	}
+	if (valid.ATimeNotSystemTime || valid.MTimeNotSystemTime) && !owner {
+		return syscall.EPERM
+	}
+	if (valid.ATime || valid.MTime) && !owner {
+		if err := at.allowed(*p, mayWrite); err != nil {
+			return err
+		}
+	}
+	if valid.Permissions {
+		p.mode = uint16(attr.Permissions) & 0o777
+	}
+	if valid.UID {
+		p.uid = uint32(attr.UID)
+	}
+	if valid.GID {
+		p.gid = uint32(attr.GID)
+	}
+	switch {
+	case valid.MTimeNotSystemTime:
+		*mtime = int64(attr.MTimeSeconds*1e9 + attr.MTimeNanoSeconds)
+	case valid.MTime:
+		*mtime = time.Now().UnixNano()
+	}
+	return nil
+}
+
+// fill makes a p9.Attr. There is one time of change and no time of access:
+// atime is mtime.
+func fill(p perm, typ p9.FileMode, nlink int, mtime, ctime int64) p9.Attr {
+	return p9.Attr{
+		Mode:      typ | p9.FileMode(p.mode),
+		UID:       p9.UID(p.uid),
+		GID:       p9.GID(p.gid),
+		NLink:     p9.NLink(nlink),
+		BlockSize: blockSize,
+
+		ATimeSeconds: uint64(mtime / 1e9), ATimeNanoSeconds: uint64(mtime % 1e9),
+		MTimeSeconds: uint64(mtime / 1e9), MTimeNanoSeconds: uint64(mtime % 1e9),
+		CTimeSeconds: uint64(ctime / 1e9), CTimeNanoSeconds: uint64(ctime % 1e9),
+	}
+}
+
+const blockSize = 4096

@@ -1,0 +1,212 @@
+package ops
+
+import (
+	"syscall"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/tree"
+)
+
+const maxName = 255
+
+// Readdir is p9.File's; count is a number of entries.
+func (f *file) Readdir(offset uint64, count uint32) (ents p9.Dirents, err error) {
+	d, ok := f.n.(directory)
+	if !ok {
+		return nil, linux.ENOTDIR
+	}
+	add := func(e entry) bool {
+		ents = append(ents, p9.Dirent{QID: e.qid, Offset: e.offset, Type: e.qid.Type, Name: e.name})
+		return uint32(len(ents)) < count
+	}
+	if count == 0 {
+		return nil, nil
+	}
+	f.at.fs.tree.View(func() {
+		if _, _, err = d.attr(f.at.fs); err != nil {
+			return
+		}
+		if offset < 1 && !add(entry{".", d.qid(), 1}) {
+			return
+		}
+		if offset < 2 {
+			up := node(d)
+			if up != f.at.root {
+				up = d.parent()
+			}
+			if !add(entry{"..", up.qid(), 2}) {
+				return
+			}
+		}
+		after := offset - min(offset, 2)
+		shifted := func(e entry) bool { e.offset += 2; return add(e) }
+		if _, ok := d.(procDir); ok {
+			listPIDs(f.at.fs, f.pids, after, shifted)
+			return
+		}
+		err = d.list(f.at.fs, after, shifted)
+	})
+	return ents, wire(err)
+}
+
+// Mkdir is p9.File's. The owner is the caller; what the client says of the group
+// is not believed.
+func (f *file) Mkdir(name string, mode p9.FileMode, _ p9.UID, _ p9.GID) (p9.QID, error) {
+	d, ok := f.n.(containerDir)
+	if !ok {
+		return p9.QID{}, f.done("mkdir", syscall.EPERM)
+	}
+	c, err := f.at.mkdir(d.c, name, mode)
+	if err != nil {
+		return p9.QID{}, f.done("mkdir", err)
+	}
+	return containerDir{c}.qid(), nil
+}
+
+func (at *attachment) mkdir(parent *tree.Container, name string, mode p9.FileMode) (*tree.Container, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	return at.fs.tree.Mkdir(tree.MkdirRequest{
+		Parent: parent,
+		Name:   name,
+		Allow: func() error {
+			if at.fs.table(parent).byName[name] != nil {
+				return syscall.EEXIST
+			}
+			return at.allowed(attrsOf(parent).dir, mayWrite|maySearch)
+		},
+		Data: func() any {
+			attrsOf(parent).touch()
+			return newAttrs(at.caller.UID, at.caller.gid(), uint16(mode))
+		},
+	})
+}
+
+// checkName checks the name of a new container: ENAMETOOLONG or EINVAL.
+func checkName(name string) error {
+	if len(name) > maxName {
+		return syscall.ENAMETOOLONG
+	}
+	if name == "" || name == "." || name == ".." {
+		return syscall.EINVAL
+	}
+	for i := 0; i < len(name); {
+		r, n := utf8.DecodeRuneInString(name[i:])
+		if r == '/' || (unicode.IsControl(r) && r != utf8.RuneError) {
+			return syscall.EINVAL
+		}
+		i += n
+	}
+	return nil
+}
+
+// atRemovedir is the flag of unlinkat(2) that asks for a directory.
+const atRemovedir = 0x200
+
+// UnlinkAt is p9.File's: rmdir of a container. A control file cannot be
+// unlinked: EPERM.
+func (f *file) UnlinkAt(name string, flags uint32) error {
+	var n node
+	var err error
+	f.at.fs.tree.View(func() { _, n, err = f.at.walk(f.n, []string{name}) })
+	if err != nil {
+		return f.done("unlink", err)
+	}
+	return f.at.remove(n, flags&atRemovedir != 0)
+}
+
+// Remove removes the file that the fid is of, whatever its name is now: Tremove.
+func (f *file) Remove() error {
+	_, isDir := f.n.(directory)
+	return f.at.remove(f.n, isDir)
+}
+
+func (at *attachment) remove(n node, asDir bool) error {
+	f := &file{at: at, n: n}
+	d, ok := n.(containerDir)
+	_, isDir := n.(directory)
+	switch {
+	case asDir && !isDir:
+		return f.done("rmdir", syscall.ENOTDIR)
+	case !asDir && isDir:
+		return f.done("unlink", syscall.EISDIR)
+	case !ok:
+		return f.done("unlink", syscall.EPERM)
+	}
+	err := at.fs.tree.Rmdir(d.c, func() error {
+		if d.c.IsRoot() {
+			return nil // which is EBUSY for everybody
+		}
+		return at.allowed(attrsOf(d.c.Parent()).dir, mayWrite|maySearch)
+	})
+	if err == nil {
+		attrsOf(d.c.Parent()).touch()
+	}
+	return f.done("rmdir", err)
+}
+
+// RenameAt is p9.File's: a container gets another name in place.
+func (f *file) RenameAt(oldName string, newDir p9.File, newName string) error {
+	to, ok := newDir.(*file)
+	if !ok {
+		return linux.EXDEV
+	}
+	return f.done("rename", f.at.rename(f.n, oldName, to.n, newName))
+}
+
+func (at *attachment) rename(from node, oldName string, to node, newName string) error {
+	var n node
+	var err error
+	at.fs.tree.View(func() { _, n, err = at.walk(from, []string{oldName}) })
+	if err != nil {
+		return err
+	}
+	if _, ok := n.(directory); !ok {
+		return syscall.ENOTDIR
+	}
+	dir, ok := from.(containerDir)
+	if !ok {
+		return syscall.EPERM
+	}
+	if err := checkName(newName); err != nil {
+		return err
+	}
+	err = at.fs.tree.Rename(tree.RenameRequest{
+		Parent: dir.c, Old: oldName, New: newName,
+		Allow: func(*tree.Container) error {
+			if d, ok := to.(directory); ok {
+				if _, err := d.lookup(at.fs, newName); err == nil && newName != oldName {
+					return syscall.EEXIST
+				}
+			}
+			if from != to {
+				return syscall.EIO
+			}
+			return at.allowed(attrsOf(dir.c).dir, mayWrite|maySearch)
+		},
+	})
+	if err == nil {
+		attrsOf(dir.c).touch()
+	}
+	return err
+}
+
+// Rename is p9.File's, as Trename asks for it.
+func (f *file) Rename(newDir p9.File, newName string) error {
+	to, ok := newDir.(*file)
+	d, isDir := f.n.(containerDir)
+	switch {
+	case !ok:
+		return linux.EXDEV
+	case !isDir || d.c.IsRoot():
+		return f.done("rename", syscall.EPERM)
+	}
+	var name string
+	f.at.fs.tree.View(func() { name = d.c.Name() })
+	return f.done("rename", f.at.rename(d.parent(), name, to.n, newName))
+}

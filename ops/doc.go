@@ -1,0 +1,35 @@
+// Package ops is what a client sees: the name space of SPEC §2 as p9.Files, with
+// names, modes, owners and text, over the model of package tree.
+//
+// # Vocabulary
+//
+// An attachment is one Tattach: who it is for, and the node that is its root. A
+// node is a place in the name space: a container, one of its control files, or
+// one of the fixed files and directories around them. A file is a fid's view of a
+// node, and the only implementation of p9.File here. A row describes one control
+// file; the rows that a container has follow from its hierarchy's subsystems and
+// are its table.
+//
+// # Invariants
+//
+//   - Every rule is decided once, here or in tree, whatever the dialect.
+//   - A check that depends on the model is made under the lock of the act: the
+//     permission of a change inside the change (Allow), that of a walk or an open
+//     in the same View as the look-up.
+//   - A caller's identity is the attachment's and never changes (SPEC §17).
+//   - A refusal changes nothing.
+//   - qid.path is unique and never used again: it is made of a container's id,
+//     or of a task's tid and start time.
+//
+// # Synchronization
+//
+// Attributes (owner, mode, times) live in tree.Container.Data and in what New
+// makes for fixed files. They are changed with both of the tree's locks held and
+// may be read with either. A file's own fields are its session's: requests on one
+// fid are served in order, one at a time. What a file reads of the model it reads
+// in one tree.View, so that one read is one consistent value.
+//
+// # Errors
+//
+// Methods of files return linux.Errno, and log the reason at debug level.
+package ops

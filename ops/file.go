@@ -1,0 +1,253 @@
+package ops
+
+import (
+	"errors"
+	"io"
+	"syscall"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/tree"
+)
+
+// MaxWrite is the longest command: a longer write is E2BIG (SPEC §4).
+const MaxWrite = 4096
+
+// magic is the type that statfs answers.
+const magic = 0x27e0eb
+
+// file is a node as one fid has it: the p9.File of this package. Its methods but
+// for those that use its contents may be called concurrently; p9srv keeps
+// requests on one fid in order.
+type file struct {
+	at *attachment
+	n  node
+	h  *tree.Hierarchy // that it holds, if any
+
+	// content is what reads are served from: made when the file is opened
+	// for reading, and again by a read at 0 after a write. It is nil
+	// before.
+	content []byte
+	stale   bool
+
+	// pids is the listing of proc, made when it is opened.
+	pids []int32
+}
+
+// open makes a file of a node. View.
+func (at *attachment) open(n node) *file {
+	f := &file{at: at, n: n}
+	switch n := n.(type) {
+	case containerDir:
+		f.h = n.c.Hierarchy()
+	case controlFile:
+		f.h = n.c.Hierarchy()
+	}
+	if f.h != nil {
+		f.h.Hold()
+	}
+	return f
+}
+
+// Close is p9.File's.
+func (f *file) Close() error {
+	if f.h != nil {
+		f.h.Release()
+	}
+	return nil
+}
+
+// Walk is p9.File's. When an element cannot be reached, the qids of those before
+// it come with the error.
+func (f *file) Walk(names []string) (qids []p9.QID, to p9.File, err error) {
+	for drained := false; ; drained = true {
+		f.at.fs.tree.View(func() {
+			var n node
+			if qids, n, err = f.at.walk(f.n, names); err == nil {
+				to = f.at.open(n)
+			}
+		})
+		if err != errUndrained {
+			break
+		}
+		if drained {
+			err = syscall.ENOENT
+			break
+		}
+		f.at.fs.tree.Drain()
+	}
+	return qids, to, wire(err)
+}
+
+// WalkGetAttr is p9.File's.
+func (f *file) WalkGetAttr([]string) ([]p9.QID, p9.File, p9.AttrMask, p9.Attr, error) {
+	return nil, nil, p9.AttrMask{}, p9.Attr{}, linux.ENOSYS
+}
+
+// StatFS is p9.File's.
+func (f *file) StatFS() (p9.FSStat, error) {
+	return p9.FSStat{Type: magic, BlockSize: blockSize, NameLength: maxName}, nil
+}
+
+var attrMask = p9.AttrMask{
+	Mode: true, NLink: true, UID: true, GID: true, RDev: true,
+	ATime: true, MTime: true, CTime: true, INo: true, Size: true, Blocks: true,
+}
+
+// GetAttr is p9.File's.
+func (f *file) GetAttr(p9.AttrMask) (qid p9.QID, mask p9.AttrMask, attr p9.Attr, err error) {
+	f.at.fs.tree.View(func() { _, attr, err = f.n.attr(f.at.fs) })
+	return f.n.qid(), attrMask, attr, wire(err)
+}
+
+// SetAttr is p9.File's.
+func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
+	n, ok := f.n.(interface {
+		setAttr(*attachment, p9.SetAttrMask, p9.SetAttr) error
+	})
+	if !ok {
+		// Truncation is ignored everywhere; `echo >` sends it first.
+		if valid == (p9.SetAttrMask{Size: true}) && attr.Size == 0 {
+			return nil
+		}
+		return linux.EPERM
+	}
+	if valid == (p9.SetAttrMask{Size: true}) && attr.Size == 0 {
+		return nil
+	}
+	return f.done("setattr", f.at.fs.tree.Change(func() error { return n.setAttr(f.at, valid, attr) }))
+}
+
+// Slow tells p9srv that Open and ReadAt may wait for the host.
+func (f *file) Slow() bool {
+	r, ok := f.n.(regular)
+	return ok && r.drains()
+}
+
+// Open is p9.File's. What can be read is read now: a file has one consistent
+// value per open.
+func (f *file) Open(flags p9.OpenFlags) (p9.QID, uint32, error) {
+	var want uint16
+	switch flags.Mode() {
+	case p9.ReadOnly:
+		want = mayRead
+	case p9.WriteOnly:
+		want = mayWrite
+	default:
+		want = mayRead | mayWrite
+	}
+	reads := want&mayRead != 0
+	r, isRegular := f.n.(regular)
+	if isRegular && reads && r.drains() {
+		f.at.fs.tree.Drain()
+	}
+	var err error
+	f.at.fs.tree.View(func() {
+		var p perm
+		if p, _, err = f.n.attr(f.at.fs); err != nil {
+			return
+		}
+		if err = f.at.allowed(p, want); err != nil || !reads {
+			return
+		}
+		if isRegular {
+			f.content, err = readable(r.read(f.at, nil))
+		} else if _, ok := f.n.(procDir); ok {
+			f.pids = f.at.fs.pids()
+		}
+	})
+	return f.n.qid(), 0, f.done("open", err)
+}
+
+// readable lets a file without a reader be opened: only its reads fail.
+func readable(b []byte, err error) ([]byte, error) {
+	if errors.Is(err, syscall.EINVAL) {
+		return nil, nil
+	}
+	if b == nil {
+		b = []byte{}
+	}
+	return b, err
+}
+
+// ReadAt is p9.File's.
+func (f *file) ReadAt(b []byte, offset int64) (int, error) {
+	r, ok := f.n.(regular)
+	if !ok {
+		return 0, linux.EISDIR
+	}
+	if f.stale && offset == 0 {
+		if r.drains() {
+			f.at.fs.tree.Drain()
+		}
+		var err error
+		f.at.fs.tree.View(func() { f.content, err = readable(r.read(f.at, nil)) })
+		if err != nil {
+			return 0, f.done("read", err)
+		}
+		f.stale = false
+	}
+	if f.content == nil {
+		return 0, linux.EINVAL
+	}
+	if err := f.gone(); err != nil {
+		return 0, wire(err)
+	}
+	if offset < 0 || offset >= int64(len(f.content)) {
+		return 0, io.EOF
+	}
+	return copy(b, f.content[offset:]), nil
+}
+
+// gone is ENODEV for a file of a container that was removed, but for those of
+// which a snapshot can be read to its end.
+func (f *file) gone() (err error) {
+	c, ok := f.n.(controlFile)
+	if !ok || c.r.snapshot {
+		return nil
+	}
+	f.at.fs.tree.View(func() {
+		if c.c.Removed() {
+			err = syscall.ENODEV
+		}
+	})
+	return err
+}
+
+// WriteAt is p9.File's: one write is one command, wherever it is written.
+func (f *file) WriteAt(b []byte, _ int64) (int, error) {
+	r, ok := f.n.(regular)
+	if !ok {
+		return 0, linux.EISDIR
+	}
+	if len(b) > MaxWrite {
+		return 0, linux.E2BIG
+	}
+	if err := r.write(f.at, b); err != nil {
+		return 0, f.done("write", err)
+	}
+	f.stale = true
+	return len(b), nil
+}
+
+// done logs why an operation was refused and makes its error one for the wire.
+func (f *file) done(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	f.at.fs.log.Debug("refused", "op", op, "qid", f.n.qid().Path, "uid", f.at.caller.UID, "peer", f.at.caller.Peer, "err", err)
+	return wire(err)
+}
+
+// wire makes an error a linux.Errno, number for number.
+func wire(err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return linux.Errno(errno)
+	}
+	return linux.EIO
+}

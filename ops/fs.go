@@ -1,0 +1,194 @@
+package ops
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/tree"
+)
+
+// Config is what a FS is made of.
+type Config struct {
+	Tree *tree.Tree
+	Host tree.Host
+	Log  *slog.Logger // nil: slog.Default
+
+	// Facts are lines about how the host is watched, shown in ctl.
+	Facts []string
+}
+
+// FS is the served name space. All methods may be called concurrently.
+type FS struct {
+	tree  *tree.Tree
+	host  tree.Host
+	log   *slog.Logger
+	facts []string
+
+	uid, gid  uint32 // that the server runs as
+	protected map[int32]bool
+	started   int64
+
+	names []string          // of the subsystems, by id
+	all   tree.SubsystemSet // what `all` means
+
+	tables sync.Map // tableKey -> *table
+}
+
+// New makes the name space of a tree.
+func New(cfg Config) *FS {
+	fs := &FS{
+		tree:    cfg.Tree,
+		host:    cfg.Host,
+		log:     cfg.Log,
+		facts:   cfg.Facts,
+		uid:     uint32(os.Geteuid()),
+		gid:     uint32(os.Getegid()),
+		started: time.Now().UnixNano(),
+		names:   cfg.Tree.SubsystemNames(),
+	}
+	if fs.log == nil {
+		fs.log = slog.Default()
+	}
+	for id := range fs.names {
+		fs.all |= 1 << id
+	}
+	fs.protected = fs.ancestry(int32(os.Getpid()))
+	return fs
+}
+
+// ancestry is a process with its ancestors, and pid 1: those that only a
+// privileged local caller may move (SPEC §17).
+func (fs *FS) ancestry(pid int32) map[int32]bool {
+	pids := map[int32]bool{1: true}
+	for pid > 0 && !pids[pid] {
+		pids[pid] = true
+		info, err := fs.host.Task(pid)
+		if err != nil {
+			break
+		}
+		pid = info.PPID
+	}
+	return pids
+}
+
+// Mount makes a hierarchy as the server's own command line asks for it: of the
+// name and the options given. A hierarchy of that description that exists
+// already is success.
+func (fs *FS) Mount(name, options string) error {
+	return fs.mountNamed(name, options, options != "")
+}
+
+func (fs *FS) mountNamed(name, opts string, present bool) error {
+	o, err := fs.parseOptions(opts, present)
+	switch {
+	case err != nil:
+		return err
+	case o.hasAgent:
+		return syscall.EPERM
+	case !validHierarchyName(name) || (o.name != "" && o.name != name):
+		return syscall.EINVAL
+	}
+	o.name = name
+	_, err = fs.mount(o, false)
+	return err
+}
+
+// attachment is one attach: who it is for and what its root is. It is shared by
+// all files reached from it.
+type attachment struct {
+	fs     *FS
+	caller *Caller
+	actor  tree.Actor
+	root   node
+}
+
+// privileged reports whether the caller is uid 0 or the user that the server runs
+// as (SPEC §1).
+func (at *attachment) privileged() bool { return at.actor.Privileged }
+
+// Attach gives the root of an attach by its attach name (SPEC §2): the whole name
+// space, a hierarchy, a container in it, or what an option string mounts.
+// Errors: ENOENT for an unknown name, EPERM for who may not mount, and those of a
+// walk and of a mount.
+func (fs *FS) Attach(c *Caller, aname string) (p9.File, error) {
+	at := &attachment{fs: fs, caller: c}
+	at.actor = tree.Actor{UID: c.UID, Privileged: c.UID == 0 || c.UID == fs.uid, Local: c.Local}
+	f, err := at.attach(aname)
+	if err != nil {
+		fs.log.Debug("attach refused", "aname", aname, "uid", c.UID, "peer", c.Peer, "err", err)
+		return nil, wire(err)
+	}
+	return f, nil
+}
+
+func (at *attachment) attach(aname string) (*file, error) {
+	path := strings.TrimPrefix(aname, "/")
+	if path == "" {
+		at.root = topDir{}
+		return at.open(at.root), nil
+	}
+	name, rest, _ := strings.Cut(path, "/")
+	var names []string
+	if rest != "" {
+		names = strings.Split(strings.TrimSuffix(rest, "/"), "/")
+	}
+	f, err := at.attachNamed(name, names)
+	if err != errNoHierarchy {
+		return f, err
+	}
+	return at.attachOptions(path)
+}
+
+// errNoHierarchy is attachNamed's for a name that no hierarchy has.
+var errNoHierarchy = fmt.Errorf("no hierarchy of that name: %w", syscall.ENOENT)
+
+// attachNamed attaches to a container of a hierarchy that is mounted.
+func (at *attachment) attachNamed(name string, names []string) (f *file, err error) {
+	at.fs.tree.View(func() {
+		h := at.fs.tree.Published(name)
+		if h == nil {
+			err = errNoHierarchy
+			return
+		}
+		at.root = containerDir{h.Root()}
+		_, n, e := at.walk(at.root, names)
+		if e != nil {
+			err = e
+			return
+		}
+		if _, isDir := n.(directory); !isDir {
+			err = syscall.ENOTDIR
+			return
+		}
+		at.root = n
+		f = at.open(n)
+	})
+	return f, err
+}
+
+// attachOptions attaches to the hierarchy that an option string describes, and
+// mounts it if it is not: privileged callers only.
+func (at *attachment) attachOptions(s string) (*file, error) {
+	o, err := at.fs.parseOptions(s, true)
+	if err != nil {
+		return nil, err
+	}
+	if !at.privileged() || o.hasAgent {
+		return nil, syscall.EPERM
+	}
+	h, err := at.fs.mount(o, true)
+	if err != nil {
+		return nil, err
+	}
+	at.root = containerDir{h.Root()}
+	f := at.open(at.root)
+	h.Release() // the file holds it now
+	return f, nil
+}

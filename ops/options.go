@@ -1,0 +1,136 @@
+package ops
+
+import (
+	"regexp"
+	"strings"
+	"syscall"
+
+	"containerfs/tree"
+)
+
+// options is a parsed option string (SPEC §1).
+type options struct {
+	subsystems   tree.SubsystemSet
+	noprefix     bool
+	name         string
+	releaseAgent string
+	hasAgent     bool
+}
+
+const maxAgent = 4095
+
+var hierarchyName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$`)
+
+// reserved are the names that no hierarchy can have: those of the files beside
+// it, and words of option strings that would not be told from it.
+var reserved = map[string]bool{
+	"ctl": true, "containers": true, "events": true, "proc": true,
+	"rules": true, "self": true, "noprefix": true,
+}
+
+// parseOptions parses an option string: tokens split on `,` or `+`, read left to
+// right, the first error wins. A string that is not present means all.
+func (fs *FS) parseOptions(s string, present bool) (o options, err error) {
+	if !present {
+		s = "all"
+	}
+	for token := range strings.SplitSeq(strings.ReplaceAll(s, "+", ","), ",") {
+		if err := fs.parseToken(&o, token); err != nil {
+			return options{}, err
+		}
+	}
+	if o.subsystems == 0 {
+		return options{}, syscall.EINVAL
+	}
+	return o, nil
+}
+
+func (fs *FS) parseToken(o *options, token string) error {
+	key, value, hasValue := strings.Cut(token, "=")
+	switch {
+	case token == "":
+		return syscall.EINVAL
+	case token == "all":
+		o.subsystems |= fs.all
+		return nil
+	case token == "noprefix":
+		o.noprefix = true
+		return nil
+	case hasValue && key == "name":
+		if o.name != "" || !validHierarchyName(value) {
+			return syscall.EINVAL
+		}
+		o.name = value
+		return nil
+	case hasValue && key == "release_agent":
+		if o.hasAgent {
+			return syscall.EINVAL
+		}
+		if len(value) > maxAgent {
+			return syscall.ENAMETOOLONG
+		}
+		o.releaseAgent, o.hasAgent = value, true
+		return nil
+	}
+	for id, name := range fs.names {
+		if token == name {
+			o.subsystems |= 1 << id
+			return nil
+		}
+	}
+	return syscall.ENOENT
+}
+
+func validHierarchyName(name string) bool {
+	return hierarchyName.MatchString(name) && !reserved[name]
+}
+
+// showOptions is the option string of a hierarchy as it is shown. View.
+func (fs *FS) showOptions(h *tree.Hierarchy) string {
+	s := fs.tree.Names(h.Subsystems(), ",")
+	if h.Noprefix() {
+		s += ",noprefix"
+	}
+	if h.Name() != fs.tree.CanonicalName(h.Subsystems(), h.Noprefix()) {
+		s += ",name=" + h.Name()
+	}
+	return s
+}
+
+// mount mounts by options. EINVAL when two control files would have the same
+// name; everything else is tree.Mount's.
+func (fs *FS) mount(o options, hold bool) (*tree.Hierarchy, error) {
+	if o.noprefix {
+		if err := fs.checkClashes(o.subsystems); err != nil {
+			return nil, err
+		}
+	}
+	return fs.tree.Mount(tree.Mount{
+		Subsystems: o.subsystems,
+		Noprefix:   o.noprefix,
+		Name:       o.name,
+		Hold:       hold,
+		Data:       func() any { return newAttrs(fs.uid, fs.gid, 0o755) },
+	})
+}
+
+// checkClashes refuses subsystems of which two files would have the same name
+// without prefixes.
+func (fs *FS) checkClashes(set tree.SubsystemSet) error {
+	seen := make(map[string]bool)
+	for i := range coreRows {
+		seen[coreRows[i].name] = true
+	}
+	for id := range fs.names {
+		if !set.Has(id) {
+			continue
+		}
+		for _, f := range fs.tree.Files(id) {
+			if seen[f.Name] {
+				return syscall.EINVAL
+			}
+			seen[f.Name] = true
+		}
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package ops
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+	"syscall"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/tree"
+)
+
+// procDir is proc: a directory per process. A thread's is there too, but not
+// listed.
+type procDir struct{}
+
+func (procDir) qid() p9.QID                        { return dirQID(qidProc) }
+func (procDir) parent() node                       { return topDir{} }
+func (procDir) attr(fs *FS) (perm, p9.Attr, error) { return fs.fixedDir(2) }
+
+func (procDir) lookup(fs *FS, name string) (node, error) {
+	tid, err := strconv.ParseInt(name, 10, 32)
+	if err != nil || tid <= 0 || name[0] == '+' || name[0] == '0' {
+		return nil, syscall.ENOENT
+	}
+	task := fs.tree.Task(int32(tid))
+	if task == nil {
+		return nil, errUndrained
+	}
+	return taskDir{task, int32(tid)}, nil
+}
+
+// list lists the processes that there are now; a listing by a fid is of those
+// that there were when it was opened (see file.pids).
+func (procDir) list(fs *FS, after uint64, yield func(entry) bool) error {
+	listPIDs(fs, fs.pids(), after, yield)
+	return nil
+}
+
+// pids are the tgids of all processes, ascending. View.
+func (fs *FS) pids() []int32 { return fs.tree.AppendPIDs(nil) }
+
+func listPIDs(fs *FS, pids []int32, after uint64, yield func(entry) bool) {
+	first := sort.Search(len(pids), func(i int) bool { return uint64(pids[i]) > after })
+	for _, pid := range pids[first:] {
+		task := fs.tree.Task(pid)
+		if task == nil {
+			continue
+		}
+		if !yield(entry{strconv.Itoa(int(pid)), taskDir{task, pid}.qid(), uint64(pid)}) {
+			return
+		}
+	}
+}
+
+// taskDir is proc/<pid>.
+type taskDir struct {
+	task *tree.Task
+	tid  int32
+}
+
+// path is a task's part of qid paths: its start time, which alone tells it from
+// others of its tid, in the upper bits.
+func (d taskDir) path(index uint64) uint64 {
+	return qidTaskFlag | d.task.Start()<<25&(qidTaskFlag-1) | uint64(d.tid)<<2 | index
+}
+
+func (d taskDir) qid() p9.QID  { return dirQID(d.path(0)) }
+func (d taskDir) parent() node { return procDir{} }
+
+func (d taskDir) attr(fs *FS) (perm, p9.Attr, error) {
+	if !d.task.Live() {
+		return perm{}, p9.Attr{}, syscall.ESRCH
+	}
+	return fs.fixedDir(2)
+}
+
+var taskFiles = []string{"container", "cpuset"}
+
+func (d taskDir) lookup(fs *FS, name string) (node, error) {
+	if !d.task.Live() {
+		return nil, syscall.ESRCH
+	}
+	for i, f := range taskFiles {
+		if f == name {
+			return taskFile{d, i}, nil
+		}
+	}
+	return nil, syscall.ENOENT
+}
+
+func (d taskDir) list(fs *FS, after uint64, yield func(entry) bool) error {
+	for i := after; i < uint64(len(taskFiles)); i++ {
+		if !yield(entry{taskFiles[i], taskFile{d, int(i)}.qid(), i + 1}) {
+			break
+		}
+	}
+	return nil
+}
+
+// taskFile is proc/<pid>/container or proc/<pid>/cpuset (SPEC §9).
+type taskFile struct {
+	d     taskDir
+	index int // in taskFiles
+}
+
+func (f taskFile) qid() p9.QID                   { return fileQID(f.d.path(uint64(f.index + 1))) }
+func (taskFile) drains() bool                    { return true }
+func (taskFile) write(*attachment, []byte) error { return syscall.EINVAL }
+
+func (f taskFile) attr(fs *FS) (perm, p9.Attr, error) {
+	if !f.d.task.Live() {
+		return perm{}, p9.Attr{}, syscall.ESRCH
+	}
+	return fs.fixedFile(0o444)
+}
+
+func (f taskFile) read(at *attachment, b []byte) ([]byte, error) {
+	if !f.d.task.Live() {
+		return nil, syscall.ESRCH
+	}
+	fs := at.fs
+	if taskFiles[f.index] == "cpuset" {
+		for id, name := range fs.names {
+			if name != "cpuset" {
+				continue
+			}
+			if h := fs.tree.Bound(id); h != nil {
+				return append(f.d.task.Container(h).AppendPath(b), '\n'), nil
+			}
+			return append(b, "/\n"...), nil // unbound: the default hierarchy's
+		}
+		return nil, syscall.EINVAL
+	}
+	for _, h := range fs.newestFirst() {
+		b = fmt.Appendf(b, "%s:%s\n", fs.tree.Names(h.Subsystems(), ","), f.d.task.Container(h).AppendPath(nil))
+	}
+	return b, nil
+}

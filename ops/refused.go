@@ -1,0 +1,52 @@
+package ops
+
+import (
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+)
+
+// What no file here can do (SPEC §3 "Others").
+
+// Create is p9.File's: regular files are not made by clients.
+func (f *file) Create(string, p9.OpenFlags, p9.FileMode, p9.UID, p9.GID) (p9.File, p9.QID, uint32, error) {
+	return nil, p9.QID{}, 0, linux.EACCES
+}
+
+// Symlink is p9.File's.
+func (f *file) Symlink(string, string, p9.UID, p9.GID) (p9.QID, error) {
+	return p9.QID{}, linux.EPERM
+}
+
+// Link is p9.File's.
+func (f *file) Link(p9.File, string) error { return linux.EPERM }
+
+// Mknod is p9.File's.
+func (f *file) Mknod(string, p9.FileMode, uint32, uint32, p9.UID, p9.GID) (p9.QID, error) {
+	return p9.QID{}, linux.EPERM
+}
+
+// Readlink is p9.File's.
+func (f *file) Readlink() (string, error) { return "", linux.EINVAL }
+
+// SetXattr is p9.File's.
+func (f *file) SetXattr(string, []byte, p9.XattrFlags) error { return linux.EOPNOTSUPP }
+
+// GetXattr is p9.File's.
+func (f *file) GetXattr(string) ([]byte, error) { return nil, linux.EOPNOTSUPP }
+
+// ListXattrs is p9.File's.
+func (f *file) ListXattrs() ([]string, error) { return nil, linux.EOPNOTSUPP }
+
+// RemoveXattr is p9.File's.
+func (f *file) RemoveXattr(string) error { return linux.EOPNOTSUPP }
+
+// FSync is p9.File's: what was answered is done.
+func (f *file) FSync() error { return nil }
+
+// Lock is p9.File's. Control files have no locks: the advice is taken.
+func (f *file) Lock(int, p9.LockType, p9.LockFlags, uint64, uint64, string) (p9.LockStatus, error) {
+	return p9.LockStatusOK, nil
+}
+
+// Renamed is p9.File's.
+func (f *file) Renamed(p9.File, string) {}

@@ -1,0 +1,226 @@
+package ops
+
+import (
+	"errors"
+	"strconv"
+	"syscall"
+
+	"containerfs/tree"
+)
+
+// row describes one control file.
+type row struct {
+	name string
+	mode uint16
+	id   uint16 // in qid paths; never 0
+
+	in       place
+	drains   bool // shows what tasks did just now
+	snapshot bool // what was read at open can be read on after rmdir
+
+	// read appends the contents to b. View. Nil: cannot be read.
+	read func(c *tree.Container, b []byte) ([]byte, error)
+
+	// write executes a command. No lock is held. Nil: cannot be written.
+	write func(at *attachment, c *tree.Container, data []byte) error
+}
+
+// place says which containers have a file.
+type place uint8
+
+const (
+	anywhere place = iota
+	inRoots
+	inChildren
+)
+
+// Row ids: core files have their place in coreRows, subsystem files the
+// subsystem's id in the upper byte.
+func subsystemRowID(subsystem, file int) uint16 { return uint16(subsystem+1)<<8 | uint16(file+1) }
+
+// coreRows are the files that every container has, in listing order.
+var coreRows []row
+
+func init() {
+	coreRows = []row{
+		{name: "tasks", drains: true, snapshot: true, read: readTasks, write: writeTasks},
+		{name: "procs", drains: true, snapshot: true, read: readProcs, write: writeProcs},
+		{name: "notify_on_release", read: readNotify, write: writeNotify},
+		{name: "populated", drains: true, read: readPopulated},
+	}
+	for i := range coreRows {
+		r := &coreRows[i]
+		r.id = uint16(i + 1)
+		r.mode = defaultMode(r.read != nil, r.write != nil)
+	}
+}
+
+func defaultMode(reads, writes bool) uint16 {
+	switch {
+	case !writes:
+		return 0o444
+	case !reads:
+		return 0o200
+	}
+	return 0o644
+}
+
+// table is the control files of a container.
+type table struct {
+	rows   []*row
+	byName map[string]*row
+}
+
+// tableKey is what a table follows from.
+type tableKey struct {
+	set      tree.SubsystemSet
+	noprefix bool
+	root     bool
+}
+
+// table gives the control files of a container. View or Change.
+func (fs *FS) table(c *tree.Container) *table {
+	h := c.Hierarchy()
+	key := tableKey{h.Subsystems(), h.Noprefix(), c.IsRoot()}
+	if t, ok := fs.tables.Load(key); ok {
+		return t.(*table)
+	}
+	t, _ := fs.tables.LoadOrStore(key, fs.makeTable(key))
+	return t.(*table)
+}
+
+func (fs *FS) makeTable(key tableKey) *table {
+	t := &table{byName: make(map[string]*row)}
+	add := func(r *row) {
+		t.rows = append(t.rows, r)
+		t.byName[r.name] = r
+	}
+	for i := range coreRows {
+		r := &coreRows[i]
+		if r.in == anywhere || (r.in == inRoots) == key.root {
+			add(r)
+		}
+	}
+	for id, name := range fs.names {
+		if !key.set.Has(id) {
+			continue
+		}
+		files := fs.tree.Files(id)
+		for i := range files {
+			r := subsystemRow(&files[i])
+			r.id = subsystemRowID(id, i)
+			if !key.noprefix {
+				r.name = name + "." + r.name
+			}
+			add(r)
+		}
+	}
+	return t
+}
+
+// subsystemRow is the row of a subsystem's file.
+func subsystemRow(f *tree.File) *row {
+	r := &row{name: f.Name, mode: defaultMode(f.Read != nil, f.Write != nil), read: f.Read}
+	if f.Write != nil {
+		r.write = func(at *attachment, c *tree.Container, data []byte) error {
+			return at.fs.tree.WriteFile(&at.actor, c, f, data)
+		}
+	}
+	return r
+}
+
+func readTasks(c *tree.Container, b []byte) ([]byte, error) {
+	return appendTIDs(b, c.AppendTasks(nil)), nil
+}
+
+func readProcs(c *tree.Container, b []byte) ([]byte, error) {
+	return appendTIDs(b, c.AppendProcesses(nil)), nil
+}
+
+func appendTIDs(b []byte, tids []int32) []byte {
+	for _, tid := range tids {
+		b = append(strconv.AppendInt(b, int64(tid), 10), '\n')
+	}
+	return b
+}
+
+func writeTasks(at *attachment, c *tree.Container, data []byte) error {
+	return at.attachTask(c, data, false)
+}
+
+func writeProcs(at *attachment, c *tree.Container, data []byte) error {
+	return at.attachTask(c, data, true)
+}
+
+// attachTask moves the task, or the process, that a client has named (SPEC §5).
+func (at *attachment) attachTask(c *tree.Container, data []byte, process bool) error {
+	id, err := parseNumber(data, 1<<31-1)
+	if err != nil {
+		return err
+	}
+	if id == 0 {
+		return syscall.EINVAL
+	}
+	return at.fs.tree.Attach(tree.AttachRequest{
+		Actor:   &at.actor,
+		To:      c,
+		ID:      int32(id),
+		Process: process,
+		Allow:   at.mayMove,
+	})
+}
+
+var (
+	errProtected = errors.New("a protected process moves only for a privileged local caller")
+	errNotOwner  = errors.New("neither privileged nor the task's real or saved user")
+	errFrom      = errors.New("a network caller needs write permission on the tasks file that the task leaves")
+)
+
+// mayMove decides whether the caller may move a task (SPEC §5.4, §17). Inside a
+// change.
+func (at *attachment) mayMove(task tree.TaskInfo, from *tree.Container) error {
+	if at.fs.protected[task.TGID] && !(at.privileged() && at.caller.Local) {
+		return denied(errProtected)
+	}
+	if at.privileged() {
+		return nil
+	}
+	ruid, suid, err := at.fs.host.Owner(task.TID)
+	if err != nil {
+		return err
+	}
+	if at.caller.UID != ruid && at.caller.UID != suid {
+		return denied(errNotOwner)
+	}
+	if !at.caller.Local {
+		if at.allowed(attrsOf(from).file(&coreRows[0]).perm, mayWrite) != nil {
+			return denied(errFrom)
+		}
+	}
+	return nil
+}
+
+// denied is EACCES with its reason.
+func denied(reason error) error { return errors.Join(reason, syscall.EACCES) }
+
+func readNotify(c *tree.Container, b []byte) ([]byte, error) {
+	return appendFlag(b, c.NotifyOnRelease()), nil
+}
+
+func writeNotify(at *attachment, c *tree.Container, data []byte) error {
+	on, err := parseFlag(data)
+	if err != nil {
+		return err
+	}
+	return at.fs.tree.Change(func() error {
+		if c.Removed() {
+			return syscall.ENODEV
+		}
+		at.fs.tree.Update(func() { c.SetNotifyOnRelease(on) })
+		return nil
+	})
+}
+
+func readPopulated(c *tree.Container, b []byte) ([]byte, error) {
+	return appendFlag(b, c.Populated()), nil
+}

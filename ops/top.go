@@ -1,0 +1,169 @@
+package ops
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/tree"
+)
+
+// topDir is the root of the name space: `/` of SPEC §2.
+type topDir struct{}
+
+func (topDir) qid() p9.QID  { return dirQID(qidTopDir) }
+func (topDir) parent() node { return topDir{} }
+
+func (topDir) attr(fs *FS) (perm, p9.Attr, error) {
+	nlink := 3 // proc
+	for h := range fs.tree.Hierarchies {
+		if h.Published() {
+			nlink++
+		}
+	}
+	return fs.fixedDir(nlink)
+}
+
+// topFiles are the fixed entries of the root directory.
+var topFiles = []struct {
+	name string
+	node node
+}{
+	{"ctl", ctlFile{}},
+	{"containers", subsystemTable{}},
+	{"proc", procDir{}},
+}
+
+func (topDir) lookup(fs *FS, name string) (node, error) {
+	for _, f := range topFiles {
+		if f.name == name {
+			return f.node, nil
+		}
+	}
+	if h := fs.tree.Published(name); h != nil {
+		return containerDir{h.Root()}, nil
+	}
+	return nil, syscall.ENOENT
+}
+
+func (topDir) list(fs *FS, after uint64, yield func(entry) bool) error {
+	for i := after; i < uint64(len(topFiles)); i++ {
+		if !yield(entry{topFiles[i].name, topFiles[i].node.qid(), i + 1}) {
+			return nil
+		}
+	}
+	for h := range fs.tree.Hierarchies {
+		offset := offsetChildren + h.Number()
+		if h.Published() && offset > after && !yield(entry{h.Name(), containerDir{h.Root()}.qid(), offset}) {
+			break
+		}
+	}
+	return nil
+}
+
+// ctlFile is ctl: reading lists the active hierarchies with their options, and
+// the facts about the host; writing mounts, remounts and unmounts.
+type ctlFile struct{}
+
+func (ctlFile) qid() p9.QID                        { return fileQID(qidCtl) }
+func (ctlFile) drains() bool                       { return false }
+func (ctlFile) attr(fs *FS) (perm, p9.Attr, error) { return fs.fixedFile(0o644) }
+
+func (ctlFile) read(at *attachment, b []byte) ([]byte, error) {
+	for h := range at.fs.tree.Hierarchies {
+		b = fmt.Appendf(b, "%s %s", h.Name(), at.fs.showOptions(h))
+		if !h.Published() {
+			b = append(b, " (unmounted)"...)
+		}
+		b = append(b, '\n')
+	}
+	for _, fact := range at.fs.facts {
+		b = fmt.Appendf(b, "# %s\n", fact)
+	}
+	return b, nil
+}
+
+// write executes `mount NAME [OPTS]`, `remount NAME OPTS` or `umount NAME`.
+func (ctlFile) write(at *attachment, data []byte) error {
+	if !at.privileged() {
+		return syscall.EPERM
+	}
+	fs := at.fs
+	words := strings.Split(strings.TrimSuffix(string(data), "\n"), " ")
+	switch {
+	case words[0] == "mount" && len(words) == 2:
+		return fs.mountNamed(words[1], "", false)
+	case words[0] == "mount" && len(words) == 3:
+		return fs.mountNamed(words[1], words[2], true)
+	case words[0] == "remount" && (len(words) == 2 || len(words) == 3):
+		return fs.remount(words[1], strings.Join(words[2:], ""), len(words) == 3)
+	case words[0] == "umount" && len(words) == 2:
+		h, err := fs.find(words[1])
+		if err != nil {
+			return err
+		}
+		return fs.tree.Unmount(h)
+	}
+	return syscall.EINVAL
+}
+
+func (fs *FS) remount(name, opts string, present bool) error {
+	o, err := fs.parseOptions(opts, present)
+	if err != nil {
+		return err
+	}
+	h, err := fs.find(name)
+	switch {
+	case err != nil:
+		return err
+	case o.hasAgent:
+		return syscall.EPERM
+	case o.name != "" && o.name != name:
+		return syscall.EINVAL
+	}
+	if o.noprefix {
+		if err := fs.checkClashes(o.subsystems); err != nil {
+			return err
+		}
+	}
+	return fs.tree.Remount(h, o.subsystems, o.noprefix)
+}
+
+// find is the mounted hierarchy of a name, or ENOENT.
+func (fs *FS) find(name string) (h *tree.Hierarchy, err error) {
+	fs.tree.View(func() { h = fs.tree.Published(name) })
+	if h == nil {
+		err = errNoHierarchy
+	}
+	return h, err
+}
+
+// subsystemTable is containers: a row per subsystem (SPEC §9).
+type subsystemTable struct{}
+
+func (subsystemTable) qid() p9.QID                        { return fileQID(qidTable) }
+func (subsystemTable) drains() bool                       { return false }
+func (subsystemTable) attr(fs *FS) (perm, p9.Attr, error) { return fs.fixedFile(0o444) }
+func (subsystemTable) write(*attachment, []byte) error    { return syscall.EINVAL }
+
+func (subsystemTable) read(at *attachment, b []byte) ([]byte, error) {
+	b = append(b, "#subsys_name\thierarchy\tnum_containers\tenabled\n"...)
+	for id, name := range at.fs.names {
+		number, count := uint64(0), 1
+		if h := at.fs.tree.Bound(id); h != nil {
+			number, count = h.Number(), h.Containers()
+		}
+		b = fmt.Appendf(b, "%s\t%d\t%d\t1\n", name, number, count)
+	}
+	return b, nil
+}
+
+// newestFirst are the active hierarchies, the newest first. View.
+func (fs *FS) newestFirst() []*tree.Hierarchy {
+	hs := slices.Collect(fs.tree.Hierarchies)
+	slices.Reverse(hs)
+	return hs
+}
