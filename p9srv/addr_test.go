@@ -1,0 +1,130 @@
+package p9srv
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestParseAddr(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"tcp://127.0.0.1:5640", "tcp://127.0.0.1:5640"},
+		{"tcp://[::1]:0", "tcp://[::1]:0"},
+		{"tcp://localhost:5640?no_root_squash", "tcp://localhost:5640?no_root_squash"},
+		{"tcp://:5640", "tcp://:5640"}, // refused by Listen
+		{"tcp!127.0.0.1!5640", "tcp://127.0.0.1:5640"},
+		{"tcp!::1!5640", "tcp://[::1]:5640"},
+		{"tcp![::1]!5640", "tcp://[::1]:5640"},
+		{"unix:///run/x/9p.sock", "unix:///run/x/9p.sock"},
+		{"unix!/run/x/9p.sock", "unix:///run/x/9p.sock"},
+		{"unix!/a!b/9p.sock", "unix:///a!b/9p.sock"},
+		{"unix:///a%20b/?", ""},
+		{"unix:///a%20b", "unix:///a%20b"},
+		{"unix:///a%2", ""},
+		{"unix://relative/9p.sock", ""},
+		{"unix!relative", ""},
+		{"unix:///" + strings.Repeat("x", 107), ""},
+		{"unix:///nul%00", ""},
+		{"tcp://127.0.0.1", ""},
+		{"tcp://127.0.0.1:", ""},
+		{"tcp://127.0.0.1:1?root=squash", ""},
+		{"tcp://127.0.0.1:1?no_root_squash&x", ""},
+		{"tcp!127.0.0.1", ""},
+		{"tcp!127.0.0.1!", ""},
+		{"tcp!127.0.0.1!1!2", ""},
+		{"udp!127.0.0.1!1", ""},
+		{"127.0.0.1:5640", ""},
+		{"/run/x/9p.sock", ""},
+		{"", ""},
+	} {
+		a, err := ParseAddr(tt.in)
+		if tt.want == "" {
+			if err == nil || !strings.Contains(err.Error(), "address ") {
+				t.Errorf("%q: %v, %v: want an error that names it", tt.in, a, err)
+			}
+			continue
+		}
+		if err != nil || a.String() != tt.want {
+			t.Errorf("%q: %v, %v: want %s", tt.in, a, err, tt.want)
+			continue
+		}
+		if b, err := ParseAddr(a.String()); err != nil || b != a {
+			t.Errorf("%q: %v is parsed as %v, %v", tt.in, a, b, err)
+		}
+	}
+}
+
+func TestListenTCP(t *testing.T) {
+	for _, bad := range []string{"tcp://0.0.0.0:0", "tcp://:0", "tcp://[::]:0", "tcp://192.0.2.1:0", "tcp://[::ffff:192.0.2.1]:0"} {
+		a, err := ParseAddr(bad)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, err := Listen(a); err == nil || !strings.Contains(err.Error(), "not a loopback address") {
+			t.Errorf("%s: %v, %v", bad, l, err)
+		}
+	}
+	l, err := Listen(Addr{Network: "tcp", Address: "localhost:0", NoRootSquash: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a := l.Addr()
+	if _, port, _ := net.SplitHostPort(a.Address); port == "0" || !a.NoRootSquash {
+		t.Errorf("listens on %v", a)
+	}
+	if _, err := Listen(a); err == nil {
+		t.Error("listens twice on one port")
+	}
+}
+
+func TestListenUnix(t *testing.T) {
+	dir, err := os.MkdirTemp("", "p9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	a := Addr{Network: "unix", Address: filepath.Join(dir, "sub", "dir", "sock")}
+	l, err := Listen(a) // makes the directory
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(a.Address); err != nil || st.Mode().Perm() != 0o666 {
+		t.Errorf("socket: %v, %v", st, err)
+	}
+	if st, err := os.Stat(filepath.Dir(a.Address)); err != nil || st.Mode().Perm()&^0o755 != 0 {
+		t.Errorf("directory: %v, %v", st, err)
+	}
+	if _, err := Listen(a); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("a second server: %v", err)
+	}
+	l.Close()
+	if _, err := os.Lstat(a.Address); !os.IsNotExist(err) {
+		t.Errorf("socket after close: %v", err)
+	}
+
+	// What a killed server leaves is taken over.
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: a.Address, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	dead.Close()
+	if l, err = Listen(a); err != nil {
+		t.Fatalf("stale socket: %v", err)
+	}
+	l.Close()
+
+	// What is not a socket is not.
+	if err := os.WriteFile(a.Address, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(a); err == nil {
+		t.Error("listens in place of a file")
+	}
+	if b, _ := os.ReadFile(a.Address); string(b) != "precious" {
+		t.Error("file is gone")
+	}
+}
