@@ -37,6 +37,7 @@ type procBuf struct {
 	text []byte
 	dirs []byte
 	tids []byte
+	list []int32
 }
 
 func openProc() (*procFS, error) {
@@ -159,21 +160,30 @@ func (p *procFS) process(b *procBuf, tgid int32, yield func(tree.TaskInfo) bool)
 	if leader.threads <= 1 {
 		return !leader.live() || yield(leader.info(tgid)), nil
 	}
-	fd, err := p.open(b.name(tgid, 0, "task"), unix.O_RDONLY|unix.O_DIRECTORY)
-	if err == unix.ESRCH {
-		return true, nil
-	} else if err != nil {
-		return false, err
+	// The kernel ends a listing of threads early when the one it stands at dies.
+	for range 4 {
+		b.list = b.list[:0]
+		if err := p.threads(b, tgid); err != nil {
+			return false, err
+		}
+		if len(b.list) >= int(leader.threads) {
+			break
+		}
+		text, err := p.read(b, b.name(tgid, 0, "stat"))
+		if err == unix.ESRCH {
+			return true, nil
+		} else if err != nil {
+			return false, err
+		}
+		if leader, ok = parseStat(text); !ok {
+			return false, unix.EIO
+		}
 	}
-	defer unix.Close(fd)
-	if b.tids == nil {
-		b.tids = make([]byte, 8<<10)
-	}
-	return numbers(fd, b.tids, func(tid int32) (bool, error) {
+	for _, tid := range b.list {
 		// The leader's is read again: an exec can have replaced it.
 		text, err := p.read(b, b.name(tgid, tid, "stat"))
 		if err == unix.ESRCH {
-			return true, nil
+			continue
 		} else if err != nil {
 			return false, err
 		}
@@ -181,8 +191,30 @@ func (p *procFS) process(b *procBuf, tgid int32, yield func(tree.TaskInfo) bool)
 		if !ok {
 			return false, unix.EIO
 		}
-		return !s.live() || yield(s.info(tgid)), nil
+		if s.live() && !yield(s.info(tgid)) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// threads appends the threads of a process to the list, dead or alive.
+func (p *procFS) threads(b *procBuf, tgid int32) error {
+	fd, err := p.open(b.name(tgid, 0, "task"), unix.O_RDONLY|unix.O_DIRECTORY)
+	if err == unix.ESRCH {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if b.tids == nil {
+		b.tids = make([]byte, 8<<10)
+	}
+	_, err = numbers(fd, b.tids, func(tid int32) (bool, error) {
+		b.list = append(b.list, tid)
+		return true, nil
 	})
+	return err
 }
 
 // numbers calls each for the entries of a directory that are numbers, until it

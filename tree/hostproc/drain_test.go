@@ -1,0 +1,272 @@
+package hostproc
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"containerfs/tree/hostproc/storm"
+)
+
+// A recorder is a Model that keeps the set of threads by events alone.
+type recorder struct {
+	mu      sync.Mutex
+	born    map[int32][4]int32 // tid: its FORK
+	ts      map[int32]int64
+	dead    map[int32]int
+	execs   map[int32]int
+	ids     [][5]int64
+	calls   int
+	first   string
+	lost    uint64
+	resyncs int
+	inside  atomic.Int32
+
+	block chan struct{} // Fork waits for it if set
+}
+
+func newRecorder() *recorder {
+	return &recorder{born: map[int32][4]int32{}, ts: map[int32]int64{}, dead: map[int32]int{}, execs: map[int32]int{}}
+}
+
+func (r *recorder) enter(what string) func() {
+	if r.inside.Add(1) != 1 {
+		panic("the model is called by two")
+	}
+	r.mu.Lock()
+	if r.calls++; r.calls == 1 {
+		r.first = what
+	}
+	return func() { r.mu.Unlock(); r.inside.Add(-1) }
+}
+
+func (r *recorder) Fork(ptid, ptgid, tid, tgid int32, ts int64) {
+	if r.block != nil {
+		<-r.block
+	}
+	defer r.enter("fork")()
+	r.born[tid] = [4]int32{ptid, ptgid, tid, tgid}
+	r.ts[tid] = ts
+	delete(r.dead, tid)
+}
+
+func (r *recorder) Exec(tgid int32, ts int64) { defer r.enter("exec")(); r.execs[tgid]++ }
+
+func (r *recorder) Exit(tid, tgid int32, ts int64) { defer r.enter("exit")(); r.dead[tid]++ }
+
+func (r *recorder) Resync(lost uint64) {
+	defer r.enter("resync")()
+	r.lost += lost
+	r.resyncs++
+}
+
+func (r *recorder) SetID(tid, tgid int32, group bool, real, effective uint32, ts int64) {
+	defer r.enter("id")()
+	g := int64(0)
+	if group {
+		g = 1
+	}
+	r.ids = append(r.ids, [5]int64{int64(tid), int64(tgid), g, int64(real), int64(effective)})
+}
+
+// Whoever has learned a pid finds the fork delivered after Drain. The exit can
+// be a little late.
+func TestDrain(t *testing.T) {
+	h := connected(t, Options{})
+	r := newRecorder()
+	h.Start(r)
+	runtime.LockOSThread()
+	rounds := 10000
+	if testing.Short() {
+		rounds = 500
+	}
+	late := 0
+	for i := range rounds {
+		before := h.Now()
+		pid, err := storm.Fork(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after := h.Now()
+		h.Drain()
+		tid := int32(pid)
+		r.mu.Lock()
+		fork, ok := r.born[tid]
+		ts := r.ts[tid]
+		r.mu.Unlock()
+		if want := [4]int32{int32(unix.Gettid()), int32(os.Getpid()), tid, tid}; !ok || fork != want {
+			t.Fatalf("round %d: fork of %d: %v %v, want %v", i, tid, ok, fork, want)
+		}
+		if ts < before || ts > after {
+			t.Fatalf("stamp %d is not in %d..%d", ts, before, after)
+		}
+		if ti, err := h.Task(tid); err == nil && (ti.Start > h.TicksAt(ts) || ti.Start+1 < h.TicksAt(before)) {
+			t.Fatalf("started in tick %d, bounds %d %d", ti.Start, h.TicksAt(before), h.TicksAt(ts))
+		}
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != nil {
+			t.Fatal(err)
+		}
+		for try := 0; ; try++ {
+			h.Drain()
+			r.mu.Lock()
+			dead := r.dead[tid]
+			r.mu.Unlock()
+			if dead == 1 {
+				break
+			} else if dead > 1 || try == 1000 {
+				t.Fatalf("round %d: %d exits of %d", i, dead, tid)
+			}
+			if try == 0 {
+				late++
+			}
+			time.Sleep(time.Millisecond)
+		}
+		r.mu.Lock()
+		delete(r.born, tid)
+		r.mu.Unlock()
+	}
+	t.Logf("%d of %d exits were late", late, rounds)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.first != "resync" || r.resyncs != 1 || r.lost != 0 {
+		t.Errorf("first %s, %d resyncs, %d lost", r.first, r.resyncs, r.lost)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	h := connected(t, Options{})
+	r := newRecorder()
+	h.Start(r)
+	// exec, then a change of user
+	cmd := exec.Command("sleep", "0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65533, NoSetGroups: true}
+	}
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	// a thread of ours
+	tids, quit := make(chan int32), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		<-quit
+	}()
+	for range 50 { // until the runtime needs a new thread
+		go func() { runtime.LockOSThread(); tids <- int32(unix.Gettid()) }()
+	}
+	var threads []int32
+	for range 50 {
+		threads = append(threads, <-tids)
+	}
+	close(quit)
+	h.Drain()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pid := int32(cmd.Process.Pid)
+	if r.execs[pid] != 1 || r.dead[pid] != 1 {
+		t.Errorf("%d execs, %d exits", r.execs[pid], r.dead[pid])
+	}
+	if os.Geteuid() == 0 {
+		p := int64(pid)
+		for _, want := range [][5]int64{{p, p, 1, 65533, 65533}, {p, p, 0, 65534, 65534}} {
+			found := false
+			for _, id := range r.ids {
+				found = found || id == want
+			}
+			if !found {
+				t.Errorf("no %v in %v", want, r.ids)
+			}
+		}
+	}
+	found := false
+	for _, tid := range threads {
+		// The event names the parent of the process for a thread.
+		if f, ok := r.born[tid]; ok {
+			found = true
+			if want := int32(os.Getppid()); f[3] != int32(os.Getpid()) || f[1] != want {
+				t.Errorf("thread %v, parent's parent is %d", f, want)
+			}
+		}
+	}
+	if !found {
+		t.Error("no thread was made")
+	}
+}
+
+// Drain returns while events never end, and the model is right when they do.
+func TestDrainInStorm(t *testing.T) {
+	h := connected(t, Options{})
+	r := newRecorder()
+	h.Start(r)
+	p := storm.Default
+	p.Life = time.Millisecond
+	p.Forks = 20000
+	if testing.Short() {
+		p.Forks = 3000
+	}
+	cmd := stormCommand(t, p)
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	var worst, total time.Duration
+	n := 0
+	for running := true; running; n++ {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			running = false
+		default:
+		}
+		began := time.Now()
+		h.Drain()
+		d := time.Since(began)
+		total += d
+		worst = max(worst, d)
+		if d > 5*time.Second {
+			t.Fatalf("Drain took %v", d)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	stats, err := h.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d drains, mean %v, worst %v, %+v", n, total/time.Duration(n), worst, stats)
+	if stats.Lost != 0 {
+		t.Errorf("%d lost with a buffer of %d", stats.Lost, h.Source().ReceiveBuffer)
+	}
+	// All of the storm is dead, and the events say so, if late.
+	for try := 0; ; try++ {
+		storms, ghosts := 0, 0
+		r.mu.Lock()
+		for tid := range r.born {
+			storms++
+			if r.dead[tid] == 0 {
+				if _, err := h.Task(tid); errors.Is(err, unix.ESRCH) {
+					ghosts++
+				}
+			}
+		}
+		r.mu.Unlock()
+		if storms < p.Forks/2 {
+			t.Fatalf("only %d births seen", storms)
+		}
+		if ghosts == 0 {
+			break
+		} else if try == 1000 {
+			t.Fatalf("%d threads live in the model only", ghosts)
+		}
+		time.Sleep(time.Millisecond)
+		h.Drain()
+	}
+}
