@@ -19,7 +19,7 @@ func TestParseAddr(t *testing.T) {
 		{"tcp![::1]!5640", "tcp://[::1]:5640"},
 		{"unix:///run/x/9p.sock", "unix:///run/x/9p.sock"},
 		{"unix!/run/x/9p.sock", "unix:///run/x/9p.sock"},
-		{"unix!/a!b/9p.sock", "unix:///a!b/9p.sock"},
+		{"unix!/a!b/9p.sock", "unix:///a%21b/9p.sock"},
 		{"unix:///a%20b/?", ""},
 		{"unix:///a%20b", "unix:///a%20b"},
 		{"unix:///a%2", ""},

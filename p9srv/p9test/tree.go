@@ -22,13 +22,13 @@ type Tree struct {
 	gate atomic.Pointer[func(op, name string)]
 	slow atomic.Pointer[func(name string) bool]
 
-	mu     sync.Mutex
-	root   *node
-	ids    uint64
-	files  int // not closed
-	closes int
-	faults []string
-	caller *ops.Caller
+	mu       sync.Mutex
+	root     *node
+	ids      uint64
+	files    int // not closed
+	attaches int // calls of Attach that came through
+	faults   []string
+	caller   *ops.Caller
 }
 
 type node struct {
@@ -118,6 +118,13 @@ func (t *Tree) Caller() *ops.Caller {
 	return t.caller
 }
 
+// Attaches is how often somebody attached.
+func (t *Tree) Attaches() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.attaches
+}
+
 // Attach is p9srv's; aname is ignored unless it is unknown.
 func (t *Tree) Attach(c *ops.Caller, aname string) (p9.File, error) {
 	if aname != "" && aname != "/" {
@@ -127,6 +134,7 @@ func (t *Tree) Attach(c *ops.Caller, aname string) (p9.File, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.caller = c
+	t.attaches++
 	return t.fileLocked(t.root), nil
 }
 
@@ -246,7 +254,6 @@ func (f *file) Close() error {
 	}
 	f.closed = true
 	f.t.files--
-	f.t.closes++
 	return nil
 }
 
