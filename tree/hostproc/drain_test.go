@@ -2,6 +2,7 @@ package hostproc
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -199,6 +200,45 @@ func TestEvents(t *testing.T) {
 	}
 	if !found {
 		t.Error("no thread was made")
+	}
+}
+
+// The thread that executes becomes the leader: it exits under neither tid, the
+// leader that was there does, and the start time stays.
+func TestExecByThread(t *testing.T) {
+	h := connected(t, Options{})
+	r := newRecorder()
+	h.Start(r)
+	cmd, line := start(t, "exec-thread")
+	pid := int32(cmd.Process.Pid)
+	var tid int32
+	if _, err := fmt.Sscan(line, &tid); err != nil || tid == pid {
+		t.Fatal(line, err)
+	}
+	for try := 0; ; try++ { // this binary's exec is the first
+		h.Drain()
+		r.mu.Lock()
+		execs, leader, thread := r.execs[pid], r.dead[pid], r.dead[tid]
+		r.mu.Unlock()
+		if execs == 2 {
+			if leader != 1 || thread != 0 {
+				t.Errorf("%d exits of the leader, %d of the thread", leader, thread)
+			}
+			break
+		} else if try == 1000 {
+			t.Fatalf("%d execs", execs)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	now, err := h.Task(pid)
+	r.mu.Lock()
+	born := r.ts[pid]
+	r.mu.Unlock()
+	if err != nil || now.Start > h.TicksAt(born) || now.Start+1 < h.TicksAt(born) {
+		t.Errorf("%+v %v, born in tick %d", now, err, h.TicksAt(born))
+	}
+	if ti, err := h.Task(tid); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("its former tid: %+v %v", ti, err)
 	}
 }
 

@@ -59,6 +59,7 @@ type Stats struct {
 type Host struct {
 	proc     *procFS
 	source   Source
+	interval time.Duration // of polling, also when the connector fails later
 	delivery *delivery
 	wg       sync.WaitGroup
 	stop     chan struct{}
@@ -91,6 +92,7 @@ func Open(opts Options) (*Host, error) {
 		proc:     proc,
 		delivery: newDelivery(),
 		stop:     make(chan struct{}),
+		interval: opts.Interval,
 		source:   Source{Interval: opts.Interval, Reason: "asked for"},
 	}
 	if opts.Polling {
@@ -200,7 +202,7 @@ func (h *Host) read() {
 
 // poll is the goroutine that stands in for events.
 func (h *Host) poll() {
-	t := time.NewTicker(max(h.source.Interval, time.Millisecond))
+	t := time.NewTicker(max(h.interval, time.Millisecond))
 	defer t.Stop()
 	for {
 		select {

@@ -18,7 +18,7 @@ import (
 )
 
 func init() {
-	if len(os.Args) > 1 && os.Args[1] == "dead-leader" {
+	if len(os.Args) > 1 && (os.Args[1] == "dead-leader" || os.Args[1] == "exec-thread") {
 		runtime.LockOSThread() // main stays on the first thread
 	}
 }
@@ -33,6 +33,17 @@ func deadLeaderMain() {
 		os.Exit(0)
 	}()
 	syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0)
+}
+
+// execThreadMain executes another program from a thread that is not the first.
+func execThreadMain() {
+	go func() {
+		runtime.LockOSThread()
+		fmt.Println(unix.Gettid())
+		fmt.Println(syscall.Exec("/bin/sleep", []string{"sleep", "1000"}, nil))
+		os.Exit(1)
+	}()
+	select {}
 }
 
 func polling(t testing.TB) *Host {

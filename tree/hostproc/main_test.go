@@ -26,6 +26,8 @@ func TestMain(m *testing.M) {
 			os.Exit(serverMain())
 		case "refused":
 			os.Exit(refusedMain())
+		case "exec-thread":
+			execThreadMain()
 		case "dead-leader":
 			deadLeaderMain()
 		}

@@ -101,7 +101,10 @@ func empty(root, dir *Dir, name string) error {
 		return err
 	}
 	for _, id := range ids {
-		if err := root.Move(".", id, false); err != nil && !errors.Is(err, unix.ESRCH) {
+		// A kernel thread may have become one that is not moved. What stays is
+		// seen by Remove.
+		err := root.Move(".", id, false)
+		if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EINVAL) {
 			return err
 		}
 	}
