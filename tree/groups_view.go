@@ -17,6 +17,10 @@ func (t *Task) Container(h *Hierarchy) *Container {
 	return t.group.container(h)
 }
 
+// Moving reports whether an attach has a task of this one's process in hand: it
+// has begun, and is neither committed nor undone.
+func (t *Task) Moving() bool { return t.proc.moving }
+
 // EachTask calls f for the tasks in c, in no particular order.
 func (c *Container) EachTask(f func(*Task)) { c.eachTask(f) }
 

@@ -17,7 +17,7 @@ func (s *Subsystem) CanAttach(_ *tree.Actor, _ *tree.Task, _, to *tree.Container
 }
 
 // Attach is tree.Attacher's.
-func (s *Subsystem) Attach(task *tree.Task, from, to *tree.Container) (undo func(), err error) {
+func (s *Subsystem) Attach(task *tree.Task, from, to *tree.Container) (func(), error) {
 	if from == to {
 		return nil, s.Reattach(task, to)
 	}
@@ -26,6 +26,7 @@ func (s *Subsystem) Attach(task *tree.Task, from, to *tree.Container) (undo func
 	if err != nil {
 		return nil, err
 	}
+	var undo func()
 	if to.IsRoot() {
 		undo, err = s.leave(task, from, former)
 	} else {
@@ -118,19 +119,23 @@ func (s *Subsystem) Fork(parent, child *tree.Task, c *tree.Container) {
 	if parent != nil {
 		origin, known = s.origins[parent]
 	}
-	if c.IsRoot() {
-		// A child in the root inherits only from a task that an attach has
-		// in hand: one that has not yet left the root, or not yet come
-		// back. Other parents are back, or did not fork the child.
-		at := (*tree.Container)(nil)
-		if known {
-			at = parent.Container(c.Hierarchy())
-		}
-		if at == nil || at.IsRoot() == slices.Contains(s.left, parent) {
-			return
-		}
+	if c.IsRoot() && !(known && s.hands(parent, c)) {
+		return
 	}
 	s.origins[child] = origin
+}
+
+// hands reports whether a child that was put in the root inherits an origin from
+// parent, which has one. It does from a task that an attach has in hand, and from
+// a child of such a task, which that attach has yet to take in. A parent that is
+// a member otherwise did not fork the child, and one that is back in the root is
+// no member any more. mu.
+func (s *Subsystem) hands(parent *tree.Task, root *tree.Container) bool {
+	if parent.Moving() {
+		return true
+	}
+	at := parent.Container(root.Hierarchy())
+	return at == root && !slices.Contains(s.left, parent)
 }
 
 // Exit is tree.Exiter's.
@@ -168,16 +173,15 @@ func (s *Subsystem) forget(task *tree.Task) (origin Set) {
 }
 
 // settle forgets the origins of tasks that are back in the root. It is called
-// first in every change: an attach that restored them has then been committed,
-// or is still under way and has them where they were. Under changeMu.
+// first in every change; the tasks of an attach that is still under way, of
+// which the change may be a part, keep theirs. Under changeMu.
 func (s *Subsystem) settle() {
 	if len(s.left) == 0 {
 		return
 	}
 	s.tree.Update(func() {
 		s.left = slices.DeleteFunc(s.left, func(task *tree.Task) bool {
-			at := task.Container(s.root.Hierarchy())
-			if at != nil && !at.IsRoot() {
+			if at := task.Container(s.root.Hierarchy()); at != nil && (!at.IsRoot() || task.Moving()) {
 				return false
 			}
 			delete(s.origins, task)

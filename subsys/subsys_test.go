@@ -1,0 +1,34 @@
+package subsys
+
+import (
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"containerfs/tree"
+	"containerfs/tree/hostsim"
+)
+
+// TestAll makes a Tree of all subsystems, on the real machine: names and files
+// fit into what a Tree takes, in the order that canonical names depend on.
+func TestAll(t *testing.T) {
+	all := All(Config{Log: slog.New(slog.DiscardHandler)})
+	tr, err := tree.New(tree.Config{Host: hostsim.New(), Subsystems: all})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(tr.SubsystemNames(), " "), "cpuset debug"; got != want {
+		t.Errorf("registered %q, want %q", got, want)
+	}
+	for _, s := range all {
+		if e, ok := s.(Enforcer); ok {
+			e.Enforce()
+		}
+		if c, ok := s.(io.Closer); ok {
+			if err := c.Close(); err != nil {
+				t.Errorf("%s: %v", s.Name(), err)
+			}
+		}
+	}
+}
