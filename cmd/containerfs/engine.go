@@ -59,7 +59,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	if e.tree, err = tree.New(cfg); err != nil {
 		return nil, err
 	}
-	e.host.Start(model{e.tree, e.host, log})
+	e.host.Start(model{e.tree, log})
 	e.tree.Drain()
 	e.fs = ops.New(ops.Config{Tree: e.tree, Host: e.host, Log: log, Facts: facts})
 	for _, h := range conf.Hierarchies {

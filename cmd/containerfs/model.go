@@ -4,26 +4,13 @@ import (
 	"log/slog"
 
 	"containerfs/tree"
-	"containerfs/tree/hostproc"
 )
 
-// model hands the events of the host to the tree.
+// model is the tree as the host tells it of events.
 type model struct {
 	*tree.Tree
-	host *hostproc.Host
-	log  *slog.Logger
+	log *slog.Logger
 }
-
-func (m model) Fork(parentTID, parentTGID, tid, tgid int32, ts int64) {
-	m.Tree.Fork(tree.ForkEvent{
-		ParentTID: parentTID, ParentTGID: parentTGID, TID: tid, TGID: tgid,
-		Time: ts, StartMax: m.host.TicksAt(ts),
-	})
-}
-
-func (m model) Exec(tgid int32, _ int64) { m.Tree.Exec(tgid) }
-
-func (m model) Exit(tid, _ int32, _ int64) { m.Tree.Exit(tid) }
 
 func (m model) Resync(lost uint64) {
 	if lost > 0 {

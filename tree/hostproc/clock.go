@@ -9,20 +9,20 @@ const tick = 1e9 / 100
 // Now is the clock that stamps events.
 func (h *Host) Now() int64 { return clock(unix.CLOCK_MONOTONIC) }
 
-// TicksAt converts the time stamp of an event to the clock of start times,
-// which counts from boot and goes on during suspend. No thread whose fork has
-// that stamp started in a later tick: the kernel reads the start time first.
-// It can have started in an earlier one.
-func (h *Host) TicksAt(ns int64) uint64 {
-	// The difference of the clocks grows with each suspend, so it is read
-	// each time, and in the order that makes it too large rather than too small.
+// ticksAt converts the time stamp of an event to the clock of start times,
+// which counts from boot and goes on during suspend, given sleep, read after the
+// event. No thread whose fork has that stamp started in a later tick: the kernel
+// reads the start time first. It can have started in an earlier one.
+func ticksAt(ns, sleep int64) uint64 {
+	return uint64(max(ns+sleep, 0)) / tick
+}
+
+// sleep is how far the clock of start times is ahead of that of events: the time
+// that the machine was suspended. It only grows.
+func sleep() int64 {
+	// In the order that makes it too large rather than too small.
 	mono := clock(unix.CLOCK_MONOTONIC)
-	boot := clock(unix.CLOCK_BOOTTIME)
-	at := ns + boot - mono
-	if at < 0 {
-		return 0
-	}
-	return uint64(at) / tick
+	return clock(unix.CLOCK_BOOTTIME) - mono
 }
 
 func clock(id int32) int64 {

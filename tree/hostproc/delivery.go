@@ -3,21 +3,23 @@ package hostproc
 import (
 	"sync"
 	"sync/atomic"
+
+	"containerfs/tree"
 )
 
-// A Model is told what happens to the host's tasks. ts is the event's
-// CLOCK_MONOTONIC time stamp in nanoseconds. See the package documentation for
-// order and for what the events do not say.
+// A Model is told what happens to the host's tasks. See the package
+// documentation for order and for what the events do not say. A tree.Tree is
+// one, but for Resync.
 type Model interface {
-	// Fork: a thread tid of process tgid was made. The parent is the
-	// child's real_parent, which need not be the task that called fork.
-	Fork(parentTID, parentTGID, tid, tgid int32, ts int64)
+	// Fork: a thread was made. The parent is the child's real_parent, which
+	// need not be the task that called fork.
+	Fork(tree.ForkEvent)
 
 	// Exec: process tgid runs another program and has one thread, tgid.
-	Exec(tgid int32, ts int64)
+	Exec(tgid int32)
 
 	// Exit: a thread is exiting.
-	Exit(tid, tgid int32, ts int64)
+	Exit(tid int32)
 
 	// Resync: so many events were lost, or 0: nobody knows how many, or there
 	// are no events (polling), or this is the start. The Model compares
@@ -29,7 +31,8 @@ type Model interface {
 
 // An IDModel is a Model that wants to know of changed users and groups.
 type IDModel interface {
-	// SetID: a thread changed its user, or with group set its group.
+	// SetID: a thread changed its user, or with group set its group. ts is
+	// the event's CLOCK_MONOTONIC time stamp in nanoseconds.
 	SetID(tid, tgid int32, group bool, real, effective uint32, ts int64)
 }
 
@@ -137,8 +140,9 @@ func (d *delivery) run(m Model) {
 		d.resync = -1
 		d.room.Signal()
 		d.mu.Unlock()
+		asleep := sleep()
 		for i := range batch {
-			d.apply(m, ids, &batch[i])
+			d.apply(m, ids, &batch[i], asleep)
 			d.applied.Add(1)
 			if i%64 == 63 {
 				d.wake()
@@ -151,15 +155,18 @@ func (d *delivery) run(m Model) {
 	}
 }
 
-func (d *delivery) apply(m Model, ids IDModel, e *event) {
+func (d *delivery) apply(m Model, ids IDModel, e *event, asleep int64) {
 	a, b := int32(e.id[0]), int32(e.id[1])
 	switch e.kind {
 	case kindFork:
-		m.Fork(a, b, int32(e.id[2]), int32(e.id[3]), e.ts)
+		m.Fork(tree.ForkEvent{
+			ParentTID: a, ParentTGID: b, TID: int32(e.id[2]), TGID: int32(e.id[3]),
+			Time: e.ts, StartMax: ticksAt(e.ts, asleep),
+		})
 	case kindExec:
-		m.Exec(b, e.ts)
+		m.Exec(b)
 	case kindExit:
-		m.Exit(a, b, e.ts)
+		m.Exit(a)
 	case kindUID, kindGID:
 		if ids != nil {
 			ids.SetID(a, b, e.kind == kindGID, e.id[2], e.id[3], e.ts)

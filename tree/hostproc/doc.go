@@ -33,7 +33,7 @@
 //
 // The parent in a FORK is the child's real_parent: for a thread that is the
 // parent of its process, and for a child made with CLONE_PARENT the parent of
-// its maker. A FORK has no start time: TicksAt bounds it from above.
+// its maker. A FORK has no start time: its stamp bounds it from above.
 //
 // An EXEC by a thread that is not the leader: the kernel ends all other threads
 // of the process, the leader included, whose EXIT is delivered; then the thread

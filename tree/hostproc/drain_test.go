@@ -14,14 +14,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"containerfs/tree"
 	"containerfs/tree/hostproc/storm"
 )
 
 // A recorder is a Model that keeps the set of threads by events alone.
 type recorder struct {
 	mu      sync.Mutex
-	born    map[int32][4]int32 // tid: its FORK
-	ts      map[int32]int64
+	born    map[int32]tree.ForkEvent
 	dead    map[int32]int
 	execs   map[int32]int
 	ids     [][5]int64
@@ -35,7 +35,7 @@ type recorder struct {
 }
 
 func newRecorder() *recorder {
-	return &recorder{born: map[int32][4]int32{}, ts: map[int32]int64{}, dead: map[int32]int{}, execs: map[int32]int{}}
+	return &recorder{born: map[int32]tree.ForkEvent{}, dead: map[int32]int{}, execs: map[int32]int{}}
 }
 
 func (r *recorder) enter(what string) func() {
@@ -49,19 +49,18 @@ func (r *recorder) enter(what string) func() {
 	return func() { r.mu.Unlock(); r.inside.Add(-1) }
 }
 
-func (r *recorder) Fork(ptid, ptgid, tid, tgid int32, ts int64) {
+func (r *recorder) Fork(e tree.ForkEvent) {
 	if r.block != nil {
 		<-r.block
 	}
 	defer r.enter("fork")()
-	r.born[tid] = [4]int32{ptid, ptgid, tid, tgid}
-	r.ts[tid] = ts
-	delete(r.dead, tid)
+	r.born[e.TID] = e
+	delete(r.dead, e.TID)
 }
 
-func (r *recorder) Exec(tgid int32, ts int64) { defer r.enter("exec")(); r.execs[tgid]++ }
+func (r *recorder) Exec(tgid int32) { defer r.enter("exec")(); r.execs[tgid]++ }
 
-func (r *recorder) Exit(tid, tgid int32, ts int64) { defer r.enter("exit")(); r.dead[tid]++ }
+func (r *recorder) Exit(tid int32) { defer r.enter("exit")(); r.dead[tid]++ }
 
 func (r *recorder) Resync(lost uint64) {
 	defer r.enter("resync")()
@@ -101,16 +100,18 @@ func TestDrain(t *testing.T) {
 		tid := int32(pid)
 		r.mu.Lock()
 		fork, ok := r.born[tid]
-		ts := r.ts[tid]
 		r.mu.Unlock()
-		if want := [4]int32{int32(unix.Gettid()), int32(os.Getpid()), tid, tid}; !ok || fork != want {
-			t.Fatalf("round %d: fork of %d: %v %v, want %v", i, tid, ok, fork, want)
+		ts, bound := fork.Time, fork.StartMax
+		if want := (tree.ForkEvent{
+			ParentTID: int32(unix.Gettid()), ParentTGID: int32(os.Getpid()), TID: tid, TGID: tid, Time: ts, StartMax: bound,
+		}); !ok || fork != want {
+			t.Fatalf("round %d: fork of %d: %+v %v, want %+v", i, tid, ok, fork, want)
 		}
 		if ts < before || ts > after {
 			t.Fatalf("stamp %d is not in %d..%d", ts, before, after)
 		}
-		if ti, err := h.Task(tid); err == nil && (ti.Start > h.TicksAt(ts) || ti.Start+1 < h.TicksAt(before)) {
-			t.Fatalf("started in tick %d, bounds %d %d", ti.Start, h.TicksAt(before), h.TicksAt(ts))
+		if ti, err := h.Task(tid); err == nil && (ti.Start > bound || ti.Start+1 < ticksAt(before, sleep())) {
+			t.Fatalf("started in tick %d, bounds %d %d", ti.Start, ticksAt(before, sleep()), bound)
 		}
 		if _, err := unix.Wait4(pid, nil, 0, nil); err != nil {
 			t.Fatal(err)
@@ -193,8 +194,8 @@ func TestEvents(t *testing.T) {
 		// The event names the parent of the process for a thread.
 		if f, ok := r.born[tid]; ok {
 			found = true
-			if want := int32(os.Getppid()); f[3] != int32(os.Getpid()) || f[1] != want {
-				t.Errorf("thread %v, parent's parent is %d", f, want)
+			if want := int32(os.Getppid()); f.TGID != int32(os.Getpid()) || f.ParentTGID != want {
+				t.Errorf("thread %+v, parent's parent is %d", f, want)
 			}
 		}
 	}
@@ -232,10 +233,10 @@ func TestExecByThread(t *testing.T) {
 	}
 	now, err := h.Task(pid)
 	r.mu.Lock()
-	born := r.ts[pid]
+	born := r.born[pid].StartMax
 	r.mu.Unlock()
-	if err != nil || now.Start > h.TicksAt(born) || now.Start+1 < h.TicksAt(born) {
-		t.Errorf("%+v %v, born in tick %d", now, err, h.TicksAt(born))
+	if err != nil || now.Start > born || now.Start+1 < born {
+		t.Errorf("%+v %v, born in tick %d", now, err, born)
 	}
 	if ti, err := h.Task(tid); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("its former tid: %+v %v", ti, err)

@@ -63,7 +63,7 @@ func TestTask(t *testing.T) {
 		t.Fatal(err)
 	}
 	tid, pid := int32(unix.Gettid()), int32(os.Getpid())
-	now := h.TicksAt(h.Now())
+	now := ticksAt(h.Now(), sleep())
 	self, err := h.Task(tid)
 	if err != nil || self.TID != tid || self.TGID != pid || self.PPID != int32(os.Getppid()) || self.Kernel || self.Start > now || self.Start+100*600 < now {
 		t.Fatalf("%+v %v at %d", self, err, now)

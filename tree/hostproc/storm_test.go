@@ -42,18 +42,18 @@ func TestStormParents(t *testing.T) {
 			for again := true; again; {
 				again = false
 				for tid, f := range r.born {
-					if tid == root || family[tid] || !family[f[1]] {
+					if tid == root || family[tid] || !family[f.ParentTGID] {
 						continue
 					}
 					family[tid], again = true, true
 					storms++
-					if f[1] == root {
+					if f.ParentTGID == root {
 						direct++
 					}
 				}
 			}
 			for tid, f := range r.born {
-				if f[3] == root && tid != root {
+				if f.TGID == root && tid != root {
 					threads++
 				}
 			}
