@@ -114,7 +114,6 @@ func (s *Subsystem) Destroy(*tree.Container, tree.State) {}
 
 // Bind is tree.Binder's.
 func (s *Subsystem) Bind(root *tree.Container) {
-	s.settle()
 	s.tree.Update(func() { s.root = root })
 }
 

@@ -90,12 +90,7 @@ func (s *Subsystem) leave(task *tree.Task, from *tree.Container, former Set) (un
 		s.log.Warn("the kernel gives a task back only a part of the CPUs that it had", "tid", task.TID(), "cpus", origin, "allowed", got)
 	}
 	s.tree.Update(func() { s.left = append(s.left, task) })
-	return func() {
-		s.tree.Update(func() {
-			s.left = slices.DeleteFunc(s.left, func(t *tree.Task) bool { return t == task })
-		})
-		s.restore(task, s.cut(former, from))
-	}, nil
+	return func() { s.restore(task, s.cut(former, from)) }, nil
 }
 
 // Reattach is tree.Reattacher's.
@@ -181,10 +176,12 @@ func (s *Subsystem) settle() {
 	}
 	s.tree.Update(func() {
 		s.left = slices.DeleteFunc(s.left, func(task *tree.Task) bool {
-			if at := task.Container(s.root.Hierarchy()); at != nil && (!at.IsRoot() || task.Moving()) {
+			if task.Moving() {
 				return false
 			}
-			delete(s.origins, task)
+			if at := task.Container(s.root.Hierarchy()); at == nil || at.IsRoot() {
+				delete(s.origins, task)
+			}
 			return true
 		})
 	})

@@ -5,6 +5,7 @@ import (
 	"syscall"
 	"testing"
 
+	"containerfs/tree"
 	"containerfs/tree/hostsim"
 )
 
@@ -39,11 +40,11 @@ func TestAttachAndReturn(t *testing.T) {
 		}
 
 		// What is back is not touched any more, nor are its children.
-		f.narrow(child, 0)
-		next := f.fork(child)
+		f.narrow(thread, 0)
+		next := f.fork(thread)
 		f.Drain()
 		f.cpuset.Enforce()
-		f.mask(child, "0")
+		f.mask(thread, "0")
 		f.mask(next, "0")
 	})
 }
@@ -79,6 +80,17 @@ func TestUnknownOrigin(t *testing.T) {
 	f.in(stranger, "a")
 	f.ok(f.attach(stranger, "/"))
 	f.mask(stranger, "0-3")
+
+	// Unless it shows what it had, being nowhere near confined.
+	stranger = f.fork(initTID)
+	f.sim.Lose()
+	f.sim.Steal(stranger, group)
+	f.narrow(stranger, 0, 2)
+	f.ok(f.Resync())
+	f.cpuset.Enforce()
+	f.mask(stranger, "0")
+	f.ok(f.attach(stranger, "/"))
+	f.mask(stranger, "0,2")
 }
 
 // TestCloneParent: the event names a parent that did not fork the child.
@@ -159,6 +171,7 @@ func TestForkWhileLeaving(t *testing.T) {
 		f.machine.afterSet = func(tid int32) {
 			if len(born) < 10 { // children of those that the attach takes in as well
 				born = append(born, f.fork(tid))
+				born = append(born, f.fork(born[0]))
 				f.sim.Drain()
 			}
 		}
@@ -201,6 +214,10 @@ func TestRefusedAttach(t *testing.T) {
 		}
 
 		delete(f.machine.refused, third)
+		f.narrow(third, 3) // it is the root's, and not touched
+		f.cpuset.Enforce()
+		f.mask(third, "3")
+		f.narrow(third, 0, 1, 2, 3)
 		f.ok(f.attachProcess(task, "a"))
 		f.narrow(second, 0)
 		f.last.err = syscall.EIO
@@ -211,6 +228,11 @@ func TestRefusedAttach(t *testing.T) {
 				f.mask(tid, mask)
 			}
 		}
+
+		// What a member had outside of its container is not given back.
+		f.narrow(second, 1, 3)
+		f.errno(f.attach(second, "b"), syscall.EIO)
+		f.mask(second, "1")
 
 		// Children that were forked meanwhile go back as well.
 		f.last.err = nil
@@ -224,10 +246,44 @@ func TestRefusedAttach(t *testing.T) {
 			}
 		}
 		f.errno(f.attach(task, "a"), syscall.EIO)
-		f.machine.afterSet, f.last.err = nil, nil
+		f.last.err = nil
 		f.cpuset.Enforce()
 		f.in(child, "")
 		f.mask(child, "0-3")
+
+		// Also where the attach had taken them in.
+		child = 0
+		f.machine.afterSet = func(tid int32) {
+			if tid == task && child == 0 {
+				child = f.fork(task)
+				f.last.err, f.last.only = syscall.EIO, child
+			}
+		}
+		if err := f.attach(task, "a"); err != nil {
+			f.errno(err, syscall.EIO)
+			f.in(child, "")
+			f.mask(child, "0-3")
+			f.mask(task, "0-3")
+		}
+		f.last.err = nil
+
+		// And where the host refuses it to the child.
+		child = 0
+		f.machine.afterSet = func(tid int32) {
+			if tid == task && child == 0 {
+				child = f.fork(task)
+				f.machine.refused[child] = syscall.EINVAL
+			}
+		}
+		if err := f.attach(task, "a"); err != nil {
+			f.errno(err, syscall.EINVAL)
+			delete(f.machine.refused, child)
+			f.cpuset.Enforce()
+			f.in(child, "")
+			f.mask(child, "0-3")
+			f.mask(task, "0-3")
+		}
+		f.machine.afterSet = nil
 	})
 }
 
@@ -341,11 +397,11 @@ func TestRebind(t *testing.T) {
 	f.ok(f.attach(task, "/"))
 	f.ok(f.Rmdir(f.at("a"), nil))
 	f.set("/", "memory_migrate", "1")
-	f.ok(f.Remount(f.root.Hierarchy(), 2, false))
+	f.ok(f.Remount(tree.RemountRequest{Hierarchy: f.root.Hierarchy(), Subsystems: 2}))
 	f.fork(task)
 	f.Drain()
 	f.cpuset.Enforce()
-	f.ok(f.Remount(f.root.Hierarchy(), 3, false))
+	f.ok(f.Remount(tree.RemountRequest{Hierarchy: f.root.Hierarchy(), Subsystems: 3}))
 	if got := f.read("/", "memory_migrate"); got != "1\n" {
 		t.Errorf("the root's memory_migrate is %q", got)
 	}
@@ -371,51 +427,4 @@ func TestForkInRootIsFree(t *testing.T) {
 			t.Errorf("%d members", len(f.cpuset.origins))
 		}
 	})
-}
-
-func TestMigration(t *testing.T) {
-	f := newFixture(t, true)
-	f.made("a", "0", "0")
-	f.made("b", "0", "1")
-	task := f.fork(initTID)
-	thread := f.thread(task)
-	expect := func(want ...string) {
-		t.Helper()
-		f.cpuset.migrator.worker.Wait()
-		f.machine.mu.Lock()
-		defer f.machine.mu.Unlock()
-		if got := strings.Join(f.machine.migrations, " "); got != strings.Join(want, " ") {
-			t.Errorf("migrations %q, want %q", got, want)
-		}
-		f.machine.migrations = nil
-	}
-	f.ok(f.attachProcess(task, "a"))
-	f.set("a", "mems", "0-1")
-	f.set("a", "mems", "0")
-	expect() // not asked for
-	f.set("b", "memory_migrate", "1")
-	f.ok(f.attachProcess(task, "b"))
-	expect("2:0>1") // once, not for each thread
-	f.set("b", "mems", "0")
-	expect("2:1>0")
-	f.set("b", "mems", "0")
-	expect()
-	f.ok(f.attach(thread, "a"))
-	f.ok(f.attach(thread, "b"))
-	expect() // the memory is not the thread's own
-
-	f.ok(f.attach(task, "a"))
-	f.set("b", "mems", "1")
-	f.last.err = syscall.EIO
-	f.errno(f.attach(task, "b"), syscall.EIO)
-	f.last.err = nil
-	f.cpuset.migrator.worker.Wait()
-	if n := len(f.machine.migrations); n > 0 && !strings.HasSuffix(f.machine.migrations[n-1], ">0") {
-		t.Errorf("memory of an attach that failed is not back: %q", f.machine.migrations)
-	}
-	f.machine.migrations = nil
-
-	f.ok(f.cpuset.Close())
-	f.ok(f.attach(task, "b"))
-	expect()
 }

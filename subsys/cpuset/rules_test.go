@@ -248,11 +248,36 @@ func TestHotplug(t *testing.T) {
 	f.errno(f.write("d", "cpus", "1-2"), syscall.EINVAL)
 	f.set("a/b", "memory_migrate", "1") // not refused for what is offline
 
+	f.narrow(tids[""], 1, 3)
+	defer f.mask(tids[""], "1,3") // the root's members are not touched
+
 	online(2, 3)
-	expect(map[string]string{"": "2-3", "a": "2-3", "a/b": "2-3", "a/b/c": "2-3", "d": "2"})
+	expect(map[string]string{"a": "2-3", "a/b": "2-3", "a/b/c": "2-3", "d": "2"})
 
 	online(0, 1, 2, 3)
-	expect(map[string]string{"": "0-3", "a": "0-1", "a/b": "1", "a/b/c": "1", "d": "1-2"})
+	expect(map[string]string{"a": "0-1", "a/b": "1", "a/b/c": "1", "d": "1-2"})
+
+	// A write knows without Enforce.
+	f.machine.online[cpus] = NewSet(0, 1, 2)
+	f.errno(f.write("d", "cpus", "3"), syscall.EINVAL)
+	f.machine.online[cpus] = NewSet(0, 1, 2, 3)
+	f.set("d", "cpus", "3")
+}
+
+// TestEmptiedSetIsNoOverlap: a set that took an ancestor's is not what a sibling
+// has for itself.
+func TestEmptiedSetIsNoOverlap(t *testing.T) {
+	f := newFixture(t, true)
+	f.made("a", "0", "0")
+	f.set("a", "cpu_exclusive", "1")
+	f.made("b", "1", "0")
+	f.machine.online[cpus] = NewSet(0, 2, 3)
+	f.cpuset.Enforce()
+	if got := f.read("b", "cpus"); got != "0,2-3\n" {
+		t.Fatalf("b has %q", got)
+	}
+	f.set("b", "memory_migrate", "1")
+	f.errno(f.write("b", "cpus", "0"), syscall.EINVAL)
 }
 
 func TestStateSize(t *testing.T) {

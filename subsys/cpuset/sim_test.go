@@ -26,6 +26,9 @@ type simMachine struct {
 	migrations []string
 	sets       int
 
+	// migrating, if set, is received from before each migration.
+	migrating chan struct{}
+
 	// afterSet happens right after a mask was set.
 	afterSet func(tid int32)
 }
@@ -69,6 +72,9 @@ func (m *simMachine) SetAffinity(tid int32, set Set) error {
 }
 
 func (m *simMachine) MigratePages(tgid int32, from, to Set) (int, error) {
+	if m.migrating != nil {
+		<-m.migrating
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.migrations = append(m.migrations, fmt.Sprintf("%d:%v>%v", tgid, from, to))
@@ -78,13 +84,20 @@ func (m *simMachine) MigratePages(tgid int32, from, to Set) (int, error) {
 func (m *simMachine) Probe() []string { return nil }
 
 // lastSubsystem stands for one whose Attach comes after cpuset's.
-type lastSubsystem struct{ err error }
+type lastSubsystem struct {
+	err  error
+	only int32 // the task that it refuses, 0 for all
+}
 
 func (*lastSubsystem) Name() string                               { return "last" }
 func (*lastSubsystem) Create(*tree.Container) (tree.State, error) { return nil, nil }
 func (*lastSubsystem) Destroy(*tree.Container, tree.State)        {}
 func (*lastSubsystem) Files() []tree.File                         { return nil }
-func (l *lastSubsystem) Attach(*tree.Task, *tree.Container, *tree.Container) (func(), error) {
+
+func (l *lastSubsystem) Attach(task *tree.Task, _, _ *tree.Container) (func(), error) {
+	if l.only != 0 && task.TID() != l.only {
+		return nil, nil
+	}
 	return nil, l.err
 }
 
