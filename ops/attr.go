@@ -38,12 +38,15 @@ type fileAttrs struct {
 }
 
 func newAttrs(uid, gid uint32, mode uint16) *attrs {
-	a := &attrs{
-		dir:      perm{uid, gid, mode & 0o777},
-		makerUID: uid, makerGID: gid,
-	}
-	a.touch()
+	a := new(attrs)
+	a.init(uid, gid, mode)
 	return a
+}
+
+func (a *attrs) init(uid, gid uint32, mode uint16) {
+	a.dir = perm{uid, gid, mode & 0o777}
+	a.makerUID, a.makerGID = uid, gid
+	a.touch()
 }
 
 // touch notes that something was made, removed or renamed in the directory.
@@ -53,7 +56,23 @@ func (a *attrs) touch() {
 	a.ctime.Store(now)
 }
 
-func attrsOf(c *tree.Container) *attrs { return c.Data().(*attrs) }
+// rootAttrs is what the root of a hierarchy carries.
+type rootAttrs struct {
+	attrs
+	agent string // release_agent; guarded as attributes are
+	log   *eventLog
+}
+
+// attrsOf is what a container carries.
+func attrsOf(c *tree.Container) *attrs {
+	if c.IsRoot() {
+		return &rootOf(c.Hierarchy()).attrs
+	}
+	return c.Data().(*attrs)
+}
+
+// rootOf is what the root of a hierarchy carries.
+func rootOf(h *tree.Hierarchy) *rootAttrs { return h.Root().Data().(*rootAttrs) }
 
 // file is what a control file has: its own, or what follows from its row.
 func (a *attrs) file(r *row) fileAttrs {

@@ -78,7 +78,10 @@ func (at *attachment) mkdir(parent *tree.Container, name string, mode p9.FileMod
 			if at.fs.table(parent).byName[name] != nil {
 				return syscall.EEXIST
 			}
-			return at.allowed(attrsOf(parent).dir, mayWrite|maySearch)
+			if err := at.allowed(attrsOf(parent).dir, mayWrite|maySearch); err != nil {
+				return err
+			}
+			return at.mayOwnMore()
 		},
 		Data: func() any {
 			attrsOf(parent).touch()

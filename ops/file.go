@@ -31,8 +31,8 @@ type file struct {
 	content []byte
 	stale   bool
 
-	// pids is the listing of proc, made when it is opened.
-	pids []int32
+	pids    []int32 // the listing of proc, made when it is opened
+	skipped int64   // see readStream
 }
 
 // open makes a file of a node. View.
@@ -173,6 +173,14 @@ func readable(b []byte, err error) ([]byte, error) {
 
 // ReadAt is p9.File's.
 func (f *file) ReadAt(b []byte, offset int64) (int, error) {
+	if s, ok := f.n.(stream); ok {
+		if l := s.stream(f.at.fs); l != nil {
+			if err := f.gone(); err != nil {
+				return 0, wire(err)
+			}
+			return f.readStream(l, b, offset)
+		}
+	}
 	r, ok := f.n.(regular)
 	if !ok {
 		return 0, linux.EISDIR
@@ -219,7 +227,7 @@ func (f *file) gone() (err error) {
 func (f *file) WriteAt(b []byte, _ int64) (int, error) {
 	r, ok := f.n.(regular)
 	if !ok {
-		return 0, linux.EISDIR
+		return 0, linux.EINVAL // a log; p9srv opens no directory for writing
 	}
 	if len(b) > MaxWrite {
 		return 0, linux.E2BIG

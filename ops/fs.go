@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,9 +17,22 @@ import (
 
 // Config is what a FS is made of.
 type Config struct {
-	Tree *tree.Tree
-	Host tree.Host
-	Log  *slog.Logger // nil: slog.Default
+	Tree     *tree.Tree
+	Host     tree.Host
+	Recorder *Recorder    // the tree's Observer
+	Log      *slog.Logger // nil: slog.Default
+
+	// Signal sends a signal to a process, which the task is a thread of, and
+	// to no other that has its number since: ESRCH if it is gone.
+	Signal func(task tree.TaskInfo, sig syscall.Signal) error
+
+	// AllowReleaseAgent lets privileged local callers name programs that the
+	// server runs.
+	AllowReleaseAgent bool
+
+	// MaxContainersPerUser bounds what an unprivileged user may own; 0 is no
+	// bound.
+	MaxContainersPerUser int
 
 	// Facts are lines about how the host is watched, shown in ctl.
 	Facts []string
@@ -26,10 +40,21 @@ type Config struct {
 
 // FS is the served name space. All methods may be called concurrently.
 type FS struct {
-	tree  *tree.Tree
-	host  tree.Host
-	log   *slog.Logger
-	facts []string
+	tree     *tree.Tree
+	host     tree.Host
+	recorder *Recorder
+	log      *slog.Logger
+	facts    []string
+
+	signal     func(tree.TaskInfo, syscall.Signal) error
+	allowAgent bool
+	maxPerUser int
+
+	// ctx ends when the FS is closed; release agents end with it.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	eventsPerm perm // of the host's events; guarded as attributes are
 
 	uid, gid  uint32 // that the server runs as
 	protected map[int32]bool
@@ -44,14 +69,18 @@ type FS struct {
 // New makes the name space of a tree.
 func New(cfg Config) *FS {
 	fs := &FS{
-		tree:    cfg.Tree,
-		host:    cfg.Host,
-		log:     cfg.Log,
-		facts:   cfg.Facts,
-		uid:     uint32(os.Geteuid()),
-		gid:     uint32(os.Getegid()),
-		started: time.Now().UnixNano(),
-		names:   cfg.Tree.SubsystemNames(),
+		tree:       cfg.Tree,
+		host:       cfg.Host,
+		recorder:   cfg.Recorder,
+		log:        cfg.Log,
+		facts:      cfg.Facts,
+		signal:     cfg.Signal,
+		allowAgent: cfg.AllowReleaseAgent,
+		maxPerUser: cfg.MaxContainersPerUser,
+		uid:        uint32(os.Geteuid()),
+		gid:        uint32(os.Getegid()),
+		started:    time.Now().UnixNano(),
+		names:      cfg.Tree.SubsystemNames(),
 	}
 	if fs.log == nil {
 		fs.log = slog.Default()
@@ -60,7 +89,16 @@ func New(cfg Config) *FS {
 		fs.all |= 1 << id
 	}
 	fs.protected = fs.ancestry(int32(os.Getpid()))
+	fs.eventsPerm = perm{fs.uid, fs.gid, modeEvents}
+	fs.ctx, fs.cancel = context.WithCancel(context.Background())
+	fs.recorder.releases.run(fs.release)
 	return fs
+}
+
+// Close ends the release agents that run, and serves no release any more.
+func (fs *FS) Close() {
+	fs.cancel()
+	fs.recorder.releases.close()
 }
 
 // ancestry is a process with its ancestors, and pid 1: those that only a
@@ -81,22 +119,23 @@ func (fs *FS) ancestry(pid int32) map[int32]bool {
 // Mount makes a hierarchy as the server's own command line asks for it: of the
 // name and the options given. A hierarchy of that description that exists
 // already is success.
-func (fs *FS) Mount(name, options string) error {
-	return fs.mountNamed(name, options, options != "")
+func (fs *FS) Mount(name, opts string) error {
+	o, err := fs.parseOptions(opts, opts != "")
+	if err == nil && o.hasAgent && !fs.allowAgent {
+		err = syscall.EPERM
+	}
+	if err != nil {
+		return err
+	}
+	return fs.mountNamed(name, o)
 }
 
-func (fs *FS) mountNamed(name, opts string, present bool) error {
-	o, err := fs.parseOptions(opts, present)
-	switch {
-	case err != nil:
-		return err
-	case o.hasAgent:
-		return syscall.EPERM
-	case !validHierarchyName(name) || (o.name != "" && o.name != name):
+func (fs *FS) mountNamed(name string, o options) error {
+	if !validHierarchyName(name) || (o.name != "" && o.name != name) {
 		return syscall.EINVAL
 	}
 	o.name = name
-	_, err = fs.mount(o, false)
+	_, err := fs.mount(o, false)
 	return err
 }
 
@@ -176,12 +215,12 @@ func (at *attachment) attachNamed(name string, names []string) (f *file, err err
 // attachOptions attaches to the hierarchy that an option string describes, and
 // mounts it if it is not: privileged callers only.
 func (at *attachment) attachOptions(s string) (*file, error) {
-	o, err := at.fs.parseOptions(s, true)
+	o, err := at.parseOptions(s, true)
 	if err != nil {
 		return nil, err
 	}
-	if !at.privileged() || o.hasAgent {
-		return nil, syscall.EPERM
+	if !at.privileged() {
+		return at.attachMounted(o)
 	}
 	h, err := at.fs.mount(o, true)
 	if err != nil {
@@ -191,4 +230,19 @@ func (at *attachment) attachOptions(s string) (*file, error) {
 	f := at.open(at.root)
 	h.Release() // the file holds it now
 	return f, nil
+}
+
+// attachMounted attaches to what an option string describes if it is mounted,
+// which is everybody's: EPERM if it is not.
+func (at *attachment) attachMounted(o options) (f *file, err error) {
+	err = syscall.EPERM
+	at.fs.tree.View(func() {
+		for h := range at.fs.tree.Hierarchies {
+			if h.Published() && h.Subsystems() == o.subsystems && h.Noprefix() == o.noprefix && (o.name == "" || o.name == h.Name()) {
+				at.root = containerDir{h.Root()}
+				f, err = at.open(at.root), nil
+			}
+		}
+	})
+	return f, err
 }

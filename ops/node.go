@@ -100,6 +100,7 @@ const (
 	qidCtl      = 2
 	qidTable    = 3
 	qidProc     = 4
+	qidEvents   = 5
 	qidTaskFlag = 1 << 63
 )
 
@@ -186,7 +187,18 @@ func (f controlFile) attr(*FS) (perm, p9.Attr, error) {
 		return perm{}, p9.Attr{}, syscall.ENODEV
 	}
 	fa := attrsOf(f.c).file(f.r)
-	return fa.perm, fill(fa.perm, p9.ModeRegular, 1, fa.mtime, attrsOf(f.c).ctime.Load()), nil
+	a := fill(fa.perm, p9.ModeRegular, 1, fa.mtime, attrsOf(f.c).ctime.Load())
+	if f.r.log != nil {
+		a.Size = uint64(f.r.log(f.c).size())
+	}
+	return fa.perm, a, nil
+}
+
+func (f controlFile) stream(*FS) *eventLog {
+	if f.r.log == nil {
+		return nil
+	}
+	return f.r.log(f.c)
 }
 
 func (f controlFile) drains() bool { return f.r.drains }
@@ -218,7 +230,10 @@ func (d containerDir) setAttr(at *attachment, valid p9.SetAttrMask, attr p9.SetA
 	if err := at.change(&p, &mtime, valid, attr); err != nil {
 		return err
 	}
-	at.fs.tree.Update(func() { a.dir = p })
+	at.fs.tree.Update(func() {
+		at.fs.recorder.chown(a.dir.uid, p.uid, d.c.IsRoot())
+		a.dir = p
+	})
 	a.mtime.Store(mtime)
 	a.ctime.Store(time.Now().UnixNano())
 	return nil
@@ -231,8 +246,7 @@ func (f controlFile) setAttr(at *attachment, valid p9.SetAttrMask, attr p9.SetAt
 	}
 	a := attrsOf(f.c)
 	fa := a.file(f.r)
-	was := fa
-	if err := at.change(&fa.perm, &fa.mtime, valid, attr); err != nil || fa == was {
+	if err := at.change(&fa.perm, &fa.mtime, valid, attr); err != nil {
 		return err
 	}
 	at.fs.tree.Update(func() { a.setFile(f.r, fa) })

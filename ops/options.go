@@ -86,19 +86,24 @@ func validHierarchyName(name string) bool {
 }
 
 // showOptions is the option string of a hierarchy as it is shown. View.
-func (fs *FS) showOptions(h *tree.Hierarchy) string {
-	s := fs.tree.Names(h.Subsystems(), ",")
+func showOptions(h *tree.Hierarchy) string {
+	t := h.Tree()
+	s := t.Names(h.Subsystems(), ",")
 	if h.Noprefix() {
 		s += ",noprefix"
 	}
-	if h.Name() != fs.tree.CanonicalName(h.Subsystems(), h.Noprefix()) {
+	if h.Name() != t.CanonicalName(h.Subsystems(), h.Noprefix()) {
 		s += ",name=" + h.Name()
+	}
+	if agent := rootOf(h).agent; agent != "" {
+		s += ",release_agent=" + agent
 	}
 	return s
 }
 
 // mount mounts by options. EINVAL when two control files would have the same
-// name; everything else is tree.Mount's.
+// name, EBUSY when the hierarchy that there is already has another release agent;
+// everything else is tree.Mount's.
 func (fs *FS) mount(o options, hold bool) (*tree.Hierarchy, error) {
 	if o.noprefix {
 		if err := fs.checkClashes(o.subsystems); err != nil {
@@ -110,7 +115,17 @@ func (fs *FS) mount(o options, hold bool) (*tree.Hierarchy, error) {
 		Noprefix:   o.noprefix,
 		Name:       o.name,
 		Hold:       hold,
-		Data:       func() any { return newAttrs(fs.uid, fs.gid, 0o755) },
+		Data: func() any {
+			root := &rootAttrs{agent: o.releaseAgent, log: newEventLog(fs.recorder.limit)}
+			root.init(fs.uid, fs.gid, 0o755)
+			return root
+		},
+		Reuse: func(h *tree.Hierarchy) error {
+			if o.hasAgent && o.releaseAgent != rootOf(h).agent {
+				return syscall.EBUSY
+			}
+			return nil
+		},
 	})
 }
 

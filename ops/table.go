@@ -23,7 +23,14 @@ type row struct {
 
 	// write executes a command. No lock is held. Nil: cannot be written.
 	write func(at *attachment, c *tree.Container, data []byte) error
+
+	// log is the log that it shows, in place of read.
+	log func(c *tree.Container) *eventLog
 }
+
+// modeEvents is the mode of events files: who moves and runs what is not
+// everybody's to know (SPEC §18).
+const modeEvents = 0o440
 
 // place says which containers have a file.
 type place uint8
@@ -46,12 +53,20 @@ func init() {
 		{name: "tasks", drains: true, snapshot: true, read: readTasks, write: writeTasks},
 		{name: "procs", drains: true, snapshot: true, read: readProcs, write: writeProcs},
 		{name: "notify_on_release", read: readNotify, write: writeNotify},
+		{name: "releasable", drains: true, read: readReleasable},
 		{name: "populated", drains: true, read: readPopulated},
+		{name: "release_agent", in: inRoots, read: readAgent, write: writeAgent},
+		{name: "events", in: inRoots, mode: modeEvents, log: logStream},
+		{name: "kill", in: inChildren, write: writeKill},
+		{name: "max.descendants", in: inChildren, read: readMaxDescendants, write: writeMaxDescendants},
+		{name: "max.depth", in: inChildren, read: readMaxDepth, write: writeMaxDepth},
 	}
 	for i := range coreRows {
 		r := &coreRows[i]
 		r.id = uint16(i + 1)
-		r.mode = defaultMode(r.read != nil, r.write != nil)
+		if r.mode == 0 {
+			r.mode = defaultMode(r.read != nil, r.write != nil)
+		}
 	}
 }
 
@@ -212,13 +227,11 @@ func writeNotify(at *attachment, c *tree.Container, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return at.fs.tree.Change(func() error {
-		if c.Removed() {
-			return syscall.ENODEV
-		}
-		at.fs.tree.Update(func() { c.SetNotifyOnRelease(on) })
-		return nil
-	})
+	return at.set(c, func() { c.SetNotifyOnRelease(on) })
+}
+
+func readReleasable(c *tree.Container, b []byte) ([]byte, error) {
+	return appendFlag(b, c.Releasable()), nil
 }
 
 func readPopulated(c *tree.Container, b []byte) ([]byte, error) {

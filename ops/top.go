@@ -34,6 +34,7 @@ var topFiles = []struct {
 }{
 	{"ctl", ctlFile{}},
 	{"containers", subsystemTable{}},
+	{"events", eventsFile{}},
 	{"proc", procDir{}},
 }
 
@@ -74,7 +75,7 @@ func (ctlFile) attr(fs *FS) (perm, p9.Attr, error) { return fs.fixedFile(0o644) 
 
 func (ctlFile) read(at *attachment, b []byte) ([]byte, error) {
 	for h := range at.fs.tree.Hierarchies {
-		b = fmt.Appendf(b, "%s %s", h.Name(), at.fs.showOptions(h))
+		b = fmt.Appendf(b, "%s %s", h.Name(), showOptions(h))
 		if !h.Published() {
 			b = append(b, " (unmounted)"...)
 		}
@@ -95,11 +96,11 @@ func (ctlFile) write(at *attachment, data []byte) error {
 	words := strings.Split(strings.TrimSuffix(string(data), "\n"), " ")
 	switch {
 	case words[0] == "mount" && len(words) == 2:
-		return fs.mountNamed(words[1], "", false)
+		return at.mount(words[1], "", false)
 	case words[0] == "mount" && len(words) == 3:
-		return fs.mountNamed(words[1], words[2], true)
+		return at.mount(words[1], words[2], true)
 	case words[0] == "remount" && (len(words) == 2 || len(words) == 3):
-		return fs.remount(words[1], strings.Join(words[2:], ""), len(words) == 3)
+		return at.remount(words[1], strings.Join(words[2:], ""), len(words) == 3)
 	case words[0] == "umount" && len(words) == 2:
 		h, err := fs.find(words[1])
 		if err != nil {
@@ -110,17 +111,24 @@ func (ctlFile) write(at *attachment, data []byte) error {
 	return syscall.EINVAL
 }
 
-func (fs *FS) remount(name, opts string, present bool) error {
-	o, err := fs.parseOptions(opts, present)
+func (at *attachment) mount(name, opts string, present bool) error {
+	o, err := at.parseOptions(opts, present)
 	if err != nil {
 		return err
 	}
+	return at.fs.mountNamed(name, o)
+}
+
+func (at *attachment) remount(name, opts string, present bool) error {
+	o, err := at.parseOptions(opts, present)
+	if err != nil {
+		return err
+	}
+	fs := at.fs
 	h, err := fs.find(name)
 	switch {
 	case err != nil:
 		return err
-	case o.hasAgent:
-		return syscall.EPERM
 	case o.name != "" && o.name != name:
 		return syscall.EINVAL
 	}
@@ -129,7 +137,26 @@ func (fs *FS) remount(name, opts string, present bool) error {
 			return err
 		}
 	}
-	return fs.tree.Remount(h, o.subsystems, o.noprefix)
+	return fs.tree.Remount(tree.RemountRequest{
+		Hierarchy:  h,
+		Subsystems: o.subsystems,
+		Noprefix:   o.noprefix,
+		Done: func() {
+			if o.hasAgent {
+				rootOf(h).agent = o.releaseAgent
+			}
+		},
+	})
+}
+
+// parseOptions parses the option string of a caller, who may name a release agent
+// only where he may write the file.
+func (at *attachment) parseOptions(s string, present bool) (options, error) {
+	o, err := at.fs.parseOptions(s, present)
+	if err == nil && o.hasAgent {
+		err = at.mayNameAgent(o.releaseAgent)
+	}
+	return o, err
 }
 
 // find is the mounted hierarchy of a name, or ENOENT.

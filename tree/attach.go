@@ -349,7 +349,14 @@ func (m *move) has(task *Task) bool {
 // commitLocked is the instant at which the model shows the move.
 func (t *Tree) commitLocked(m *move) {
 	for _, mv := range m.tasks {
+		if mv.task.group == nil {
+			continue
+		}
+		from := mv.from.container(m.to.h)
 		t.regroupLocked(mv.task, mv.to)
+		t.observeLocked(Event{Kind: Attached, Task: mv.task, From: from, Container: m.to})
+		from.releasable = true
+		t.releaseLocked(from)
 	}
 	t.replayLocked(m)
 }

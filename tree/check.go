@@ -269,6 +269,9 @@ func (c *checker) containers(k *Container) int {
 	if len(seen) != k.children.len() {
 		c.errorf("container %q counts %d children, has %d", k.Path(), k.children.len(), len(seen))
 	}
+	if n != int(k.descendants)+1 {
+		c.errorf("container %q counts %d descendants, has %d", k.Path(), k.descendants, n-1)
+	}
 	if populated != k.populated {
 		c.errorf("container %q: populated by %d css groups, counts %d", k.Path(), populated, k.populated)
 	}

@@ -30,9 +30,14 @@ type Container struct {
 	linked   int32 // length of links
 	// populated is the number of css groups with tasks in this container or
 	// below.
-	populated       int32
+	populated   int32
+	descendants int32   // C
+	limits      *Limits // C, nil without any
+
 	removed         bool // C
 	notifyOnRelease bool // C
+	releasable      bool
+	served          bool // a release of it has fired and is being served
 }
 
 // ID is unique among all containers of all hierarchies, for ever. Ids of
@@ -61,24 +66,9 @@ func (c *Container) Name() string { return c.name }
 // ENODEV.
 func (c *Container) Removed() bool { return c.removed }
 
-// NotifyOnRelease is the flag of SPEC §8.
-func (c *Container) NotifyOnRelease() bool { return c.notifyOnRelease }
-
-// SetNotifyOnRelease sets the flag. Update.
-func (c *Container) SetNotifyOnRelease(on bool) { c.notifyOnRelease = on }
-
 // State is the state of a subsystem in the container. It panics when the
 // subsystem is not bound to the container's hierarchy.
 func (c *Container) State(id int) State { return c.states[c.h.slots[id]] }
-
-// Get holds the container against rmdir; Put gives it up.
-func (c *Container) Get() { c.refs.Add(1) }
-
-// Put undoes one Get.
-func (c *Container) Put() { c.refs.Add(-1) }
-
-// Refs is the number of references that Get took.
-func (c *Container) Refs() int { return int(c.refs.Load()) }
 
 // CSSGroups is the number of css groups with tasks that contain it. View.
 func (c *Container) CSSGroups() int {
@@ -162,7 +152,7 @@ type MkdirRequest struct {
 }
 
 // Mkdir makes a container. Errors: ENODEV when the parent is removed, Allow's,
-// EEXIST, ENAMETOOLONG, and the first error of a subsystem's Create, after
+// EEXIST, ENAMETOOLONG, EAGAIN over a limit, and the first error of a subsystem's Create, after
 // which those that were created are destroyed.
 func (t *Tree) Mkdir(r MkdirRequest) (*Container, error) {
 	t.changeMu.Lock()
@@ -181,6 +171,9 @@ func (t *Tree) Mkdir(r MkdirRequest) (*Container, error) {
 	}
 	if p.pathLen()+1+len(r.Name) > MaxPath {
 		return nil, opError("mkdir", r.Name, syscall.ENAMETOOLONG)
+	}
+	if err := t.roomBelow(p); err != nil {
+		return nil, opError("mkdir", r.Name, err)
 	}
 	c := &Container{id: t.newID(), h: p.h, parent: p, name: r.Name, notifyOnRelease: p.notifyOnRelease}
 	c.states = make([]State, len(p.h.bound))
@@ -202,8 +195,8 @@ func (t *Tree) Mkdir(r MkdirRequest) (*Container, error) {
 		p.children = new(childList)
 	}
 	p.children.add(c)
-	p.h.count++
-	t.containers++
+	t.countLocked(c, 1)
+	t.observeLocked(Event{Kind: Made, Container: c})
 	t.mu.Unlock()
 	return c, nil
 }
@@ -237,8 +230,10 @@ func (t *Tree) Rmdir(c *Container, allow func() error) error {
 	if c.parent.children.len() == 0 {
 		c.parent.children = nil
 	}
-	c.h.count--
-	t.containers--
+	t.countLocked(c, -1)
+	t.observeLocked(Event{Kind: Removed, Container: c})
+	c.parent.releasable = true
+	t.releaseLocked(c.parent)
 	t.mu.Unlock()
 	for i := len(c.h.bound) - 1; i >= 0; i-- {
 		c.h.bound[i].Destroy(c, c.states[i])
@@ -282,7 +277,7 @@ func (t *Tree) hasTasks(c *Container) bool {
 		}
 		t.mu.Lock()
 		if m.task.group != nil {
-			t.exitLocked(m.task)
+			t.goneLocked(m.task)
 		}
 		t.mu.Unlock()
 	}
@@ -330,6 +325,7 @@ func (t *Tree) Rename(r RenameRequest) error {
 	}
 	t.mu.Lock()
 	p.children.rename(c, r.New)
+	t.observeLocked(Event{Kind: Renamed, Container: c, Name: r.Old})
 	t.mu.Unlock()
 	return nil
 }

@@ -42,6 +42,9 @@ func newHierarchy(t *Tree, name string, noprefix bool) *Hierarchy {
 // Name is the hierarchy's name, which is its attach name.
 func (h *Hierarchy) Name() string { return h.name }
 
+// Tree is the tree that the hierarchy is in.
+func (h *Hierarchy) Tree() *Tree { return h.tree }
+
 // Root is the hierarchy's root container.
 func (h *Hierarchy) Root() *Container { return h.root }
 
@@ -164,6 +167,10 @@ type Mount struct {
 
 	// Data makes what the root of a new hierarchy carries for the front end.
 	Data func() any
+
+	// Reuse decides whether a hierarchy that has exactly these subsystems
+	// already is what is asked for.
+	Reuse func(h *Hierarchy) error
 }
 
 // Mount activates a hierarchy with the subsystems asked for, or finds the one
@@ -197,6 +204,9 @@ func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 		t.hierarchies = append(t.hierarchies, h)
 		t.containers++
 	}
+	if !h.published {
+		t.observeLocked(Event{Kind: Mounted, Hierarchy: h})
+	}
 	h.published = true
 	if m.Hold {
 		h.Hold()
@@ -226,6 +236,11 @@ func (t *Tree) findMount(m Mount) (*Hierarchy, error) {
 		if h.Subsystems() == m.Subsystems && h.noprefix == m.Noprefix {
 			if m.Name != "" && m.Name != h.name {
 				return nil, opError("mount", m.Name, syscall.EBUSY)
+			}
+			if m.Reuse != nil {
+				if err := m.Reuse(h); err != nil {
+					return nil, opError("mount", h.name, err)
+				}
 			}
 			return h, nil
 		}
@@ -271,16 +286,27 @@ func (t *Tree) tellBound(set SubsystemSet) {
 	}
 }
 
-// Remount gives h the subsystems asked for. Errors, in this order: EINVAL when
-// noprefix differs, EBUSY when a subsystem is bound elsewhere, EBUSY when the
-// root has a child.
-func (t *Tree) Remount(h *Hierarchy, set SubsystemSet, noprefix bool) error {
+// RemountRequest asks for other subsystems for a hierarchy.
+type RemountRequest struct {
+	Hierarchy  *Hierarchy
+	Subsystems SubsystemSet
+	Noprefix   bool
+
+	// Done, if any, is called with both locks held when it is done.
+	Done func()
+}
+
+// Remount gives a hierarchy the subsystems asked for. Errors, in this order:
+// ENOENT when it is not active, EINVAL when noprefix differs, EBUSY when a
+// subsystem is bound elsewhere, EBUSY when the root has a child.
+func (t *Tree) Remount(q RemountRequest) error {
+	h, set := q.Hierarchy, q.Subsystems
 	t.changeMu.Lock()
 	defer t.changeMu.Unlock()
 	switch {
 	case !h.active:
 		return opError("remount", h.name, syscall.ENOENT)
-	case set == 0 || noprefix != h.noprefix:
+	case set == 0 || q.Noprefix != h.noprefix:
 		return opError("remount", h.name, syscall.EINVAL)
 	}
 	for _, r := range t.subsystems {
@@ -294,6 +320,10 @@ func (t *Tree) Remount(h *Hierarchy, set SubsystemSet, noprefix bool) error {
 	changed := h.Subsystems() ^ set
 	t.mu.Lock()
 	t.rebindLocked(h, set)
+	if q.Done != nil {
+		q.Done()
+	}
+	t.observeLocked(Event{Kind: Remounted, Hierarchy: h})
 	t.mu.Unlock()
 	t.tellBound(changed)
 	return nil
@@ -309,6 +339,7 @@ func (t *Tree) Unmount(h *Hierarchy) error {
 	}
 	t.mu.Lock()
 	h.published, h.explicit = false, false
+	t.observeLocked(Event{Kind: Unmounted, Hierarchy: h})
 	t.mu.Unlock()
 	t.deactivateIdle(h)
 	return nil
@@ -328,8 +359,9 @@ func (h *Hierarchy) Release() {
 	t.changeMu.Lock()
 	defer t.changeMu.Unlock()
 	t.mu.Lock()
-	if !h.explicit && h.users.Load() == 0 {
+	if h.published && !h.explicit && h.users.Load() == 0 {
 		h.published = false
+		t.observeLocked(Event{Kind: Unmounted, Hierarchy: h})
 	}
 	t.mu.Unlock()
 	t.deactivateIdle(h)

@@ -27,7 +27,10 @@ func (t *Tree) Resync() error {
 		start Start
 	}
 	var gone []suspect
-	t.View(func() {
+	t.Update(func() {
+		// Exit events that were lost are owed no more. Where one comes all
+		// the same, its tid is only looked up once more.
+		clear(t.owed)
 		for tid, task := range t.tasks {
 			if start, ok := seen[tid]; !ok || !task.start.is(start) {
 				gone = append(gone, suspect{task, tid, task.start})
@@ -41,7 +44,7 @@ func (t *Tree) Resync() error {
 		}
 		t.mu.Lock()
 		if s.task.group != nil {
-			t.exitLocked(s.task)
+			t.goneLocked(s.task)
 		}
 		t.mu.Unlock()
 	}
@@ -89,7 +92,7 @@ func (t *Tree) adopt(info TaskInfo) {
 			old.start = startAt(info.Start) // exact from now on
 			return
 		}
-		t.exitLocked(old)
+		t.goneLocked(old)
 	}
 	parent := t.procs[info.PPID]
 	if info.TID != info.TGID {

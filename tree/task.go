@@ -52,6 +52,8 @@ type Process struct {
 	mixed bool
 	// moving: an attach has a thread of it in hand.
 	moving bool
+
+	note any // see SetNote
 }
 
 // group is the group of a thread of p. When p is not mixed it is that of all.
@@ -120,7 +122,7 @@ func (t *Tree) forkLocked(e ForkEvent) {
 			return
 		}
 		// An exit is told a little after the tid is free again.
-		t.exitLocked(old)
+		t.goneLocked(old)
 	}
 	parent, g, sure := t.inheritLocked(e)
 	if !sure && t.mirror != nil {
@@ -134,16 +136,23 @@ func (t *Tree) forkLocked(e ForkEvent) {
 		}
 		t.strayed = t.strayed || stray
 	}
+	if t.groups.byNum[g.num] != g || g.stale() {
+		g = t.groups.root // the child and its forker ended while mu was free
+	}
 	var from *Process
 	if parent != nil && e.TID == e.TGID {
 		from = parent.proc
 	}
 	child := t.addLocked(e.TID, e.TGID, startAtMost(e.StartMax), from, g)
-	child.forked, child.owed = true, old != nil
+	child.forked = true
+	if _, child.owed = t.owed[e.TID]; child.owed {
+		delete(t.owed, e.TID)
+	}
 	if !sure {
 		t.moving.joined(child)
 	}
 	t.tellForkLocked(parent, child)
+	t.observeLocked(Event{Kind: Forked, Time: e.Time, Task: child, Parent: from})
 }
 
 // forkSlack is how much later than its start time a task's fork event can be
@@ -198,6 +207,9 @@ func (t *Tree) addLocked(tid, tgid int32, start Start, parent *Process, g *Group
 	p := t.procs[tgid]
 	if p == nil {
 		p = &Process{tgid: tgid, parent: parent}
+		if parent != nil {
+			p.note = parent.note
+		}
 		t.procs[tgid] = p
 		if a := p.ancestor(); a != nil {
 			a.kids++
@@ -265,6 +277,7 @@ func (t *Tree) Exit(tid int32) {
 func (t *Tree) exitTIDLocked(tid int32) {
 	task := t.tasks[tid]
 	if task == nil {
+		delete(t.owed, tid)
 		return
 	}
 	if task.owed {
@@ -279,6 +292,12 @@ func (t *Tree) exitTIDLocked(tid int32) {
 	t.exitLocked(task)
 }
 
+// goneLocked removes a task that was found to be gone before its exit event came.
+func (t *Tree) goneLocked(task *Task) {
+	t.owed[task.TID()] = struct{}{}
+	t.exitLocked(task)
+}
+
 func (t *Tree) exitLocked(task *Task) {
 	for _, r := range t.subsystems {
 		if r.exit != nil {
@@ -286,7 +305,11 @@ func (t *Tree) exitLocked(task *Task) {
 		}
 	}
 	p, g := task.proc, task.group
+	t.observeLocked(Event{Kind: Exited, Task: task})
 	t.leaveLocked(task)
+	if g.ntasks == 0 {
+		t.leftLocked(g)
+	}
 	delete(t.tasks, task.TID())
 	if task.pprev != nil {
 		task.pprev.pnext = task.pnext
@@ -354,9 +377,21 @@ func (t *Tree) Exec(tgid int32) {
 // execLocked applies an exec event. It may let go of mu meanwhile.
 func (t *Tree) execLocked(tgid int32) {
 	p := t.procs[tgid]
-	if p == nil || t.tasks[tgid] != nil {
+	if p == nil {
 		return
 	}
+	if t.tasks[tgid] == nil {
+		t.takeOverLocked(p)
+	}
+	if task := t.tasks[tgid]; task != nil {
+		t.observeLocked(Event{Kind: Execed, Task: task})
+	}
+}
+
+// takeOverLocked gives the number of a process to the thread of it that has
+// executed a program, which was not the first. It may let go of mu meanwhile.
+func (t *Tree) takeOverLocked(p *Process) {
+	tgid := p.tgid
 	// Of the threads that are left all but one are gone, their exit events
 	// yet to come. The one that took over the tid has none.
 	heir := p.threads
@@ -379,7 +414,7 @@ func (t *Tree) execLocked(tgid int32) {
 	for k := p.threads; k != nil; {
 		next := k.pnext
 		if k != heir {
-			t.exitLocked(k)
+			t.goneLocked(k)
 		}
 		k = next
 	}

@@ -12,7 +12,12 @@ type Config struct {
 	Host       Host
 	Mirror     Mirror // nil without one
 	Subsystems []Subsystem
+	Observer   Observer     // nil without
 	Log        *slog.Logger // nil: slog.Default
+
+	// MaxContainers bounds the containers of all hierarchies together; 0 is
+	// no bound.
+	MaxContainers int
 }
 
 // Tree is the model of one host. All methods may be called concurrently.
@@ -20,6 +25,9 @@ type Tree struct {
 	host   Host
 	mirror Mirror
 	log    *slog.Logger
+
+	observer      Observer
+	maxContainers int
 
 	subsystems []*registered // in order of registration, immutable
 	def        *Hierarchy    // the default hierarchy
@@ -33,19 +41,24 @@ type Tree struct {
 	groups      groupTable
 	tasks       map[int32]*Task
 	procs       map[int32]*Process
-	moving      *move // the attach under way, if any
-	strayed     bool  // a task was seen in a directory of the mirror that is nobody's
-	containers  int   // all but the default root, in all hierarchies
+	// owed has the tids of tasks that were found gone before their exit
+	// events came, unless they are known to be in use again.
+	owed       map[int32]struct{}
+	moving     *move // the attach under way, if any
+	strayed    bool  // a task was seen in a directory of the mirror that is nobody's
+	containers int   // all but the default root, in all hierarchies
 }
 
 // New makes a Tree without tasks: the host's are found by the first Resync.
 func New(cfg Config) (*Tree, error) {
 	t := &Tree{
-		host:   cfg.Host,
-		mirror: cfg.Mirror,
-		log:    cfg.Log,
-		tasks:  make(map[int32]*Task),
-		procs:  make(map[int32]*Process),
+		host:          cfg.Host,
+		mirror:        cfg.Mirror,
+		log:           cfg.Log,
+		observer:      cfg.Observer,
+		maxContainers: cfg.MaxContainers,
+		tasks:         make(map[int32]*Task),
+		procs:         make(map[int32]*Process),
 	}
 	if t.log == nil {
 		t.log = slog.Default()

@@ -52,16 +52,26 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	say("mirror: " + e.openMirror(conf.Mirror))
 
 	e.subsystems = subsys.All(subsys.Config{Log: log})
-	cfg := tree.Config{Host: e.host, Subsystems: e.subsystems, Log: log}
+	recorder := ops.NewRecorder(ops.DefaultEventLog)
+	cfg := tree.Config{
+		Host: e.host, Subsystems: e.subsystems, Observer: recorder, Log: log,
+		MaxContainers: conf.MaxContainers,
+	}
 	if e.mirror != nil {
 		cfg.Mirror = e.mirror
 	}
 	if e.tree, err = tree.New(cfg); err != nil {
 		return nil, err
 	}
-	e.host.Start(model{e.tree, log})
+	e.host.Start(model{e.tree, e.host, recorder, log})
 	e.tree.Drain()
-	e.fs = ops.New(ops.Config{Tree: e.tree, Host: e.host, Log: log, Facts: facts})
+	e.fs = ops.New(ops.Config{
+		Tree: e.tree, Host: e.host, Recorder: recorder, Log: log,
+		Signal:               e.host.Signal,
+		AllowReleaseAgent:    conf.AllowReleaseAgent,
+		MaxContainersPerUser: conf.MaxContainersPerUser,
+		Facts:                facts,
+	})
 	for _, h := range conf.Hierarchies {
 		if err := e.fs.Mount(h.Name, h.Options); err != nil {
 			return nil, fmt.Errorf("hierarchy %s=%s: %w", h.Name, h.Options, err)
@@ -120,6 +130,9 @@ func (e *engine) maintain(ctx context.Context) {
 
 // close ends what newEngine began, in reverse.
 func (e *engine) close() {
+	if e.fs != nil {
+		e.fs.Close()
+	}
 	for _, s := range e.subsystems {
 		if s, ok := s.(interface{ Close() error }); ok {
 			if err := s.Close(); err != nil {

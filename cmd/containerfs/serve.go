@@ -23,6 +23,10 @@ type config struct {
 	Hierarchies []hierarchy
 	Mirror      bool // anchor membership in the kernel where that is possible
 
+	MaxContainers        int // of all hierarchies; 0: no bound
+	MaxContainersPerUser int // that an unprivileged user owns; 0: no bound
+	AllowReleaseAgent    bool
+
 	// Stderr takes one line `listening on ADDR` for each listener, then
 	// `ready`.
 	Stderr io.Writer
@@ -48,6 +52,9 @@ unless the address ends in ?no_root_squash.
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`; may be repeated", DefaultText: "the unix socket " + defaultAddr().Address},
 			&cli.StringSliceFlag{Name: "hierarchy", Usage: "mount the hierarchy `NAME=OPTIONS`; may be repeated", DefaultText: "all=all"},
+			&cli.IntFlag{Name: "max-containers", Usage: "allow `N` containers in all; 0 is no limit", Value: 1_000_000},
+			&cli.IntFlag{Name: "max-containers-per-user", Usage: "allow an unprivileged user to own `N` containers; 0 is no limit", Value: 10_000},
+			&cli.BoolFlag{Name: "allow-release-agent", Usage: "let root on this host name a program that the server runs when a container is released"},
 			&cli.StringFlag{Name: "mirror", Usage: "anchor membership in a cgroup hierarchy of the kernel: `auto` or off", Value: "auto"},
 		},
 		Action: func(c *cli.Context) error {
@@ -91,6 +98,12 @@ func serveConfig(c *cli.Context) (config, error) {
 	}
 	if len(conf.Hierarchies) == 0 {
 		conf.Hierarchies = []hierarchy{{"all", "all"}}
+	}
+	conf.MaxContainers = c.Int("max-containers")
+	conf.MaxContainersPerUser = c.Int("max-containers-per-user")
+	conf.AllowReleaseAgent = c.Bool("allow-release-agent")
+	if conf.MaxContainers < 0 || conf.MaxContainersPerUser < 0 {
+		return conf, usagef("a limit cannot be negative")
 	}
 	switch mirror := c.String("mirror"); mirror {
 	case "auto":

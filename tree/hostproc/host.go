@@ -271,11 +271,11 @@ func (h *Host) Task(tid int32) (tree.TaskInfo, error) {
 
 // Owner implements tree.Host.
 func (h *Host) Owner(tid int32) (ruid, suid uint32, err error) {
-	ruid, suid, err = h.proc.owner(tid)
+	s, err := h.proc.status(tid)
 	if err != nil {
 		return 0, 0, failTask("owner of", tid, err)
 	}
-	return ruid, suid, nil
+	return s.ruid, s.suid, nil
 }
 
 // Tasks implements tree.Host.

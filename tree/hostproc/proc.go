@@ -71,13 +71,9 @@ func (p *procFS) task(tid int32) (tree.TaskInfo, error) {
 	tgid := tid
 	// Signal 0 asks whether tid is a process: EPERM says yes as well.
 	if err := unix.Tgkill(int(tid), int(tid), 0); err == unix.ESRCH {
-		text, err := p.read(b, b.name(tid, 0, "status"))
+		s, err := p.status(tid)
 		if err != nil {
 			return tree.TaskInfo{}, err
-		}
-		s, ok := parseStatus(text)
-		if !ok {
-			return tree.TaskInfo{}, unix.EIO
 		}
 		tgid = s.tgid
 	}
@@ -99,25 +95,26 @@ func (s *stat) info(tgid int32) tree.TaskInfo {
 	return tree.TaskInfo{TID: s.pid, TGID: tgid, PPID: s.ppid, Start: s.start, Kernel: s.flags&flagKernel != 0}
 }
 
-func (p *procFS) owner(tid int32) (ruid, suid uint32, err error) {
+// status reads a live thread's status file.
+func (p *procFS) status(tid int32) (status, error) {
 	b := p.buf()
 	defer p.bufs.Put(b)
 	if tid <= 0 {
-		return 0, 0, unix.ESRCH
+		return status{}, unix.ESRCH
 	}
 	text, err := p.read(b, b.name(tid, 0, "status"))
 	if err != nil {
-		return 0, 0, err
+		return status{}, err
 	}
 	s, ok := parseStatus(text)
 	if !ok {
-		return 0, 0, unix.EIO
+		return status{}, unix.EIO
 	}
 	switch s.state {
 	case 'Z', 'X', 'x':
-		return 0, 0, unix.ESRCH
+		return status{}, unix.ESRCH
 	}
-	return s.ruid, s.suid, nil
+	return s, nil
 }
 
 // tasks yields the threads of one process, or of all if tgid is 0.

@@ -1,0 +1,56 @@
+package ops
+
+import (
+	"io"
+	"time"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/tree"
+)
+
+// eventsFile is the host's events: the file of that name in the root directory.
+// A hierarchy's is a control file of its root.
+type eventsFile struct{}
+
+func (eventsFile) qid() p9.QID { return fileQID(qidEvents) }
+
+func (eventsFile) attr(fs *FS) (perm, p9.Attr, error) {
+	p := fs.eventsPerm
+	a := fill(p, p9.ModeRegular, 1, fs.started, fs.started)
+	a.Size = uint64(fs.recorder.log.size())
+	return p, a, nil
+}
+
+func (eventsFile) stream(fs *FS) *eventLog { return fs.recorder.log }
+
+// setAttr opens the log to others. Inside Change.
+func (eventsFile) setAttr(at *attachment, valid p9.SetAttrMask, attr p9.SetAttr) error {
+	p, mtime := at.fs.eventsPerm, time.Now().UnixNano()
+	if err := at.change(&p, &mtime, valid, attr); err != nil {
+		return err
+	}
+	at.fs.tree.Update(func() { at.fs.eventsPerm = p })
+	return nil
+}
+
+// stream is a node that is read where it is at, not as one value per open.
+type stream interface {
+	node
+	stream(fs *FS) *eventLog
+}
+
+// readStream reads a log at an offset of the file. A log drops its oldest lines:
+// then the file goes on with the oldest that is kept, and its offsets are
+// behind those of the log by f.skipped.
+func (f *file) readStream(l *eventLog, b []byte, offset int64) (int, error) {
+	n, from := l.readAt(b, offset+f.skipped)
+	f.skipped = from - offset
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// logStream is a hierarchy's log as a control file shows it.
+func logStream(c *tree.Container) *eventLog { return rootOf(c.Hierarchy()).log }

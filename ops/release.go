@@ -1,0 +1,139 @@
+package ops
+
+import (
+	"context"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"containerfs/tree"
+)
+
+// Bounds of release agents (SPEC §8).
+const (
+	maxAgents  = 8                // at once
+	agentLimit = 30 * time.Second // for one; then it is killed
+)
+
+// agentEnv is all that an agent finds in its environment.
+var agentEnv = []string{"HOME=/", "PATH=/sbin:/bin:/usr/sbin:/usr/bin"}
+
+// releaseQueue holds the containers whose release has fired, each at most once.
+// Its lock is a leaf: add is called inside the tree's mu.
+type releaseQueue struct {
+	mu      sync.Mutex
+	waiting []*tree.Container
+	serving int
+	serve   func(*tree.Container) // nil until run, and after close
+	done    sync.WaitGroup
+}
+
+// add hands on a container. What comes before run waits for it.
+func (q *releaseQueue) add(c *tree.Container) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiting = append(q.waiting, c)
+	q.startLocked()
+}
+
+// startLocked starts as many servers as are allowed and have something to do.
+func (q *releaseQueue) startLocked() {
+	for q.serve != nil && q.serving < maxAgents && q.serving < len(q.waiting) {
+		q.serving++
+		q.done.Go(q.work)
+	}
+}
+
+// work serves until nothing waits.
+func (q *releaseQueue) work() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.waiting) > 0 && q.serve != nil {
+		c, serve := q.waiting[0], q.serve
+		q.waiting = q.waiting[1:]
+		q.mu.Unlock()
+		serve(c)
+		q.mu.Lock()
+	}
+	q.serving--
+}
+
+func (q *releaseQueue) run(serve func(*tree.Container)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.serve = serve
+	q.startLocked()
+}
+
+// close waits for what is being served and drops the rest.
+func (q *releaseQueue) close() {
+	q.mu.Lock()
+	q.serve = nil
+	q.mu.Unlock()
+	q.done.Wait()
+}
+
+// release serves one container: its hierarchy's agent runs, if it has one. The
+// path is that of now.
+func (fs *FS) release(c *tree.Container) {
+	var agent, path string
+	fs.tree.View(func() {
+		if !c.Removed() {
+			agent, path = rootOf(c.Hierarchy()).agent, c.Path()
+		}
+	})
+	fs.tree.Served(c)
+	if agent == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(fs.ctx, agentLimit)
+	defer cancel()
+	if err := runAgent(ctx, agent, path); err != nil {
+		fs.log.Warn("release agent failed", "agent", agent, "path", path, "err", err)
+	}
+}
+
+// runAgent runs an agent: no shell, nothing of ours but /dev/null and the
+// environment of SPEC §8. When its time is over its whole process group is
+// killed.
+func runAgent(ctx context.Context, agent, path string) error {
+	cmd := exec.CommandContext(ctx, agent, path)
+	cmd.Args[0] = agent
+	cmd.Env = agentEnv
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	err := cmd.Run()
+	if cause := context.Cause(ctx); cause != nil && err != nil {
+		return cause
+	}
+	return err
+}
+
+func readAgent(c *tree.Container, b []byte) ([]byte, error) {
+	return append(append(b, rootOf(c.Hierarchy()).agent...), '\n'), nil
+}
+
+func writeAgent(at *attachment, c *tree.Container, data []byte) error {
+	agent := strings.TrimSuffix(string(data), "\n")
+	if err := at.mayNameAgent(agent); err != nil {
+		return err
+	}
+	return at.set(c, func() { rootOf(c.Hierarchy()).agent = agent })
+}
+
+// mayNameAgent decides who may make the server run a program: a privileged local
+// caller, where the server was started so. EINVAL for what is no absolute path.
+func (at *attachment) mayNameAgent(agent string) error {
+	switch {
+	case !at.fs.allowAgent || !at.privileged() || !at.caller.Local:
+		return syscall.EPERM
+	case len(agent) > maxAgent:
+		return syscall.ENAMETOOLONG
+	case agent != "" && agent[0] != '/', strings.ContainsAny(agent, "\x00\n"):
+		return syscall.EINVAL
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package tree
+
+import "syscall"
+
+// NoLimit is the value of a limit that is not set.
+const NoLimit = -1
+
+// Limits bound the subtree below a container (SPEC §3). Lowering one below what
+// exists is allowed.
+type Limits struct {
+	Descendants int // containers below
+	Depth       int // levels below
+}
+
+// Limits of the container. View or Change.
+func (c *Container) Limits() Limits {
+	if c.limits == nil {
+		return Limits{NoLimit, NoLimit}
+	}
+	return *c.limits
+}
+
+// SetLimits sets them. Update.
+func (c *Container) SetLimits(l Limits) {
+	if c.limits = nil; l != (Limits{NoLimit, NoLimit}) {
+		c.limits = &l
+	}
+}
+
+// Descendants is the number of containers below. View or Change.
+func (c *Container) Descendants() int { return int(c.descendants) }
+
+// roomBelow is EAGAIN when a container more in p would be one too many for p, for
+// an ancestor of p, or for the tree. Under changeMu.
+func (t *Tree) roomBelow(p *Container) error {
+	if t.maxContainers > 0 && t.containers >= t.maxContainers {
+		return syscall.EAGAIN
+	}
+	depth := 1
+	for a := p; a != nil; a, depth = a.parent, depth+1 {
+		l := a.limits
+		if l == nil {
+			continue
+		}
+		if l.Descendants != NoLimit && int(a.descendants) >= l.Descendants {
+			return syscall.EAGAIN
+		}
+		if l.Depth != NoLimit && depth > l.Depth {
+			return syscall.EAGAIN
+		}
+	}
+	return nil
+}
+
+// countLocked counts a container that was made (1) or removed (-1).
+func (t *Tree) countLocked(c *Container, n int) {
+	t.containers += n
+	c.h.count += n
+	for a := c.parent; a != nil; a = a.parent {
+		a.descendants += int32(n)
+	}
+}
