@@ -135,7 +135,10 @@ func (fs *FS) makeTable(key tableKey) *table {
 
 // subsystemRow is the row of a subsystem's file.
 func subsystemRow(f *tree.File) *row {
-	r := &row{name: f.Name, mode: defaultMode(f.Read != nil, f.Write != nil), read: f.Read}
+	r := &row{name: f.Name, mode: defaultMode(f.Read != nil, f.Write != nil)}
+	if f.Read != nil {
+		r.read = func(c *tree.Container, b []byte) ([]byte, error) { return c.ReadFile(f, b) }
+	}
 	if f.Write != nil {
 		r.write = func(at *attachment, c *tree.Container, data []byte) error {
 			return at.fs.tree.WriteFile(&at.actor, c, f, data)

@@ -340,33 +340,43 @@ func (c *Container) depthBelow() int {
 	return longest
 }
 
-// ReadFile reads a control file of a subsystem. ENODEV when c is removed,
-// EINVAL when the file cannot be read.
+// ReadFile reads a control file of a subsystem. ENODEV when c is removed or the
+// subsystem is not bound to its hierarchy any more, EINVAL when the file cannot
+// be read.
 func (t *Tree) ReadFile(c *Container, f *File, b []byte) ([]byte, error) {
-	if f.Read == nil {
-		return b, opError("read", f.Name, syscall.EINVAL)
-	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if c.removed {
+	return c.ReadFile(f, b)
+}
+
+// ReadFile is Tree.ReadFile inside a View.
+func (c *Container) ReadFile(f *File, b []byte) ([]byte, error) {
+	switch {
+	case f.Read == nil:
+		return b, opError("read", f.Name, syscall.EINVAL)
+	case !c.has(f):
 		return b, opError("read", f.Name, syscall.ENODEV)
 	}
 	return f.Read(c, b)
 }
 
-// WriteFile writes a control file of a subsystem: one command. ENODEV when c is
-// removed, EINVAL when the file cannot be written.
+// WriteFile writes a control file of a subsystem: one command. Errors are as
+// ReadFile's.
 func (t *Tree) WriteFile(a *Actor, c *Container, f *File, data []byte) error {
-	if f.Write == nil {
-		return opError("write", f.Name, syscall.EINVAL)
-	}
 	t.changeMu.Lock()
 	defer t.changeMu.Unlock()
-	if c.removed {
+	switch {
+	case f.Write == nil:
+		return opError("write", f.Name, syscall.EINVAL)
+	case !c.has(f):
 		return opError("write", f.Name, syscall.ENODEV)
 	}
 	return f.Write(a, c, data)
 }
+
+// has reports whether a file of the container is there: a remount takes the
+// subsystem's away.
+func (c *Container) has(f *File) bool { return !c.removed && c.h.slots[f.subsystem] >= 0 }
 
 // Populated reports whether a task is in the container or below. View.
 func (c *Container) Populated() bool {

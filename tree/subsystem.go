@@ -1,6 +1,9 @@
 package tree
 
-import "syscall"
+import (
+	"slices"
+	"syscall"
+)
 
 // A Subsystem measures or limits tasks by the containers they are in. Register
 // it by listing it in Config.Subsystems; its id is its place in that list.
@@ -44,6 +47,8 @@ type File struct {
 	// Tree.Update. On an error nothing may have changed. Nil: writing is
 	// EINVAL.
 	Write func(a *Actor, c *Container, data []byte) error
+
+	subsystem int // its id, set when that is registered
 }
 
 // Actor is who asked for a change, as far as a subsystem may depend on it.
@@ -68,9 +73,6 @@ type Attacher interface {
 	// the same move fails, undo is called, in reverse order; nil is nothing
 	// to undo. Where Attach fails it has changed nothing. ESRCH says that the
 	// task is gone.
-	//
-	// A task that is already in the container that it is attached to, from
-	// being to, gets Attach too: its effect is applied again.
 	Attach(task *Task, from, to *Container) (undo func(), err error)
 }
 
@@ -131,8 +133,10 @@ func register(s Subsystem, id int) (*registered, error) {
 	if n := len(s.Name()); n < 1 || n > maxSubsystemName {
 		return nil, opError("register", s.Name(), syscall.EINVAL)
 	}
-	r := &registered{Subsystem: s, id: id, files: s.Files()}
-	for _, f := range r.files {
+	r := &registered{Subsystem: s, id: id, files: slices.Clone(s.Files())}
+	for i := range r.files {
+		f := &r.files[i]
+		f.subsystem = id
 		if len(f.Name) < 1 || len(f.Name) > maxFileName {
 			return nil, opError("register", s.Name()+"."+f.Name, syscall.EINVAL)
 		}
