@@ -198,8 +198,8 @@ func TestLoopbackSquash(t *testing.T) {
 	if err != nil || id.uid != me || me == squashed && !slices.Equal(id.gids, []uint32{squashed}) {
 		t.Errorf("%+v, %v: want uid %d", id, err, me)
 	}
-	if id, err := loopbackIdentity(netip.MustParseAddrPort("192.0.2.1:1"), addrPort(server.LocalAddr()), true); err == nil {
-		t.Errorf("a peer from elsewhere is %+v", id)
+	if id, err := loopbackIdentity(netip.MustParseAddrPort("192.0.2.1:1"), addrPort(server.LocalAddr()), true); err == nil || !strings.Contains(err.Error(), "not a loopback") {
+		t.Errorf("a peer from elsewhere is %+v, %v", id, err)
 	}
 }
 
@@ -329,6 +329,8 @@ func TestAs(t *testing.T) {
 		{user1, "", uid, linux.EPERM},
 		{user1, "root", noUID, linux.EPERM},
 		{user1, "no-such-user", noUID, linux.EPERM},
+		{identity{uid: uid}, "daemon", noUID, identity{uid: uid}},
+		{identity{uid: uid}, "daemon", 0, linux.EPERM},
 		{nobody, "nobody", noUID, nobody},
 		{nobody, "", 0, linux.EPERM},
 		{nobody, "root", noUID, linux.EPERM},

@@ -88,6 +88,21 @@ func TestRequestOfTwoFidsWaitsForBoth(t *testing.T) {
 	w.Want("Rrenameat 4", "Rgetattr 5...")
 }
 
+// TestNewFidWaits has a quick request whose newfid a worker is about to make.
+func TestNewFidWaits(t *testing.T) {
+	tree, a := start(t, p9srv.Config{})
+	w := dial(t, a)
+	w.Script(hello + `
+		Twalk 1 0 1
+		Rwalk 1`)
+	g := hold(t, tree, "attach")
+	w.Send(`Tattach 2 5 ~ "" "" ~`, "Twalk 3 0 5 d", "Twalk 4 1 6 d")
+	w.Want("Rwalk 4 d2")
+	g.await(t, 1)
+	g.release()
+	w.Want("Rattach 2 d1", "Rlerror 3 EINVAL")
+}
+
 func TestFileThatIsSlow(t *testing.T) {
 	tree, a := start(t, p9srv.Config{})
 	tree.SetSlow(func(name string) bool { return name == "f" })
