@@ -27,8 +27,9 @@ type spawner struct {
 // startSpawner starts a shell, which has one thread. It and its children end
 // with the test.
 func startSpawner(t testing.TB) *spawner {
-	return spawn(t, exec.Command("sh", "-c", `trap 'kill $(jobs -p) 2>/dev/null' EXIT
-		while read line; do sleep 1000 </dev/null >/dev/null & echo $!; done`))
+	return spawn(t, exec.Command("sh", "-c", `
+		while read line; do sleep 1000 </dev/null >/dev/null & kids="$kids $!"; echo $!; done
+		[ -z "$kids" ] || kill -9 $kids; wait`))
 }
 
 // startThreadedSpawner starts a process with several threads, any of which may
@@ -108,15 +109,18 @@ func (s *spawner) fork() int {
 	return number(s.t, line)
 }
 
-// kill ends the process and its children, and waits until they are gone: a
-// child whose parent died first is waited for by somebody else.
+// kill ends the process and its children, and waits until they are gone. The
+// process kills and waits for its children itself: whoever inherited them might
+// never wait.
 func (s *spawner) kill() {
 	if s.cmd.ProcessState != nil {
 		return
 	}
 	group := s.pid()
-	syscall.Kill(-group, syscall.SIGKILL)
+	s.in.Close()
+	late := time.AfterFunc(5*time.Second, func() { syscall.Kill(-group, syscall.SIGKILL) })
 	s.cmd.Wait()
+	late.Stop()
 	waitFor(s.t, "the spawner's children to be gone", func() bool {
 		return syscall.Kill(-group, 0) == syscall.ESRCH
 	})

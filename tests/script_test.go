@@ -65,7 +65,8 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	t := scriptArgs(ts, neg, args, 2, -1)
 	want := number(t, args[0])
 	got := 0
-	if err := ts.Exec(args[1], args[2:]...); err != nil {
+	// A server that should have refused to start would run for ever.
+	if err := ts.Exec("timeout", append([]string{"20"}, args[1:]...)...); err != nil {
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) {
 			ts.Fatalf("%v", err)
