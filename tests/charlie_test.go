@@ -107,7 +107,7 @@ func TestCharlieThreads(t *testing.T) {
 
 	s.run("write", "/all/Charlie/procs", fmt.Sprint(p.pid()))
 	child := p.fork()
-	tids := threads(t, p.pid())
+	tids := settledThreads(t, p.pid())
 	checkMembers(t, s, "/all/Charlie", append(slices.Clone(tids), threads(t, child)...))
 	if got, want := numbers(t, s.run("read", "/all/Charlie/procs")), sorted(p.pid(), child); !slices.Equal(got, want) {
 		t.Errorf("procs of Charlie: %v, want %v", got, want)

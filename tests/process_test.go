@@ -157,6 +157,20 @@ func threads(t testing.TB, pid int) []int {
 	return tids
 }
 
+// settledThreads lists the threads of a process whose runtime starts one now
+// and then, once it has stopped doing that.
+func settledThreads(t testing.TB, pid int) []int {
+	t.Helper()
+	tids := threads(t, pid)
+	waitFor(t, "the threads to be the same for a while", func() bool {
+		before := tids
+		time.Sleep(300 * time.Millisecond)
+		tids = threads(t, pid)
+		return slices.Equal(tids, before)
+	})
+	return tids
+}
+
 // cpusAllowed returns the CPUs that a thread may run on, as the kernel writes
 // them.
 func cpusAllowed(t testing.TB, pid, tid int) string {

@@ -49,7 +49,8 @@ func TestServeConfig(t *testing.T) {
 				}
 				return
 			}
-			got.Stderr = nil
+			// The limits are the flags' defaults, told there.
+			got.Stderr, got.MaxContainers, got.MaxContainersPerUser = nil, 0, 0
 			if err != nil || !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got %+v, %v, want %+v", got, err, test.want)
 			}
