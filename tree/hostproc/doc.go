@@ -35,6 +35,11 @@
 // parent of its process, and for a child made with CLONE_PARENT the parent of
 // its maker. A FORK has no start time: its stamp bounds it from above.
 //
+// A FORK is queued before the kernel has put the child into the directories of its
+// maker: for a moment the child is shown in the root of every hierarchy (once in
+// some 5,000 forks, to who looks when the FORK comes). Nothing marks that moment,
+// but a thread that has run is past it, hence Where.
+//
 // An EXEC by a thread that is not the leader: the kernel ends all other threads
 // of the process, the leader included, whose EXIT is delivered; then the thread
 // takes over the leader's tid and start time, and the EXEC names only

@@ -29,11 +29,11 @@ func TestLoss(t *testing.T) {
 			t.Fatalf("nothing was lost with a buffer of %d", c.size)
 		}
 		var lost uint64
-		resyncs, last := 0, false
+		resyncs := 0
 		for {
 			batch, err := c.receive(nil)
 			for _, e := range batch {
-				if last = e.kind == kindResync; last {
+				if e.kind == kindResync {
 					resyncs++
 					lost += e.lost
 				}
@@ -44,9 +44,12 @@ func TestLoss(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if resyncs != 1 || !last || lost < dropped {
-			t.Fatalf("round %d: %d resyncs, last %v, %d lost of %d", round, resyncs, last, lost, dropped)
+		// Others on this host fork too: more is lost, and at any time.
+		more := c.dropped()-before > dropped
+		if resyncs != 1 && !more || lost < dropped {
+			t.Fatalf("round %d: %d resyncs, %d lost of %d", round, resyncs, lost, dropped)
 		}
+		known := c.dropped()
 		// An event on each CPU shows the gaps, which say the same.
 		var old, set unix.CPUSet
 		runtime.LockOSThread()
@@ -67,7 +70,7 @@ func TestLoss(t *testing.T) {
 				t.Fatal(err)
 			} else {
 				for _, e := range batch {
-					if e.kind == kindResync {
+					if e.kind == kindResync && c.dropped() == known {
 						t.Fatalf("a loss that was known is noticed again: %+v, %+v", e, c.ledger)
 					}
 				}
@@ -80,7 +83,14 @@ func TestLoss(t *testing.T) {
 		if round == 0 {
 			continue // a CPU's first loss can be before its first event
 		}
-		if c.ledger.gaps > c.ledger.reported || c.ledger.reported != c.dropped() {
+		for {
+			if _, err := c.receive(nil); err == unix.EAGAIN {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.ledger.gaps > c.ledger.reported || c.ledger.reported > c.dropped() {
 			t.Fatalf("round %d: gaps %d, reported %d, kernel %d", round, c.ledger.gaps, c.ledger.reported, c.dropped())
 		}
 		t.Logf("gaps %d, reported %d, kernel %d", c.ledger.gaps, c.ledger.reported, c.dropped())

@@ -39,7 +39,8 @@ func TestMain(m *testing.M) {
 		code = 1
 	} else {
 		for _, name := range names {
-			if strings.HasPrefix(name, mirrorPrefix+"test-") {
+			// Those of other tests may be there still.
+			if strings.HasPrefix(name, mirrorPrefix+"test-") && strings.HasSuffix(name, fmt.Sprint("-", os.Getpid())) {
 				fmt.Fprintln(os.Stderr, "left behind:", name)
 				code = 1
 			}

@@ -147,8 +147,9 @@ func (m *Mirror) Move(group uint64, id int32, process bool) error {
 	return err
 }
 
-// Where implements tree.Mirror. The kernel shows an exiting thread in the root
-// wherever it was, so one that is there is asked for its life as well.
+// Where implements tree.Mirror. Only the root takes care: the kernel shows a
+// thread there whose fork is not finished and one that is exiting, wherever they
+// belong.
 func (m *Mirror) Where(tid int32) (uint64, error) {
 	if _, err := m.dir(); err != nil {
 		return 0, err
@@ -161,45 +162,69 @@ func (m *Mirror) Where(tid int32) (uint64, error) {
 	return group, nil
 }
 
+// forkTime is how long a fork is believed to be under way at most. There is
+// nothing to see of a thread that the scheduler did not let run for so long.
+const forkTime = 200 * time.Millisecond
+
 func (m *Mirror) where(tid int32) (uint64, error) {
 	if tid <= 0 {
 		return 0, unix.ESRCH
 	}
 	b := m.proc.buf()
 	defer m.proc.bufs.Put(b)
-	// Opened first and read last, so that both files are of one thread.
+	// While this is open, what is read before a read of it that succeeds is of
+	// one thread.
 	fd, err := m.proc.open(b.name(tid, 0, "stat"), unix.O_RDONLY)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(fd)
-	text, err := m.proc.read(b, b.name(tid, 0, "cgroup"))
-	if err != nil {
-		return 0, err
+	var began time.Time
+	for forked := false; ; {
+		text, err := m.proc.read(b, b.name(tid, 0, "cgroup"))
+		if err != nil {
+			return 0, err
+		}
+		path, ok := parseCgroup(text, m.name)
+		if !ok {
+			return 0, unix.EIO
+		}
+		group, ok := parseGroup(path)
+		if !ok || !m.has(group) {
+			return 0, tree.ErrForeignGroup
+		}
+		if group != 0 {
+			return group, nil
+		}
+		forked = forked || inCgroup(text)
+		if text, err = b.readAll(fd); err != nil {
+			return 0, err
+		}
+		s, ok := parseStat(text)
+		if !ok {
+			return 0, unix.EIO
+		}
+		if !s.live() {
+			return 0, unix.ESRCH
+		}
+		if forked {
+			return 0, nil
+		}
+		// A thread that has run was forked before, and belongs where it is
+		// found next.
+		if forked, err = m.proc.hasRun(b, &s); err != nil {
+			return 0, err
+		}
+		if forked {
+			continue
+		}
+		if began.IsZero() {
+			began = time.Now()
+		} else if time.Since(began) > forkTime {
+			return 0, nil
+		}
+		time.Sleep(50 * time.Microsecond)
 	}
-	path, ok := parseCgroup(text, m.name)
-	if !ok {
-		return 0, unix.EIO
-	}
-	group, ok := parseGroup(path)
-	if !ok || !m.has(group) {
-		return 0, tree.ErrForeignGroup
-	}
-	if group != 0 {
-		return group, nil
-	}
-	text, err = b.readAll(fd)
-	if err != nil {
-		return 0, err
-	}
-	s, ok := parseStat(text)
-	if !ok {
-		return 0, unix.EIO
-	}
-	if !s.live() {
-		return 0, unix.ESRCH
-	}
-	return 0, nil
 }
 
 // Members implements tree.Mirror. A group without a directory has none.

@@ -95,6 +95,19 @@ func (s *stat) info(tgid int32) tree.TaskInfo {
 	return tree.TaskInfo{TID: s.pid, TGID: tgid, PPID: s.ppid, Start: s.start, Kernel: s.flags&flagKernel != 0}
 }
 
+// hasRun is true when a thread is known to have run: its fork was finished
+// before. One that is new is shown as running, like those that do.
+func (p *procFS) hasRun(b *procBuf, s *stat) (bool, error) {
+	if s.state != 'R' {
+		return true, nil
+	}
+	text, err := p.read(b, b.name(s.pid, 0, "schedstat"))
+	if err == unix.ESRCH {
+		return false, nil // gone, or a kernel without the file
+	}
+	return ranAtAll(text), err
+}
+
 // status reads a live thread's status file.
 func (p *procFS) status(tid int32) (status, error) {
 	b := p.buf()
@@ -292,12 +305,13 @@ func (p *procFS) read(b *procBuf, path []byte) ([]byte, error) {
 	return b.readAll(fd)
 }
 
+// readAll reads a file from its beginning, also when that was done before.
 func (b *procBuf) readAll(fd int) ([]byte, error) {
 	for n := 0; ; {
 		if n == len(b.text) {
 			b.text = append(b.text, make([]byte, len(b.text))...)
 		}
-		got, err := unix.Read(fd, b.text[n:])
+		got, err := unix.Pread(fd, b.text[n:], int64(n))
 		switch {
 		case err == unix.EINTR:
 		case err != nil:

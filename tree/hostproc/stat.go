@@ -156,6 +156,24 @@ func parseCgroup(data []byte, name string) (path []byte, ok bool) {
 	return nil, false
 }
 
+// inCgroup is true if /proc/<pid>/cgroup has the thread below the root of any
+// hierarchy. One whose fork is not finished is shown in the roots of all. In a
+// cgroup namespace roots can look like "/..".
+func inCgroup(data []byte) bool {
+	for line := range bytes.Lines(data) {
+		_, line, _ = bytes.Cut(line, []byte(":"))
+		_, path, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(":"))
+		if len(path) > 1 && path[0] == '/' && !bytes.HasPrefix(path, []byte("/..")) {
+			return true
+		}
+	}
+	return false
+}
+
+// ranAtAll is true if /proc/<pid>/schedstat counts anything. It counts nothing
+// where the kernel does not keep these.
+func ranAtAll(data []byte) bool { return bytes.ContainsAny(data, "123456789") }
+
 // parseGroup turns the path of a directory that the mirror could have made
 // into its group.
 func parseGroup(path []byte) (group uint64, ok bool) {

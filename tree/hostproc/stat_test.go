@@ -110,6 +110,25 @@ func TestParseCgroup(t *testing.T) {
 	}
 }
 
+func TestInCgroup(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": false, "4:memory:/\n1:name=x:/\n0::/\n": false, "4:memory:/..\n0::/../a\n": false, "4:memory\n": false,
+		"4:memory:/\n1:name=x:/\n0::/init.scope\n": true, "1:name=a:b:/x\n": false, "2:cpu,cpuacct:/a:b\n0::/\n": true,
+	} {
+		if got := inCgroup([]byte(text)); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
+func TestRanAtAll(t *testing.T) {
+	for text, want := range map[string]bool{"": false, "0 0 0\n": false, "0 0 1\n": true, "338323 0 0\n": true} {
+		if got := ranAtAll([]byte(text)); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
 func FuzzParseCgroup(f *testing.F) {
 	f.Add([]byte("11:name=x:/5\n0::/\n"), "x")
 	f.Add([]byte(":name=:::/0"), "")
