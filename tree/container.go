@@ -263,29 +263,37 @@ func (t *Tree) hasTasks(c *Container) bool {
 		tid   int32
 		start Start
 	}
-	var members []member
-	t.View(func() {
-		c.eachTask(func(m *Task) {
-			if len(members) < maxRecheck {
-				members = append(members, member{m, m.TID(), m.start})
+	for range maxRounds {
+		var members []member
+		t.View(func() {
+			c.eachTask(func(m *Task) {
+				if len(members) < maxRecheck {
+					members = append(members, member{m, m.TID(), m.start})
+				}
+			})
+		})
+		for _, m := range members {
+			if info, err := t.host.Task(m.tid); err == nil && m.start.is(info.Start) {
+				return true
+			}
+		}
+		// What they forked before they ended is placed as theirs.
+		t.host.Drain()
+		t.Update(func() {
+			for _, m := range members {
+				if m.task.group != nil && m.task.TID() == m.tid {
+					t.goneLocked(m.task)
+				}
 			}
 		})
-	})
-	for _, m := range members {
-		if info, err := t.host.Task(m.tid); err == nil && m.start.is(info.Start) {
-			return true
+		if !linked() {
+			return false
 		}
-		t.mu.Lock()
-		if m.task.group != nil {
-			t.goneLocked(m.task)
-		}
-		t.mu.Unlock()
 	}
-	return linked()
+	return true
 }
 
-// maxRecheck bounds how many members rmdir looks up on the host before it
-// believes that the container is busy.
+// maxRecheck bounds how many members rmdir looks up on the host at once.
 const maxRecheck = 4096
 
 // RenameRequest asks for a new name in place.

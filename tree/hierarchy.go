@@ -180,7 +180,7 @@ type Mount struct {
 func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 	t.changeMu.Lock()
 	defer t.changeMu.Unlock()
-	if m.Subsystems == 0 {
+	if m.Subsystems == 0 || !t.registers(m.Subsystems) {
 		return nil, opError("mount", m.Name, syscall.EINVAL)
 	}
 	h, err := t.findMount(m)
@@ -219,6 +219,9 @@ func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 	}
 	return h, nil
 }
+
+// registers reports whether all of set are subsystems.
+func (t *Tree) registers(set SubsystemSet) bool { return set>>len(t.subsystems) == 0 }
 
 // CanonicalName is the name of a hierarchy that was given none (SPEC §1).
 func (t *Tree) CanonicalName(set SubsystemSet, noprefix bool) string {
@@ -306,7 +309,7 @@ func (t *Tree) Remount(q RemountRequest) error {
 	switch {
 	case !h.active:
 		return opError("remount", h.name, syscall.ENOENT)
-	case set == 0 || q.Noprefix != h.noprefix:
+	case set == 0 || !t.registers(set) || q.Noprefix != h.noprefix:
 		return opError("remount", h.name, syscall.EINVAL)
 	}
 	for _, r := range t.subsystems {

@@ -11,10 +11,10 @@ import (
 // be called in the order of the events, by who delivers them.
 func (t *Tree) Resync() error {
 	var infos []TaskInfo
-	seen := make(map[int32]uint64)
+	seen := make(map[int32]struct{})
 	err := t.host.Tasks(0, func(i TaskInfo) bool {
 		infos = append(infos, i)
-		seen[i.TID] = i.Start
+		seen[i.TID] = struct{}{}
 		return true
 	})
 	if err != nil {
@@ -32,22 +32,27 @@ func (t *Tree) Resync() error {
 		// the same, its tid is only looked up once more.
 		clear(t.owed)
 		for tid, task := range t.tasks {
-			if start, ok := seen[tid]; !ok || !task.start.is(start) {
+			if _, ok := seen[tid]; !ok { // another of that tid: see adopt
 				gone = append(gone, suspect{task, tid, task.start})
 			}
 		}
 	})
+	var heirs []*Task
 	for _, s := range gone {
 		// A listing can miss a thread while others end: ask again.
 		if info, err := t.host.Task(s.tid); err == nil && s.start.is(info.Start) {
 			continue
 		}
 		t.mu.Lock()
-		if s.task.group != nil {
+		if g, p := s.task.group, s.task.proc; g != nil {
 			t.goneLocked(s.task)
+			if first := t.tasks[p.tgid]; first != nil && first.group != g {
+				heirs = append(heirs, first)
+			}
 		}
 		t.mu.Unlock()
 	}
+	t.placeHeirs(heirs)
 
 	byTID := make(map[int32]*TaskInfo, len(infos))
 	for i := range infos {
@@ -56,8 +61,49 @@ func (t *Tree) Resync() error {
 	for i := range infos {
 		t.adoptAfterParent(&infos[i], byTID, 0)
 	}
-	t.Update(func() { t.renewFamiliesLocked(byTID) })
+	parents := t.parents(infos)
+	t.Update(func() { t.renewFamiliesLocked(parents) })
 	return nil
+}
+
+// placeHeirs asks the mirror for the places of first threads whose processes lost
+// a thread in another group: that thread may have executed a program, and then
+// has the first one's tid and start time.
+func (t *Tree) placeHeirs(tasks []*Task) {
+	if t.mirror == nil {
+		return
+	}
+	for _, task := range tasks {
+		num, err := t.mirror.Where(task.TID())
+		t.Update(func() {
+			if g, _ := t.mirroredLocked(num, err); g != nil && !task.proc.moving {
+				t.regroupLocked(task, g)
+			}
+		})
+	}
+}
+
+// parents are the parents of the processes in a scan. A parent that has ended
+// since is asked for again: the kernel has given its children to another.
+func (t *Tree) parents(infos []TaskInfo) map[int32]int32 {
+	parents := make(map[int32]int32, len(infos))
+	for _, i := range infos {
+		parents[i.TGID] = i.PPID
+	}
+	var orphans []int32
+	t.View(func() {
+		for tgid, ppid := range parents {
+			if ppid != 0 && t.procs[ppid] == nil {
+				orphans = append(orphans, tgid)
+			}
+		}
+	})
+	for _, tgid := range orphans {
+		if info, err := t.host.Task(tgid); err == nil {
+			parents[tgid] = info.PPID
+		}
+	}
+	return parents
 }
 
 // adoptAfterParent adopts a task, its process's first thread and its ancestors
@@ -84,13 +130,15 @@ func (t *Tree) adoptAfterParent(info *TaskInfo, byTID map[int32]*TaskInfo, depth
 
 // adopt adds a task that the host shows, if the model lacks it. The caller is
 // inside a change, or delivers the events.
-func (t *Tree) adopt(info TaskInfo) {
+func (t *Tree) adopt(info TaskInfo) *Task {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if old := t.tasks[info.TID]; old != nil {
+	old := t.tasks[info.TID]
+	if old != nil {
 		if old.start.is(info.Start) {
 			old.start = startAt(info.Start) // exact from now on
-			return
+			t.parentLocked(old.proc, info.PPID)
+			return old
 		}
 		t.goneLocked(old)
 	}
@@ -98,74 +146,43 @@ func (t *Tree) adopt(info TaskInfo) {
 	if info.TID != info.TGID {
 		parent = t.procs[info.TGID]
 	}
-	g := t.groups.root
+	said := t.groups.root
 	if parent != nil {
-		g = parent.group()
+		said = parent.group()
 	}
+	g := said
 	if t.mirror != nil && len(t.groups.byNum) > 1 {
 		t.mu.Unlock()
 		num, err := t.mirror.Where(info.TID)
 		t.mu.Lock()
 		if errors.Is(err, syscall.ESRCH) {
-			return
+			return nil
 		}
 		known, stray := t.mirroredLocked(num, err)
 		if known != nil {
 			g = known
 		}
 		t.strayed = t.strayed || stray
-		if t.tasks[info.TID] != nil {
-			return // its fork event came meanwhile
+		if task := t.tasks[info.TID]; task != nil {
+			return task // its fork event came meanwhile
 		}
 		if parent != nil && parent.nthreads == 0 {
 			parent = nil
 		}
+		if t.groups.byNum[g.num] != g || g.stale() {
+			g = t.groups.root // its parent's end was found out meanwhile
+		}
 	}
-	var from *Process
 	var forker *Task
 	if parent != nil {
 		forker = parent.threads
-		if info.TID == info.TGID {
-			from = parent
-		}
 	}
-	child := t.addLocked(info.TID, info.TGID, startAt(info.Start), from, g)
-	t.moving.joined(child)
+	child := t.addLocked(info.TID, info.TGID, startAt(info.Start), t.procs[info.PPID], g)
+	if t.mirror != nil {
+		t.moving.joined(child, parent, said)
+	}
 	t.tellForkLocked(forker, child)
-}
-
-// renewFamiliesLocked takes what a scan says of parents in place of what fork
-// and exit events let assume.
-func (t *Tree) renewFamiliesLocked(byTID map[int32]*TaskInfo) {
-	for _, p := range t.procs {
-		p.kids = 0
-		p.adopted = false
-	}
-	for tgid, p := range t.procs {
-		if info := byTID[tgid]; info != nil {
-			p.parent = t.procs[info.PPID]
-		}
-		if a := p.ancestor(); a != nil {
-			a.kids++
-		}
-	}
-	for _, p := range t.procs {
-		p.mixed = false
-	}
-	for _, p := range t.procs {
-		g := p.group()
-		if a := p.ancestor(); a != nil && a.group() != g {
-			a.mixed = true
-		}
-		for k := p.threads; k != nil; k = k.pnext {
-			if k.group != g {
-				p.mix()
-			}
-		}
-		if t.moving != nil && p.moving {
-			p.mix()
-		}
-	}
+	return child
 }
 
 // Audit compares the model with the mirror, which wins: a task that somebody
@@ -274,7 +291,7 @@ func (t *Tree) mend(tid int32) bool {
 		}
 	}
 	if task == nil || to == nil || from == to {
-		return false
+		return stray
 	}
 	t.log.Warn("somebody else moved a task in the mirror", "tid", tid, "from", from.num, "to", to.num)
 	t.Update(func() {

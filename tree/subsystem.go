@@ -73,6 +73,9 @@ type Attacher interface {
 	// the same move fails, undo is called, in reverse order; nil is nothing
 	// to undo. Where Attach fails it has changed nothing. ESRCH says that the
 	// task is gone.
+	//
+	// Children that were forked meanwhile and inherited the effect get Attach
+	// too, or where the move is undone, Attach the other way.
 	Attach(task *Task, from, to *Container) (undo func(), err error)
 }
 

@@ -119,16 +119,32 @@ func (t *Tree) forkLocked(e ForkEvent) {
 	if old != nil {
 		if s := old.start.ticks(); !old.forked && s <= e.StartMax && e.StartMax-s <= forkSlack {
 			old.forked = true
+			if e.TID == e.TGID {
+				t.parentLocked(old.proc, e.ParentTGID)
+			}
 			return
 		}
 		// An exit is told a little after the tid is free again.
 		t.goneLocked(old)
 	}
-	parent, g, sure := t.inheritLocked(e)
+	parent, said, sure := t.inheritLocked(e)
+	g := said
+	ppid := e.ParentTGID
 	if !sure && t.mirror != nil {
 		t.mu.Unlock()
 		num, err := t.mirror.Where(e.TID)
+		if parent == nil {
+			// The kernel has given it to somebody else, if it lives.
+			if info, err := t.host.Task(e.TID); err == nil {
+				ppid = info.PPID
+			}
+		}
 		t.mu.Lock()
+		if t.tasks[e.TID] != nil {
+			t.tasks[e.TID].forked = true // an attach found it meanwhile
+			t.parentLocked(t.tasks[e.TID].proc, ppid)
+			return
+		}
 		// A child that is gone already is placed by its event alone.
 		known, stray := t.mirroredLocked(num, err)
 		if known != nil && !t.moving.mistook(e.TID) {
@@ -140,16 +156,13 @@ func (t *Tree) forkLocked(e ForkEvent) {
 		g = t.groups.root // the child and its forker ended while mu was free
 	}
 	var from *Process
-	if parent != nil && e.TID == e.TGID {
-		from = parent.proc
+	if e.TID == e.TGID {
+		from = t.procs[ppid]
 	}
 	child := t.addLocked(e.TID, e.TGID, startAtMost(e.StartMax), from, g)
 	child.forked = true
-	if _, child.owed = t.owed[e.TID]; child.owed {
-		delete(t.owed, e.TID)
-	}
-	if !sure {
-		t.moving.joined(child)
+	if !sure && t.mirror != nil {
+		t.moving.joined(child, t.named(e), said)
 	}
 	t.tellForkLocked(parent, child)
 	t.observeLocked(Event{Kind: Forked, Time: e.Time, Task: child, Parent: from})
@@ -190,7 +203,9 @@ func (t *Tree) inheritLocked(e ForkEvent) (parent *Task, g *Group, sure bool) {
 		// event names.
 		p = t.procs[e.TGID]
 		if p != nil && (parent == nil || parent.proc != p) {
-			parent = p.threads
+			if parent = t.tasks[e.TGID]; parent == nil {
+				parent = p.threads
+			}
 		}
 	}
 	if parent == nil && p != nil {
@@ -199,7 +214,7 @@ func (t *Tree) inheritLocked(e ForkEvent) (parent *Task, g *Group, sure bool) {
 	if parent == nil {
 		return nil, t.groups.root, len(t.groups.byNum) == 1
 	}
-	return parent, parent.group, p != nil && !p.mixed && !p.moving
+	return parent, parent.group, parent.proc == p && !p.mixed && !p.moving
 }
 
 // addLocked makes a task and, with its first thread, its process.
@@ -217,12 +232,20 @@ func (t *Tree) addLocked(tid, tgid int32, start Start, parent *Process, g *Group
 				a.mixed = true
 			}
 		}
-	} else if p.group() != g {
-		p.mix()
+	} else {
+		if parent != nil && p.parent == nil {
+			t.parentLocked(p, parent.tgid) // it was found by another thread
+		}
+		if p.group() != g {
+			p.mix()
+		}
 	}
 	task := &Task{start: start, proc: p}
 	task.tid.Store(tid)
 	t.tasks[tid] = task
+	if _, task.owed = t.owed[tid]; task.owed {
+		delete(t.owed, tid)
+	}
 	task.pnext = p.threads
 	if task.pnext != nil {
 		task.pnext.pprev = task
@@ -380,7 +403,7 @@ func (t *Tree) execLocked(tgid int32) {
 	if p == nil {
 		return
 	}
-	if t.tasks[tgid] == nil {
+	if t.tasks[tgid] == nil || p.nthreads > 1 {
 		t.takeOverLocked(p)
 	}
 	if task := t.tasks[tgid]; task != nil {
@@ -389,27 +412,32 @@ func (t *Tree) execLocked(tgid int32) {
 }
 
 // takeOverLocked gives the number of a process to the thread of it that has
-// executed a program, which was not the first. It may let go of mu meanwhile.
+// executed a program, if that was not the first. It may let go of mu meanwhile.
 func (t *Tree) takeOverLocked(p *Process) {
 	tgid := p.tgid
 	// Of the threads that are left all but one are gone, their exit events
-	// yet to come. The one that took over the tid has none.
+	// yet to come, the first one's too. The one that took over the tid has
+	// none.
+	first := t.tasks[tgid]
 	heir := p.threads
-	if heir.pnext != nil && t.mirror != nil {
+	if first != nil {
+		heir = first
+	}
+	if p.nthreads > 1 && t.mirror != nil {
 		t.mu.Unlock()
 		num, err := t.mirror.Where(tgid)
 		t.mu.Lock()
-		if err == nil && t.procs[tgid] == p && p.nthreads > 0 {
+		if t.procs[tgid] != p || p.nthreads == 0 || t.tasks[tgid] != first {
+			return // Rmdir looked, and found it gone
+		}
+		if heir.group == nil {
 			heir = p.threads
-			for k := p.threads; k != nil; k = k.pnext {
-				if k.group.num == num {
-					heir = k
-				}
+		}
+		for k := p.threads; k != nil && err == nil && heir.group.num != num; k = k.pnext {
+			if k.group.num == num {
+				heir = k
 			}
 		}
-	}
-	if t.procs[tgid] != p || p.nthreads == 0 || t.tasks[tgid] != nil {
-		return // Rmdir looked, and found it gone
 	}
 	for k := p.threads; k != nil; {
 		next := k.pnext
@@ -418,10 +446,15 @@ func (t *Tree) takeOverLocked(p *Process) {
 		}
 		k = next
 	}
-	delete(t.tasks, heir.TID())
-	heir.tid.Store(tgid)
-	heir.start = startAtMost(heir.start.ticks()) // it has the first one's now
-	t.tasks[tgid] = heir
+	if heir != first {
+		delete(t.tasks, heir.TID())
+		heir.tid.Store(tgid)
+		heir.start = startAtMost(heir.start.ticks()) // it has the first one's now
+		t.tasks[tgid] = heir
+	}
+	// The exit event of the former first one may be yet to come.
+	heir.owed = first != nil
+	delete(t.owed, tgid)
 }
 
 // Start tells the task from others of the same tid.

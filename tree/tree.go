@@ -59,6 +59,7 @@ func New(cfg Config) (*Tree, error) {
 		maxContainers: cfg.MaxContainers,
 		tasks:         make(map[int32]*Task),
 		procs:         make(map[int32]*Process),
+		owed:          make(map[int32]struct{}),
 	}
 	if t.log == nil {
 		t.log = slog.Default()

@@ -10,6 +10,7 @@ package hostsim
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,9 @@ type Host struct {
 	mu      sync.Mutex
 	tasks   map[int32]*task
 	queue   []func(Model)
+	held    []func(Model)
+	hold    bool
+	reapers map[int32]bool // by tgid
 	dirs    map[uint64]bool
 	nextTID int32
 }
@@ -63,6 +67,7 @@ func New() *Host {
 	h := &Host{
 		tasks:   make(map[int32]*task),
 		dirs:    map[uint64]bool{0: true},
+		reapers: map[int32]bool{InitTID: true},
 		nextTID: InitTID + 1,
 	}
 	h.tasks[InitTID] = &task{TaskInfo: tree.TaskInfo{TID: InitTID, TGID: InitTID, Start: 1}}
@@ -96,7 +101,7 @@ func (h *Host) clone(forker, tid int32, how string) int32 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f := h.tasks[forker]
-	if f == nil || f.zombie {
+	if f == nil || f.zombie || (how == "parent" && f.PPID == 0) || h.tasks[tid] != nil {
 		return 0
 	}
 	if tid == 0 {
@@ -125,7 +130,7 @@ func (h *Host) clone(forker, tid int32, how string) int32 {
 }
 
 // Exec lets a thread execute a program: it becomes the only one of its process
-// and takes the process's number.
+// and takes the process's number and start time.
 func (h *Host) Exec(tid int32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -134,22 +139,50 @@ func (h *Host) Exec(tid int32) {
 		return
 	}
 	tgid := k.TGID
+	first := h.tasks[tgid]
 	for _, o := range h.threads(tgid) {
 		if o != k {
 			h.exit(o)
 		}
 	}
 	delete(h.tasks, tid)
-	k.TID = tgid
+	k.TID, k.Start = tgid, first.Start
 	h.tasks[tgid] = k
 	h.queue = append(h.queue, func(m Model) { m.Exec(tgid) })
 }
 
-// Exit ends a thread. The children of a process that ends go to InitTID's.
+// SetReaper makes a process the one that orphans of its descendants go to, as
+// PR_SET_CHILD_SUBREAPER does.
+func (h *Host) SetReaper(tgid int32) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reapers[tgid] = true
+}
+
+// HoldExits keeps the events of exits back until ReleaseExits: the kernel tells
+// of them a little after the fact.
+func (h *Host) HoldExits() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hold = true
+}
+
+// ReleaseExits queues the events that HoldExits kept back.
+func (h *Host) ReleaseExits() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hold = false
+	h.queue = append(h.queue, h.held...)
+	h.held = nil
+}
+
+// Exit ends a thread. The first thread of a process stays as a zombie until the
+// last one ends; then the children of the process go to its nearest ancestor
+// that is a reaper, at last to InitTID.
 func (h *Host) Exit(tid int32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if k := h.tasks[tid]; k != nil {
+	if k := h.tasks[tid]; k != nil && !k.zombie && tid != InitTID {
 		h.exit(k)
 	}
 }
@@ -159,7 +192,7 @@ func (h *Host) Exit(tid int32) {
 func (h *Host) Zombie(tid int32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if k := h.tasks[tid]; k != nil {
+	if k := h.tasks[tid]; k != nil && !k.zombie && tid != InitTID {
 		h.exit(k)
 		k.zombie = true
 		h.tasks[tid] = k
@@ -170,7 +203,7 @@ func (h *Host) Zombie(tid int32) {
 func (h *Host) Reap(tid int32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if k := h.tasks[tid]; k != nil && k.zombie {
+	if k := h.tasks[tid]; k != nil && k.zombie && len(h.threads(k.TGID)) == 0 {
 		delete(h.tasks, tid)
 	}
 }
@@ -178,14 +211,41 @@ func (h *Host) Reap(tid int32) {
 func (h *Host) exit(k *task) {
 	tid := k.TID
 	delete(h.tasks, tid)
-	if len(h.threads(k.TGID)) == 0 {
+	switch last := len(h.threads(k.TGID)) == 0; {
+	case last:
+		delete(h.tasks, k.TGID) // its zombie, if it had one
+		reaper := h.reaper(k)
 		for _, o := range h.tasks {
 			if o.PPID == k.TGID {
-				o.PPID = InitTID
+				o.PPID = reaper
 			}
 		}
+		delete(h.reapers, k.TGID)
+	case tid == k.TGID:
+		k.zombie = true
+		h.tasks[tid] = k
 	}
-	h.queue = append(h.queue, func(m Model) { m.Exit(tid) })
+	event := func(m Model) { m.Exit(tid) }
+	if h.hold {
+		h.held = append(h.held, event)
+		return
+	}
+	h.queue = append(h.queue, event)
+}
+
+// reaper is who gets the children of k's process.
+func (h *Host) reaper(k *task) int32 {
+	for p := k.PPID; p != 0; {
+		if h.reapers[p] && len(h.threads(p)) > 0 {
+			return p
+		}
+		next := h.threads(p)
+		if len(next) == 0 {
+			break
+		}
+		p = next[0].PPID
+	}
+	return InitTID
 }
 
 func (h *Host) threads(tgid int32) (ts []*task) {
@@ -203,6 +263,15 @@ func (h *Host) Lose() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.queue = nil
+	h.held = nil
+}
+
+// Resync calls resync in the order of the events, as who delivers them must.
+func (h *Host) Resync(resync func() error) error {
+	h.Drain()
+	h.deliver.Lock()
+	defer h.deliver.Unlock()
+	return resync()
 }
 
 // SetOwner sets the uid of a task, InitTID's being 0 and others' their
@@ -228,7 +297,16 @@ func (h *Host) Group(tid int32) (group uint64, ok bool) {
 func (h *Host) Steal(tid int32, group uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.tasks[tid].group = group
+	if k := h.tasks[tid]; k != nil && !k.zombie {
+		k.group = group
+	}
+}
+
+// Groups are the groups that have directories.
+func (h *Host) Groups() []uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Sorted(maps.Keys(h.dirs))
 }
 
 // TIDs are the live threads, ascending.
@@ -331,7 +409,7 @@ func (m mirror) Remove(groups []uint64) (busy []uint64) {
 	defer m.h.mu.Unlock()
 	used := make(map[uint64]bool)
 	for _, k := range m.h.tasks {
-		used[k.group] = true
+		used[k.group] = used[k.group] || !k.zombie
 	}
 	for _, g := range groups {
 		if used[g] {

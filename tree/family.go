@@ -1,0 +1,104 @@
+package tree
+
+// parentLocked notes that tgid is the real parent of p, as the host or a fork
+// event says now.
+func (t *Tree) parentLocked(p *Process, tgid int32) {
+	a, old := t.procs[tgid], p.ancestor()
+	if a == nil || a == old || a == p {
+		return
+	}
+	if a.isBelow(p) { // a number that was used again: who knows
+		a.adopted, a.mixed = true, true
+		return
+	}
+	p.parent = a
+	a.kids++
+	for k := p.threads; k != nil && !a.mixed; k = k.pnext {
+		a.mixed = k.group != a.group()
+	}
+	if old != nil {
+		old.kids--
+		old.unmix()
+	}
+}
+
+// named is the process that a fork event names as the forker's, or may: a thread
+// is forked in its own. Nil where it is not known.
+func (t *Tree) named(e ForkEvent) *Process {
+	if e.TID != e.TGID {
+		return t.procs[e.TGID]
+	}
+	return t.procs[e.ParentTGID]
+}
+
+// isBelow reports whether p is a descendant of a.
+func (p *Process) isBelow(a *Process) bool {
+	for p = p.parent; p != nil && p != a; {
+		p = p.parent
+	}
+	return p != nil
+}
+
+// settle clears mixed when p's family has come together again.
+func (p *Process) settle() {
+	if p.kids > 0 || p.adopted {
+		return
+	}
+	for k := p.threads; k != nil; k = k.pnext {
+		if k.group != p.group() {
+			return
+		}
+	}
+	p.mixed = false
+}
+
+// renewFamiliesLocked takes what a scan says of parents, by tgid, in place of
+// what fork and exit events let assume.
+func (t *Tree) renewFamiliesLocked(parents map[int32]int32) {
+	for _, p := range t.procs {
+		p.kids, p.adopted, p.mixed = 0, false, false
+	}
+	for tgid, p := range t.procs {
+		ppid, seen := parents[tgid]
+		if !seen {
+			continue
+		}
+		switch a := t.procs[ppid]; {
+		case a != nil && (a == p || a.isBelow(p)):
+			a.adopted, a.mixed = true, true
+		case a != nil:
+			p.parent = a
+		case ppid == 0:
+			p.parent = nil
+		}
+	}
+	for _, p := range t.procs {
+		if a := p.ancestor(); a != nil {
+			a.kids++
+		}
+	}
+	for tgid, p := range t.procs {
+		g := p.group()
+		a := p.ancestor()
+		if a != nil && a.group() != g {
+			a.mixed = true
+		}
+		for k := p.threads; k != nil; k = k.pnext {
+			if k.group != g {
+				p.mix()
+			}
+		}
+		if t.moving != nil && p.moving {
+			p.mix()
+		}
+		if ppid := parents[tgid]; a != nil && a.tgid != ppid && ppid != 0 {
+			// Its parent ended while the scan was made.
+			for ; a != nil; a = a.ancestor() {
+				a.adopted = true
+				if p.mixed || a.group() != g {
+					a.mixed = true
+				}
+			}
+		}
+	}
+}

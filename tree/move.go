@@ -1,0 +1,442 @@
+package tree
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"syscall"
+)
+
+// move is an attach under way. It is used under changeMu; what is marked mu is
+// also used by the events that come in meanwhile.
+type move struct {
+	to      *Container
+	process *Process // nil when one thread is moved
+	tasks   []*moved // mu
+	hinted  bool     // the mirror has moved the whole process at once
+
+	targets map[*Group][]*Group // mu: where tasks go to, and from where
+	born    []*moved            // mu: forked into a target meanwhile
+	// Without a mirror, forks stamped later than splitAt are in the new
+	// containers. Their events, and all that follow, wait for the commit.
+	splitAt  int64    // mu
+	deferred []func() // mu
+}
+
+// moved is a task in a move. What is done for it is undone in reverse.
+type moved struct {
+	task     *Task
+	tid      int32 // when it was taken in
+	start    Start
+	from, to *Group
+	born     bool // in to, by its fork
+	inMirror bool
+	movedAs  int32 // the tid by which the mirror moved it
+	byHint   bool  // with its whole process
+	undo     []func()
+	undone   bool
+}
+
+func newMove(r AttachRequest) *move {
+	return &move{to: r.To, targets: make(map[*Group][]*Group), splitAt: math.MaxInt64}
+}
+
+// includeLocked takes a task into the move.
+func (t *Tree) includeLocked(m *move, task *Task) *moved {
+	to := t.groups.find(task.group, m.to)
+	if !slices.Contains(m.targets[to], task.group) {
+		m.targets[to] = append(m.targets[to], task.group)
+	}
+	mv := &moved{task: task, tid: task.TID(), start: task.start, from: task.group, to: to}
+	m.tasks = append(m.tasks, mv)
+	task.proc.moving = true
+	task.proc.mix() // from the mirror's move on
+	return mv
+}
+
+// perform has the effects of the move on some of its tasks: in the mirror, which
+// decides, then on the host by the subsystems. A task that ends meanwhile is no
+// error, unless it is the only one that the move is about.
+func (t *Tree) perform(m *move, tasks []*moved) error {
+	gone := func(mv *moved) bool { return m.process != nil || mv.task != m.tasks[0].task }
+	for _, mv := range tasks {
+		if err := t.moveInMirror(m, mv); err != nil && !(err == syscall.ESRCH && gone(mv)) {
+			return err
+		}
+	}
+	for _, mv := range tasks {
+		from := mv.from.container(m.to.h)
+		for _, b := range m.to.h.bound {
+			if b.attach == nil {
+				continue
+			}
+			undo, err := b.attach.Attach(mv.task, from, m.to)
+			if errors.Is(err, syscall.ESRCH) && gone(mv) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if undo != nil {
+				mv.undo = append(mv.undo, undo)
+			}
+		}
+	}
+	return nil
+}
+
+// moveInMirror moves one task to its group's directory, or its whole process if
+// that shares a css group.
+func (t *Tree) moveInMirror(m *move, mv *moved) error {
+	if t.mirror == nil || mv.inMirror {
+		return nil
+	}
+	if !mv.to.inMirror {
+		if err := t.mirror.Make(mv.to.num); err != nil {
+			return errnoOf(err)
+		}
+		mv.to.inMirror = true
+	}
+	if m.process != nil && !m.hinted && len(m.targets) == 1 && len(m.tasks) == int(m.process.nthreadsNow(t)) {
+		if err := t.mirror.Move(mv.to.num, m.process.tgid, true); err != nil {
+			return errnoOf(err)
+		}
+		m.hinted = true
+		for _, o := range m.tasks {
+			o.inMirror, o.movedAs, o.byHint = true, o.tid, true
+		}
+		return nil
+	}
+	tid := mv.task.TID() // an exec may have changed it
+	if err := t.mirror.Move(mv.to.num, tid, false); err != nil {
+		return errnoOf(err)
+	}
+	mv.inMirror, mv.movedAs = true, tid
+	return nil
+}
+
+func (p *Process) nthreadsNow(t *Tree) (n int32) {
+	t.View(func() { n = p.nthreads })
+	return n
+}
+
+// verify finds out whether the tasks that were moved are still those that were
+// meant: a tid that was used again names another. Where a thread of a process
+// was mistaken it is put back, and the move goes on with the others.
+func (t *Tree) verify(m *move) error {
+	lives := false
+	var mistaken []int32
+	for _, mv := range m.tasks {
+		if alone := mv.inMirror && !mv.byHint; mv.born || lives && !alone {
+			continue
+		}
+		info, err := t.host.Task(mv.task.TID())
+		if errno := errnoOf(err); err != nil && errno != syscall.ESRCH {
+			return errno
+		}
+		if err == nil && t.isStill(mv, info) {
+			lives = true
+		} else if err == nil && mv.inMirror && m.process != nil && !mv.byHint {
+			mistaken = append(mistaken, mv.movedAs)
+		}
+		if m.process == nil {
+			break
+		}
+	}
+	if !lives {
+		return syscall.ESRCH
+	}
+	for _, tid := range mistaken {
+		t.restore(m, tid)
+	}
+	return nil
+}
+
+// isStill reports whether what the host shows is the task of mv.
+func (t *Tree) isStill(mv *moved, info TaskInfo) (same bool) {
+	t.View(func() {
+		start := mv.start
+		if mv.task.TID() != mv.tid {
+			start = mv.task.start // by an exec
+		}
+		same = mv.task.group != nil && start.is(info.Start) && mv.task.TGID() == info.TGID
+	})
+	return same
+}
+
+// latecomersLocked takes in the tasks that the move must cover since they were
+// born while it ran: children of moved tasks that the mirror has in the new
+// group, which lack the effects; and threads of a moved process. A thread that
+// the mirror did not find, since an exec changed its number, comes again.
+func (t *Tree) latecomersLocked(m *move) (late []*moved) {
+	if m.process != nil && t.mirror != nil {
+		for _, mv := range m.tasks {
+			if !mv.inMirror && mv.task.group != nil {
+				late = append(late, mv)
+			}
+		}
+	}
+	late = append(late, t.bornLocked(m)...)
+	if m.process != nil {
+		for task := m.process.threads; task != nil; task = task.pnext {
+			if task.group.container(m.to.h) != m.to && !m.has(task) {
+				late = append(late, t.includeLocked(m, task))
+			}
+		}
+	}
+	return late
+}
+
+func (t *Tree) bornLocked(m *move) (late []*moved) {
+	for _, mv := range m.born {
+		if mv.task.group == nil || m.has(mv.task) {
+			continue
+		}
+		mv.task.proc.moving = true
+		m.tasks = append(m.tasks, mv)
+		late = append(late, mv)
+	}
+	m.born = nil
+	return late
+}
+
+func (m *move) has(task *Task) bool {
+	return slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.task == task })
+}
+
+// livesLocked reports whether what was asked for is still there to be moved.
+func (m *move) livesLocked() bool {
+	if m.process != nil {
+		return m.process.nthreads > 0
+	}
+	return m.tasks[0].task.group != nil
+}
+
+// commitLocked is the instant at which the model shows the move.
+func (t *Tree) commitLocked(m *move) {
+	for _, mv := range m.tasks {
+		if mv.task.group == nil || mv.born {
+			continue
+		}
+		from := mv.from.container(m.to.h)
+		t.regroupLocked(mv.task, mv.to)
+		t.observeLocked(Event{Kind: Attached, Task: mv.task, From: from, Container: m.to})
+		from.releasable = true
+		t.releaseLocked(from)
+	}
+	m.settle()
+	t.replayLocked(m)
+}
+
+// settle takes back what was assumed of the families while tasks moved.
+func (m *move) settle() {
+	var last *Process
+	for _, mv := range m.tasks {
+		if mv.task.proc != last {
+			last = mv.task.proc
+			last.settle()
+		}
+	}
+}
+
+// regroupLocked switches a task, if it lives, to another group.
+func (t *Tree) regroupLocked(task *Task, g *Group) {
+	if task.group == nil || task.group == g {
+		return
+	}
+	t.leaveLocked(task)
+	t.enterLocked(task, g)
+	task.proc.mix()
+}
+
+// undo takes back what was done, in reverse, also for the children that there
+// are by now.
+func (t *Tree) undo(m *move) {
+	for round, done := 0, false; !done; round++ {
+		t.host.Drain()
+		t.Update(func() {
+			t.bornLocked(m)
+			t.replayLocked(m)
+			done = !slices.ContainsFunc(m.tasks, func(mv *moved) bool { return !mv.undone }) || round == maxRounds
+			if done {
+				for _, mv := range m.tasks {
+					t.regroupLocked(mv.task, mv.from)
+				}
+				m.settle()
+			}
+		})
+		for _, mv := range slices.Backward(m.tasks) {
+			if !mv.undone && !done {
+				t.undoTask(m, mv)
+			}
+		}
+	}
+	t.restoreMistaken(m)
+}
+
+func (t *Tree) undoTask(m *move, mv *moved) {
+	mv.undone = true
+	for _, undo := range slices.Backward(mv.undo) {
+		undo()
+	}
+	if mv.inMirror {
+		var live bool
+		t.View(func() { live = mv.task.group != nil })
+		if live {
+			t.putBack(mv.from, mv.task.TID())
+		}
+	}
+	if !mv.born {
+		return
+	}
+	// It has inherited the effects that its forker has got rid of.
+	for _, b := range m.to.h.bound {
+		if b.attach == nil {
+			continue
+		}
+		if _, err := b.attach.Attach(mv.task, m.to, mv.from.container(m.to.h)); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.log.Warn("a child of a task that a failed attach put back lacks an effect", "tid", mv.tid, "subsystem", b.Name(), "err", err)
+		}
+	}
+}
+
+func (t *Tree) putBack(g *Group, tid int32) {
+	if err := t.mirror.Move(g.num, tid, false); err != nil && !errors.Is(err, syscall.ESRCH) {
+		t.log.Error("a task could not be put back after a failed attach", "tid", tid, "group", g.num, "err", err)
+		t.Update(func() { t.strayed = true })
+	}
+}
+
+// restoreMistaken puts the tasks back that have the tids of those that a failed
+// move was about, and may have been moved in their place.
+func (t *Tree) restoreMistaken(m *move) {
+	if t.mirror == nil {
+		return
+	}
+	t.host.Drain()
+	var tids []int32
+	t.View(func() {
+		for _, mv := range m.tasks {
+			if now := t.tasks[mv.movedAs]; now != nil && mv.inMirror && !m.has(now) {
+				tids = append(tids, mv.movedAs)
+			}
+		}
+		if m.hinted {
+			if p := t.procs[m.process.tgid]; p != nil && p != m.process {
+				for k := p.threads; k != nil; k = k.pnext {
+					tids = append(tids, k.TID())
+				}
+			}
+		}
+	})
+	for _, tid := range tids {
+		t.restore(m, tid)
+	}
+}
+
+// restore moves a task that the mirror moved by mistake to where the model has
+// it. Its children meanwhile are for the next Audit to find.
+func (t *Tree) restore(m *move, tid int32) {
+	for range maxRounds {
+		t.host.Drain()
+		var task *Task
+		var g *Group
+		t.View(func() {
+			if task = t.tasks[tid]; task != nil {
+				g = task.group
+			}
+		})
+		if task == nil || m.has(task) {
+			return
+		}
+		t.Update(func() { t.strayed = true })
+		t.putBack(g, tid)
+		var same bool
+		t.host.Drain()
+		t.View(func() { same = t.tasks[tid] == task })
+		if same {
+			return
+		}
+	}
+}
+
+func (t *Tree) endMoveLocked(m *move) {
+	t.moving = nil
+	for _, mv := range m.tasks {
+		mv.task.proc.moving = false
+	}
+}
+
+// splitLocked decides, without a mirror, the instant that divides the forks of
+// the moved tasks between old and new containers.
+func (t *Tree) splitLocked(m *move) {
+	t.replayLocked(m)
+	m.splitAt = t.host.Now()
+}
+
+// replayLocked applies the events that were deferred.
+func (t *Tree) replayLocked(m *move) {
+	m.splitAt = math.MaxInt64
+	events := m.deferred
+	m.deferred = nil
+	for _, apply := range events {
+		apply()
+	}
+}
+
+// defers reports whether a fork event has to wait for the commit. A nil move
+// defers nothing. mu.
+func (m *move) defers(t *Tree, e ForkEvent) bool {
+	if m.deferring() {
+		return true
+	}
+	if m == nil || e.Time <= m.splitAt {
+		return false
+	}
+	tgid := e.ParentTGID
+	if e.TID != e.TGID {
+		tgid = e.TGID
+	}
+	p := t.procs[tgid]
+	return p != nil && p.moving
+}
+
+// deferring reports whether events wait for the commit, so that all that follow
+// have to. mu.
+func (m *move) deferring() bool { return m != nil && len(m.deferred) > 0 }
+
+// joined notes a task that the mirror has placed, if that is where the move
+// goes and a moved task may have forked it. The process p is named as its
+// parent, or is its own where it is a thread; g is where that has it. mu.
+func (m *move) joined(task *Task, p *Process, g *Group) {
+	if m == nil || p == nil || len(m.targets[task.group]) == 0 || task.group == g {
+		return
+	}
+	if !p.moving && !slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.task.proc.ancestor() == p }) {
+		return
+	}
+	from := m.targets[task.group][0]
+	if slices.Contains(m.targets[task.group], g) {
+		from = g
+	}
+	m.born = append(m.born, &moved{
+		task: task, tid: task.TID(), start: task.start, from: from, to: task.group,
+		born: true, inMirror: true, movedAs: task.TID(),
+	})
+}
+
+// mistook reports whether a new task has a tid that is being moved: it is then
+// in the mirror where the move put it, not where it was forked. mu.
+func (m *move) mistook(tid int32) bool {
+	return m != nil && slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.tid == tid && !mv.born })
+}
+
+// errnoOf is the errno in an error that came from the host; EIO when it has
+// none.
+func errnoOf(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return syscall.EIO
+}
