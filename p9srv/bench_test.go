@@ -3,6 +3,7 @@ package p9srv_test
 import (
 	"fmt"
 	"net"
+	"sync"
 	"testing"
 
 	"containerfs/p9srv"
@@ -10,28 +11,29 @@ import (
 )
 
 // rounds sends a batch of requests in one write, waits for its replies, and does
-// so until perBatch operations at a time make b.N.
-func rounds(b *testing.B, conn net.Conn, batch []string, perBatch int) {
+// so until there were n operations, perBatch at a time.
+func rounds(b *testing.B, conn net.Conn, batch []string, perBatch, n int) {
 	var out []byte
 	for _, m := range batch {
 		f, err := p9test.Encode(m)
 		if err != nil {
-			b.Fatal(err)
+			b.Error(err)
+			return
 		}
 		out = append(out, f...)
 	}
 	in := make([]byte, 64<<10)
-	b.ReportAllocs()
-	b.ResetTimer()
-	for done := 0; done < b.N; done += perBatch {
+	for done := 0; done < n; done += perBatch {
 		if _, err := conn.Write(out); err != nil {
-			b.Fatal(err)
+			b.Error(err)
+			return
 		}
 		have := 0
 		for got := 0; got < len(batch); {
 			n, err := conn.Read(in[have:])
 			if err != nil {
-				b.Fatal(err)
+				b.Error(err)
+				return
 			}
 			p := in[:have+n]
 			for len(p) >= 4 {
@@ -40,7 +42,8 @@ func rounds(b *testing.B, conn net.Conn, batch []string, perBatch int) {
 					break
 				}
 				if p[4] == 7 {
-					b.Fatal(p9test.Decode(p[:size]))
+					b.Error(p9test.Decode(p[:size]))
+					return
 				}
 				p = p[size:]
 				got++
@@ -50,8 +53,9 @@ func rounds(b *testing.B, conn net.Conn, batch []string, perBatch int) {
 	}
 }
 
-// BenchmarkSession measures operations in batches of a size, over a unix socket and
-// the tree in memory. Slot i of a batch has fids and tags of its own.
+// BenchmarkSession measures operations of so many connections with so many outstanding
+// each, over loopback TCP and the tree in memory; the clients are in the same process.
+// Slot i of a batch has fids and tags of its own.
 func BenchmarkSession(b *testing.B) {
 	for _, bm := range []struct {
 		name string
@@ -79,25 +83,37 @@ func BenchmarkSession(b *testing.B) {
 			}
 		}},
 	} {
-		for _, depth := range []int{1, 8, 32} {
-			b.Run(fmt.Sprintf("%s/%d", bm.name, depth), func(b *testing.B) {
+		for _, load := range []struct{ conns, depth int }{{1, 1}, {1, 32}, {8, 8}} {
+			b.Run(fmt.Sprintf("%s/%dx%d", bm.name, load.conns, load.depth), func(b *testing.B) {
 				tree := p9test.NewTree()
 				tree.Put("f", []byte("0-3\n"))
-				conn := p9test.Dial(b, p9test.Serve(b, p9srv.Config{Attacher: tree}))
-				w := p9test.NewWire(b, conn)
-				w.Script(`
-					Tversion ~ 65536 9P2000.L
-					Rversion ~ 65536 "9P2000.L"
-					Tattach 1 0 ~ "" "" ~
-					Rattach 1 d1`)
-				var batch []string
-				for i := range depth {
-					w.Send(fmt.Sprintf("Twalk 1 0 %d f", 1000+i), fmt.Sprintf("Tlopen 1 %d 2", 1000+i),
-						fmt.Sprintf("Twalk 1 0 %d", 2000+i))
-					w.Want("Rwalk...", "Rlopen...", "Rwalk...")
-					batch = append(batch, bm.slot(i)...)
+				_, addr := p9test.ServeAt(b, p9srv.Config{Attacher: tree}, p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"})
+				conns := make([]net.Conn, load.conns)
+				batches := make([][]string, load.conns)
+				for c := range conns {
+					conns[c] = p9test.Dial(b, addr)
+					w := p9test.NewWire(b, conns[c])
+					w.Script(`
+						Tversion ~ 65536 9P2000.L
+						Rversion ~ 65536 "9P2000.L"
+						Tattach 1 0 ~ "" "" ~
+						Rattach 1 d1`)
+					for i := range load.depth {
+						w.Send(fmt.Sprintf("Tmkdir 1 0 c%d.%d 0755 0", c, i))
+						w.Want("Rmkdir...")
+						w.Send(fmt.Sprintf("Twalk 1 0 %d f", 1000+i), fmt.Sprintf("Tlopen 1 %d 2", 1000+i),
+							fmt.Sprintf("Twalk 1 0 %d c%d.%d", 2000+i, c, i))
+						w.Want("Rwalk...", "Rlopen...", "Rwalk...")
+						batches[c] = append(batches[c], bm.slot(i)...)
+					}
 				}
-				rounds(b, conn, batch, depth)
+				b.ReportAllocs()
+				b.ResetTimer()
+				var clients sync.WaitGroup
+				for c := range conns {
+					clients.Go(func() { rounds(b, conns[c], batches[c], load.depth, b.N/load.conns) })
+				}
+				clients.Wait()
 			})
 		}
 	}

@@ -45,6 +45,25 @@
 // held over a call of a File, a system call or a write to the peer. (The one
 // exception is setting a read deadline, which does not block.)
 //
+// # What a File must be
+//
+// More than the p9 library asks for, since nothing here locks on its behalf:
+//
+//   - Its methods may be called from any goroutine, those of different Files (also of
+//     one node) at once; those of one File are never called two at a time, but
+//     for being an argument of another's Link, Rename or RenameAt.
+//   - Walk takes up to 16 names, with ".." and whatever else a client puts there. When
+//     the i-th fails it returns the qids before it and the error. The slice of
+//     names is the session's again afterwards. Walk(nil) is a clone.
+//   - Open is called once, with all flags of Tlopen; not for writing on a directory.
+//   - ReadAt may be called several times for one Tread, until it returns less than
+//     it was asked for. Readdir goes on behind the Offset of an entry.
+//   - Directories are told by the type in the qid; nothing of a directory is called on
+//     what is none.
+//   - Optional: Remove() error removes what the File stands for, whatever its name
+//     (without it, Tremove is EPERM); Slow() bool says that open, read, fsync or close may
+//     wait for the host. What changes state is taken for slow in any case.
+//
 // # Errors
 //
 //	broken framing (size under 7 or over the bound)   close

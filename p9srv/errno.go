@@ -10,11 +10,8 @@ import (
 // errnoOf finds the number that a client is told for err. It is false for an
 // error that carries none, which the client sees as EIO.
 func errnoOf(err error) (linux.Errno, bool) {
-	switch e := err.(type) {
-	case linux.Errno:
-		return e, e != 0
-	case syscall.Errno:
-		return linux.Errno(e), e != 0
+	if e, ok := err.(linux.Errno); ok && e != 0 { // nearly always
+		return e, true
 	}
 	var l linux.Errno
 	if errors.As(err, &l) && l != 0 {

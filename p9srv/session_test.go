@@ -4,9 +4,11 @@ import (
 	"testing"
 	"time"
 
+	"containerfs/ops"
 	"containerfs/p9srv"
 	"containerfs/p9srv/p9test"
 
+	"github.com/hugelgupf/p9/fsimpl/templatefs"
 	"github.com/hugelgupf/p9/p9"
 	"go.uber.org/goleak"
 )
@@ -392,4 +394,57 @@ func TestConnectionLimit(t *testing.T) {
 		w.Write(b)
 		return w.Receive() == `Rversion ~ 8192 "9P2000.L"`
 	})
+}
+
+// numbered is a file whose attributes are all different.
+type numbered struct {
+	templatefs.NotImplementedFile
+	templatefs.NilSyncer
+	templatefs.NoopRenamed
+	p9.DefaultWalkGetAttr
+	valid *p9.SetAttrMask
+	set   *p9.SetAttr
+}
+
+var (
+	numberedAttr = p9.Attr{Mode: p9.ModeRegular | 1, UID: 2, GID: 3, NLink: 4, RDev: 5, Size: 6, BlockSize: 7, Blocks: 8,
+		ATimeSeconds: 9, ATimeNanoSeconds: 10, MTimeSeconds: 11, MTimeNanoSeconds: 12, CTimeSeconds: 13, CTimeNanoSeconds: 14,
+		BTimeSeconds: 15, BTimeNanoSeconds: 16, Gen: 17, DataVersion: 18}
+	numberedStat = p9.FSStat{Type: 1, BlockSize: 2, Blocks: 3, BlocksFree: 4, BlocksAvailable: 5, Files: 6, FilesFree: 7, FSID: 8, NameLength: 9}
+	numberedQID  = p9.QID{Type: p9.TypeSymlink, Version: 1<<32 - 2, Path: 1<<64 - 3}
+)
+
+func (f numbered) Attach(*ops.Caller, string) (p9.File, error) { return f, nil }
+func (f numbered) Close() error                                { return nil }
+func (f numbered) StatFS() (p9.FSStat, error)                  { return numberedStat, nil }
+func (f numbered) Readlink() (string, error)                   { return "target", nil }
+func (f numbered) GetAttr(req p9.AttrMask) (p9.QID, p9.AttrMask, p9.Attr, error) {
+	return numberedQID, req, numberedAttr, nil
+}
+func (f numbered) SetAttr(valid p9.SetAttrMask, set p9.SetAttr) error {
+	*f.valid, *f.set = valid, set
+	return nil
+}
+
+// TestFieldsInOrder has the library decode what we encode, and the other way round.
+func TestFieldsInOrder(t *testing.T) {
+	f := numbered{valid: new(p9.SetAttrMask), set: new(p9.SetAttr)}
+	root := p9test.Client(t, p9test.Dial(t, p9test.Serve(t, p9srv.Config{Attacher: f})))
+	for _, mask := range []p9.AttrMask{p9.AttrMaskAll, {Size: true, CTime: true}} {
+		qid, valid, attr, err := root.GetAttr(mask)
+		if err != nil || qid != numberedQID || valid != mask || attr != numberedAttr {
+			t.Errorf("%v %v %v %v", qid, valid, attr, err)
+		}
+	}
+	if st, err := root.StatFS(); err != nil || st != numberedStat {
+		t.Errorf("%+v %v", st, err)
+	}
+	if target, err := root.Readlink(); err != nil || target != "target" {
+		t.Errorf("%q %v", target, err)
+	}
+	valid := p9.SetAttrMask{UID: true, MTime: true, ATimeNotSystemTime: true}
+	set := p9.SetAttr{Permissions: 0o1750, UID: 1, GID: 2, Size: 3, ATimeSeconds: 4, ATimeNanoSeconds: 5, MTimeSeconds: 6, MTimeNanoSeconds: 7}
+	if err := root.SetAttr(valid, set); err != nil || *f.valid != valid || *f.set != set {
+		t.Errorf("%v %v %v", *f.valid, *f.set, err)
+	}
 }

@@ -88,6 +88,41 @@ func TestRequestOfTwoFidsWaitsForBoth(t *testing.T) {
 	w.Want("Rrenameat 4", "Rgetattr 5...")
 }
 
+// TestWorkersOwnTheirRequests has other frames take the place of those whose
+// requests a worker still has.
+func TestWorkersOwnTheirRequests(t *testing.T) {
+	tree, a := start(t, p9srv.Config{})
+	w := dial(t, a)
+	w.Script(hello + `
+		Twalk 1 0 1 f
+		Rwalk 1 f3
+		Tlopen 1 1 2
+		Rlopen 1 f3 0
+		Twalk 1 0 2
+		Rwalk 1`)
+	g := hold(t, tree, "write")
+	// What is unfinished behind the write moves to the front of the buffer, over it.
+	write, _ := p9test.Encode("Twrite 2 1 0 first")
+	walk, _ := p9test.Encode("Twalk 3 0 3 f f f f f f f f f f")
+	w.Write(append(write, walk[:len(walk)-1]...))
+	g.await(t, 1)
+	w.Write(walk[len(walk)-1:])
+	w.Want("Rwalk 3 f3")
+	g2 := hold(t, tree, "mkdir")
+	w.Send("Tmkdir 4 2 e 0755 0", "Twalk 5 2 4 d")
+	g2.await(t, 1)
+	w.Script(`
+		Twalk 6 0 5 f f f f f f f f f f
+		Rwalk 6 f3`)
+	g2.release()
+	w.Want("Rmkdir 4 d4", "Rwalk 5 d2")
+	g.release()
+	w.Want("Rwrite 2 5")
+	w.Script(`
+		Tread 7 1 0 10
+		Rread 7 "first"`)
+}
+
 // TestNewFidWaits has a quick request whose newfid a worker is about to make.
 func TestNewFidWaits(t *testing.T) {
 	tree, a := start(t, p9srv.Config{})
