@@ -36,6 +36,8 @@ func withCommand(fn func() int) int {
 		fmt.Fprintf(os.Stderr, "go %s: %v\n%s", strings.Join(args, " "), err, out)
 		return 1
 	}
+	// A program with the race detector sleeps for a second before it exits.
+	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	return fn()
 }
