@@ -72,6 +72,7 @@ func (at *attachment) mkdir(parent *tree.Container, name string, mode p9.FileMod
 		return nil, err
 	}
 	return at.fs.tree.Mkdir(tree.MkdirRequest{
+		Actor:  &at.actor,
 		Parent: parent,
 		Name:   name,
 		Allow: func() error {

@@ -44,7 +44,7 @@ var kinds = [...]string{
 	tree.Forked: "fork", tree.Execed: "exec", tree.Exited: "exit",
 	tree.Attached: "attach", tree.Made: "mkdir", tree.Removed: "rmdir",
 	tree.Renamed: "rename", tree.Mounted: "mount", tree.Remounted: "remount",
-	tree.Unmounted: "umount", tree.Released: "release",
+	tree.Unmounted: "umount", tree.Released: "release", tree.Limited: "limit",
 }
 
 // Observe is tree.Observer's.
@@ -77,12 +77,15 @@ func (r *Recorder) Observe(e tree.Event) {
 		h = e.Hierarchy
 		l.text("hierarchy", h.Name())
 		l.text("options", showOptions(h))
-	case tree.Made, tree.Removed, tree.Renamed, tree.Released:
+	case tree.Made, tree.Removed, tree.Renamed, tree.Released, tree.Limited:
 		h = e.Container.Hierarchy()
 		l.text("hierarchy", h.Name())
 		l.path("path", e.Container)
-		if e.Kind == tree.Renamed {
+		switch e.Kind {
+		case tree.Renamed:
 			l.text("from", e.Name)
+		case tree.Limited:
+			l.text("over", e.Name)
 		}
 	}
 	r.end(l, h)

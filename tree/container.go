@@ -141,6 +141,7 @@ func (t *Tree) newID() uint64 {
 
 // MkdirRequest asks for a container.
 type MkdirRequest struct {
+	Actor  *Actor
 	Parent *Container
 	Name   string
 
@@ -152,11 +153,17 @@ type MkdirRequest struct {
 }
 
 // Mkdir makes a container. Errors: ENODEV when the parent is removed, Allow's,
-// EEXIST, ENAMETOOLONG, EAGAIN over a limit, and the first error of a subsystem's Create, after
-// which those that were created are destroyed.
+// EEXIST, ENAMETOOLONG, EAGAIN over a limit, and the first error of a subsystem's
+// CanMkdir or Create, after which those that were created are destroyed.
 func (t *Tree) Mkdir(r MkdirRequest) (*Container, error) {
 	t.changeMu.Lock()
 	defer t.changeMu.Unlock()
+	return t.mkdir(r, nil)
+}
+
+// mkdir is Mkdir inside a change. Created, if any, is called when all states are
+// there and before the container can be seen; its error is mkdir's.
+func (t *Tree) mkdir(r MkdirRequest, created func(*Container) error) (*Container, error) {
 	p := r.Parent
 	if p.removed {
 		return nil, opError("mkdir", r.Name, syscall.ENODEV)
@@ -175,17 +182,28 @@ func (t *Tree) Mkdir(r MkdirRequest) (*Container, error) {
 	if err := t.roomBelow(p); err != nil {
 		return nil, opError("mkdir", r.Name, err)
 	}
+	for _, b := range p.h.bound {
+		if b.canMkdir != nil {
+			if err := b.canMkdir.CanMkdir(r.Actor, p); err != nil {
+				return nil, opError("mkdir", r.Name, err)
+			}
+		}
+	}
 	c := &Container{id: t.newID(), h: p.h, parent: p, name: r.Name, notifyOnRelease: p.notifyOnRelease}
 	c.states = make([]State, len(p.h.bound))
 	for i, s := range p.h.bound {
 		state, err := s.Create(c)
 		if err != nil {
-			for j := i - 1; j >= 0; j-- {
-				p.h.bound[j].Destroy(c, c.states[j])
-			}
+			c.destroyStates(i)
 			return nil, opError("mkdir", r.Name, err)
 		}
 		c.states[i] = state
+	}
+	if created != nil {
+		if err := created(c); err != nil {
+			c.destroyStates(len(c.states))
+			return nil, opError("mkdir", r.Name, err)
+		}
 	}
 	if r.Data != nil {
 		c.data = r.Data()
@@ -201,11 +219,23 @@ func (t *Tree) Mkdir(r MkdirRequest) (*Container, error) {
 	return c, nil
 }
 
+// destroyStates destroys the first n states, in reverse.
+func (c *Container) destroyStates(n int) {
+	for i := n - 1; i >= 0; i-- {
+		c.h.bound[i].Destroy(c, c.states[i])
+	}
+}
+
 // Rmdir removes a container. Errors: ENODEV when it is gone already, Allow's,
 // and EBUSY for a root, with tasks, with children, and with references held.
 func (t *Tree) Rmdir(c *Container, allow func() error) error {
 	t.changeMu.Lock()
 	defer t.changeMu.Unlock()
+	return t.rmdir(c, allow)
+}
+
+// rmdir is Rmdir inside a change.
+func (t *Tree) rmdir(c *Container, allow func() error) error {
 	if c.removed {
 		return opError("rmdir", c.name, syscall.ENODEV)
 	}
@@ -235,9 +265,7 @@ func (t *Tree) Rmdir(c *Container, allow func() error) error {
 	c.parent.releasable = true
 	t.releaseLocked(c.parent)
 	t.mu.Unlock()
-	for i := len(c.h.bound) - 1; i >= 0; i-- {
-		c.h.bound[i].Destroy(c, c.states[i])
-	}
+	c.destroyStates(len(c.states))
 	t.deactivateIdle(c.h)
 	return nil
 }

@@ -21,6 +21,28 @@ func (t *Task) Container(h *Hierarchy) *Container {
 // has begun, and is neither committed nor undone.
 func (t *Task) Moving() bool { return t.proc.moving }
 
+// Forked reports whether the host told of the task's fork. A task that a scan
+// found, at start or after lost events, may have been forked long ago.
+func (t *Task) Forked() bool { return t.forked }
+
+// Is reports whether the task is the one that the host shows with its number:
+// info may be of a later one.
+func (t *Task) Is(info TaskInfo) bool {
+	return t.group != nil && t.TID() == info.TID && t.start.is(info.Start)
+}
+
+// EachProcess calls f for every process, in no particular order, with a thread
+// of it: the first, unless that has ended before the others.
+func (t *Tree) EachProcess(f func(p *Process, thread *Task)) {
+	for tgid, p := range t.procs {
+		thread := t.tasks[tgid]
+		if thread == nil {
+			thread = p.threads
+		}
+		f(p, thread)
+	}
+}
+
 // EachTask calls f for the tasks in c, in no particular order.
 func (c *Container) EachTask(f func(*Task)) { c.eachTask(f) }
 

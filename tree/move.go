@@ -241,12 +241,21 @@ func (m *move) settle() {
 
 // regroupLocked switches a task, if it lives, to another group.
 func (t *Tree) regroupLocked(task *Task, g *Group) {
-	if task.group == nil || task.group == g {
+	from := task.group
+	if from == nil || from == g {
 		return
 	}
 	t.leaveLocked(task)
 	t.enterLocked(task, g)
 	task.proc.mix()
+	for _, r := range t.subsystems {
+		if r.move == nil {
+			continue
+		}
+		if was, is := from.container(r.hierarchy), g.container(r.hierarchy); was != is {
+			r.move.Move(task, was, is)
+		}
+	}
 }
 
 // undo takes back what was done, in reverse, also for the children that there

@@ -16,6 +16,7 @@ const (
 	Remounted
 	Unmounted
 	Released
+	Limited
 )
 
 // Event is one change of the model.
@@ -27,9 +28,9 @@ type Event struct {
 	Parent *Process // Forked: who is named as the forker, nil if not known
 
 	Hierarchy *Hierarchy // Mounted, Remounted, Unmounted
-	Container *Container // Made, Removed, Renamed, Released; Attached: where to
+	Container *Container // Made, Removed, Renamed, Released, Limited; Attached: where to
 	From      *Container // Attached
-	Name      string     // Renamed: the former name
+	Name      string     // Renamed: the former name; Limited: see Publish
 }
 
 // Observer is told of every change of the model, in order. Observe is called
@@ -45,6 +46,13 @@ func (t *Tree) observeLocked(e Event) {
 		e.Time = t.host.Now()
 	}
 	t.observer.Observe(e)
+}
+
+// Publish tells that something in c has gone over a limit: what is the limit's
+// name, as its control file's without noprefix. With mu held, as in Update and in
+// the callbacks that say so.
+func (t *Tree) Publish(c *Container, what string) {
+	t.observeLocked(Event{Kind: Limited, Container: c, Name: what})
 }
 
 // SetNote gives a process a note, which the processes that it forks from then on

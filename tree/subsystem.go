@@ -8,8 +8,46 @@ import (
 // A Subsystem measures or limits tasks by the containers they are in. Register
 // it by listing it in Config.Subsystems; its id is its place in that list.
 //
-// A Subsystem may implement CanAttacher, Attacher, Reattacher, Forker, Exiter
-// and Binder as well. A missing one is a successful no-op.
+// # Writing one
+//
+// Start from the interface: a name, a state per container, and a table of
+// control files. subsys/debug is the smallest; tests/example_test.go has one of
+// forty lines that is built outside of the module. Then add what it needs of the
+// optional interfaces, one method each. A missing one is a successful no-op.
+//
+//   - CanMkdirer, CanAttacher: whether a container may be made, a task moved.
+//   - PostCloner: prepares the state of a container that Tree.Clone makes.
+//   - Attacher, Reattacher: the effect on the host of a move.
+//   - Forker, Mover, Exiter: who is where; together they keep a count.
+//   - Execer: programs that are executed.
+//   - Binder: the subsystem's root is another container now.
+//
+// State. Create makes it, and Destroy is called for every state that was made,
+// but for the root's. Each container costs its State and 16 bytes for the place
+// where that is kept. A container's state is found with Container.State and the
+// id of the subsystem, which is known from the first Create on: that of the root
+// state, before there are tasks. The root state moves with the subsystem from
+// hierarchy to hierarchy, so what it has must not be of one Container.
+//
+// Locks. There are two (see the package). What is called under changeMu only may
+// take its time with the host, and changes state that readers or callbacks see in
+// Tree.Update. What is called with mu held must neither block nor call what takes
+// a lock of the Tree, and may change state as it is. Nobody else may call
+// Container.State without View, unless under changeMu: a remount takes it away.
+// What has to wait for the host after a callback with mu held goes to a goroutine
+// that the subsystem owns, bounded, with a Close that waits for it.
+//
+// Files. A row per file: the text in and out is the subsystem's own, with the
+// rules of SPEC §4. A Write checks everything before it changes anything. What a
+// Read needs of the host is got by Prepare. Errors are syscall.Errno or wrap one.
+//
+// Events. Publish tells that something is over a limit.
+//
+// The host. What a subsystem does to it goes through an interface of its own,
+// injected by package subsys, so that tests run on a simulated one. What the host
+// cannot do is said when the subsystem is made, and in the package's doc.
+//
+// Test it with the suite of subsys/subsystest, and with hostsim.
 type Subsystem interface {
 	// Name is what options and file prefixes call it: 1 to 32 bytes, unique.
 	Name() string
@@ -38,6 +76,12 @@ type File struct {
 	// subsystem's prefix unless the hierarchy is mounted noprefix.
 	Name string
 
+	// Prepare, if any, is called before Read, without locks, and may ask the
+	// host for what Read then shows. The container may be gone, or the
+	// subsystem be bound elsewhere, by the time it looks. Its error is the
+	// read's.
+	Prepare func(c *Container) error
+
 	// Read appends the value to b. It is called with mu read-locked: it sees
 	// the model and must not block. Nil: reading is EINVAL.
 	Read func(c *Container, b []byte) ([]byte, error)
@@ -56,6 +100,21 @@ type Actor struct {
 	UID        uint32
 	Privileged bool // SPEC §1
 	Local      bool // on a unix socket
+}
+
+// CanMkdirer decides whether a container may be made.
+type CanMkdirer interface {
+	// CanMkdir is called under changeMu, after the front end's Allow and
+	// before Create. A nil actor is nobody that is known.
+	CanMkdir(a *Actor, parent *Container) error
+}
+
+// PostCloner prepares a container that was made for one task (see Tree.Clone),
+// so that the task can be attached to it.
+type PostCloner interface {
+	// PostClone is called under changeMu, when all states of c were created
+	// and before it can be seen. On an error there will be no container.
+	PostClone(c *Container) error
 }
 
 // CanAttacher decides whether a task may enter a container.
@@ -86,12 +145,27 @@ type Reattacher interface {
 	Reattach(task *Task, c *Container) error
 }
 
+// Mover is told where tasks are, exactly: together with Forker and Exiter it is
+// what a count of the tasks in a container is kept by.
+type Mover interface {
+	// Move is called with mu held when a task is in another container than
+	// before: an attach was committed or undone, or the mirror had the task
+	// elsewhere. It must not block.
+	Move(task *Task, from, to *Container)
+}
+
 // Forker is told of new tasks.
 type Forker interface {
 	// Fork is called with mu held for a task that starts in the container c;
 	// parent is nil when it is not known. Also called for every task found
 	// when the Tree starts. It must not block.
 	Fork(parent, child *Task, c *Container)
+}
+
+// Execer is told of tasks that execute a program.
+type Execer interface {
+	// Exec is called with mu held. It must not block.
+	Exec(task *Task, c *Container)
 }
 
 // Exiter is told of tasks that end.
@@ -121,10 +195,14 @@ type registered struct {
 	id    int
 	files []File
 
-	canAttach CanAttacher // nil where it has none
+	canMkdir  CanMkdirer // nil where it has none
+	postClone PostCloner
+	canAttach CanAttacher
 	attach    Attacher
 	reattach  Reattacher
+	move      Mover
 	fork      Forker
+	exec      Execer
 	exit      Exiter
 	bind      Binder
 
@@ -144,10 +222,14 @@ func register(s Subsystem, id int) (*registered, error) {
 			return nil, opError("register", s.Name()+"."+f.Name, syscall.EINVAL)
 		}
 	}
+	r.canMkdir, _ = s.(CanMkdirer)
+	r.postClone, _ = s.(PostCloner)
 	r.canAttach, _ = s.(CanAttacher)
 	r.attach, _ = s.(Attacher)
 	r.reattach, _ = s.(Reattacher)
+	r.move, _ = s.(Mover)
 	r.fork, _ = s.(Forker)
+	r.exec, _ = s.(Execer)
 	r.exit, _ = s.(Exiter)
 	r.bind, _ = s.(Binder)
 	return r, nil

@@ -406,9 +406,16 @@ func (t *Tree) execLocked(tgid int32) {
 	if t.tasks[tgid] == nil || p.nthreads > 1 {
 		t.takeOverLocked(p)
 	}
-	if task := t.tasks[tgid]; task != nil {
-		t.observeLocked(Event{Kind: Execed, Task: task})
+	task := t.tasks[tgid]
+	if task == nil {
+		return
 	}
+	for _, r := range t.subsystems {
+		if r.exec != nil {
+			r.exec.Exec(task, task.group.container(r.hierarchy))
+		}
+	}
+	t.observeLocked(Event{Kind: Execed, Task: task})
 }
 
 // takeOverLocked gives the number of a process to the thread of it that has

@@ -18,6 +18,10 @@ type Config struct {
 	// MaxContainers bounds the containers of all hierarchies together; 0 is
 	// no bound.
 	MaxContainers int
+
+	// CloneData makes what a container that Clone made carries for the front
+	// end. Nil: nothing.
+	CloneData func(parent *Container) any
 }
 
 // Tree is the model of one host. All methods may be called concurrently.
@@ -28,6 +32,7 @@ type Tree struct {
 
 	observer      Observer
 	maxContainers int
+	cloneData     func(parent *Container) any
 
 	subsystems []*registered // in order of registration, immutable
 	def        *Hierarchy    // the default hierarchy
@@ -57,6 +62,7 @@ func New(cfg Config) (*Tree, error) {
 		log:           cfg.Log,
 		observer:      cfg.Observer,
 		maxContainers: cfg.MaxContainers,
+		cloneData:     cfg.CloneData,
 		tasks:         make(map[int32]*Task),
 		procs:         make(map[int32]*Process),
 		owed:          make(map[int32]struct{}),
@@ -108,8 +114,9 @@ func (t *Tree) View(f func()) {
 	f()
 }
 
-// Update runs f with the model locked, inside a change: the caller holds
-// changeMu. f must not block.
+// Update runs f with the model locked. f must not block. What the Tree keeps is
+// changed only inside a change, by who holds changeMu. State that only the
+// subsystem changes, it may change without.
 func (t *Tree) Update(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
