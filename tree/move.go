@@ -146,9 +146,7 @@ func (t *Tree) verify(m *move) error {
 	if !lives {
 		return syscall.ESRCH
 	}
-	for _, tid := range mistaken {
-		t.restore(m, tid)
-	}
+	t.restore(m, mistaken)
 	return nil
 }
 
@@ -192,7 +190,6 @@ func (t *Tree) bornLocked(m *move) (late []*moved) {
 		if mv.task.group == nil || m.has(mv.task) {
 			continue
 		}
-		mv.task.proc.moving = true
 		m.tasks = append(m.tasks, mv)
 		late = append(late, mv)
 	}
@@ -200,8 +197,24 @@ func (t *Tree) bornLocked(m *move) (late []*moved) {
 	return late
 }
 
+// sweptLocked takes in the threads that were born before the mirror moved their
+// whole process, and so moved with it, and of which the move did not know.
+func (t *Tree) sweptLocked(m *move) {
+	if !m.hinted {
+		return
+	}
+	for task := m.process.threads; task != nil; task = task.pnext {
+		if !m.has(task) {
+			m.tasks = append(m.tasks, &moved{
+				task: task, tid: task.TID(), start: task.start, from: task.group, to: task.group,
+				inMirror: true, movedAs: task.TID(),
+			})
+		}
+	}
+}
+
 func (m *move) has(task *Task) bool {
-	return slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.task == task })
+	return m != nil && slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.task == task })
 }
 
 // livesLocked reports whether what was asked for is still there to be moved.
@@ -265,6 +278,7 @@ func (t *Tree) undo(m *move) {
 		t.host.Drain()
 		t.Update(func() {
 			t.bornLocked(m)
+			t.sweptLocked(m)
 			t.replayLocked(m)
 			done = !slices.ContainsFunc(m.tasks, func(mv *moved) bool { return !mv.undone }) || round == maxRounds
 			if done {
@@ -288,7 +302,7 @@ func (t *Tree) undoTask(m *move, mv *moved) {
 	for _, undo := range slices.Backward(mv.undo) {
 		undo()
 	}
-	if mv.inMirror {
+	if mv.inMirror || (m.hinted && mv.task.proc == m.process) {
 		var live bool
 		t.View(func() { live = mv.task.group != nil })
 		if live {
@@ -338,14 +352,37 @@ func (t *Tree) restoreMistaken(m *move) {
 			}
 		}
 	})
+	t.restore(m, tids)
+}
+
+// restore puts tasks back that the mirror moved by mistake, and the children
+// that they have had meanwhile.
+func (t *Tree) restore(m *move, tids []int32) {
+	if len(tids) == 0 {
+		return
+	}
 	for _, tid := range tids {
-		t.restore(m, tid)
+		t.restoreTask(m, tid)
+	}
+	for g := range m.targets {
+		members, err := t.mirror.Members(g.num)
+		if err != nil {
+			continue
+		}
+		t.host.Drain()
+		for _, tid := range members {
+			var elsewhere bool
+			t.View(func() { elsewhere = t.tasks[tid] != nil && t.tasks[tid].group != g })
+			if elsewhere {
+				t.restoreTask(m, tid)
+			}
+		}
 	}
 }
 
-// restore moves a task that the mirror moved by mistake to where the model has
-// it. Its children meanwhile are for the next Audit to find.
-func (t *Tree) restore(m *move, tid int32) {
+// restoreTask moves a task that the mirror moved by mistake to where the model has
+// it.
+func (t *Tree) restoreTask(m *move, tid int32) {
 	for range maxRounds {
 		t.host.Drain()
 		var task *Task
@@ -358,7 +395,6 @@ func (t *Tree) restore(m *move, tid int32) {
 		if task == nil || m.has(task) {
 			return
 		}
-		t.Update(func() { t.strayed = true })
 		t.putBack(g, tid)
 		var same bool
 		t.host.Drain()
@@ -371,7 +407,7 @@ func (t *Tree) restore(m *move, tid int32) {
 
 func (t *Tree) endMoveLocked(m *move) {
 	t.moving = nil
-	for _, mv := range m.tasks {
+	for _, mv := range slices.Concat(m.tasks, m.born) {
 		mv.task.proc.moving = false
 	}
 }
@@ -418,26 +454,39 @@ func (m *move) deferring() bool { return m != nil && len(m.deferred) > 0 }
 // goes and a moved task may have forked it. The process p is named as its
 // parent, or is its own where it is a thread; g is where that has it. mu.
 func (m *move) joined(task *Task, p *Process, g *Group) {
-	if m == nil || p == nil || len(m.targets[task.group]) == 0 || task.group == g {
-		return
-	}
-	if !p.moving && !slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.task.proc.ancestor() == p }) {
+	if m == nil || p == nil || len(m.targets[task.group]) == 0 {
 		return
 	}
 	from := m.targets[task.group][0]
 	if slices.Contains(m.targets[task.group], g) {
 		from = g
 	}
+	all := slices.Concat(m.tasks, m.born)
+	if i := slices.IndexFunc(all, func(mv *moved) bool { return mv.born && mv.task.proc == p }); i >= 0 {
+		from = all[i].from // a grandchild
+	} else if task.group == g || !m.concerns(p) {
+		return
+	}
+	task.proc.moving = true
 	m.born = append(m.born, &moved{
 		task: task, tid: task.TID(), start: task.start, from: from, to: task.group,
 		born: true, inMirror: true, movedAs: task.TID(),
 	})
 }
 
-// mistook reports whether a new task has a tid that is being moved: it is then
-// in the mirror where the move put it, not where it was forked. mu.
-func (m *move) mistook(tid int32) bool {
-	return m != nil && slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.tid == tid && !mv.born })
+// concerns reports whether a fork that names p as its parent may be a moved
+// task's. mu.
+func (m *move) concerns(p *Process) bool {
+	return p != nil && (p.moving ||
+		slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.task.proc.ancestor() == p }))
+}
+
+// mistook reports whether a new task, of which p is named as the parent, has a
+// tid that is being moved: it is then in the mirror where the move put it, not
+// where it was forked. mu.
+func (m *move) mistook(tid int32, p *Process) bool {
+	return m != nil && !m.concerns(p) &&
+		slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.tid == tid && !mv.born })
 }
 
 // errnoOf is the errno in an error that came from the host; EIO when it has

@@ -50,6 +50,9 @@ type Process struct {
 	// the process, so a fork event that names it may mean another forker.
 	// Never wrongly false.
 	mixed bool
+	// guessed: a thread of it was gone before the mirror could be asked, so
+	// it may be elsewhere than the model has it.
+	guessed bool
 	// moving: an attach has a thread of it in hand.
 	moving bool
 
@@ -129,7 +132,7 @@ func (t *Tree) forkLocked(e ForkEvent) {
 	}
 	parent, said, sure := t.inheritLocked(e)
 	g := said
-	ppid := e.ParentTGID
+	ppid, guessed := e.ParentTGID, false
 	if !sure && t.mirror != nil {
 		t.mu.Unlock()
 		num, err := t.mirror.Where(e.TID)
@@ -147,9 +150,10 @@ func (t *Tree) forkLocked(e ForkEvent) {
 		}
 		// A child that is gone already is placed by its event alone.
 		known, stray := t.mirroredLocked(num, err)
-		if known != nil && !t.moving.mistook(e.TID) {
+		if known != nil && !t.moving.mistook(e.TID, t.named(e)) {
 			g = known
 		}
+		guessed = g != known
 		t.strayed = t.strayed || stray
 	}
 	if t.groups.byNum[g.num] != g || g.stale() {
@@ -161,6 +165,7 @@ func (t *Tree) forkLocked(e ForkEvent) {
 	}
 	child := t.addLocked(e.TID, e.TGID, startAtMost(e.StartMax), from, g)
 	child.forked = true
+	child.proc.guessed = child.proc.guessed || guessed
 	if !sure && t.mirror != nil {
 		t.moving.joined(child, t.named(e), said)
 	}
@@ -214,7 +219,7 @@ func (t *Tree) inheritLocked(e ForkEvent) (parent *Task, g *Group, sure bool) {
 	if parent == nil {
 		return nil, t.groups.root, len(t.groups.byNum) == 1
 	}
-	return parent, parent.group, parent.proc == p && !p.mixed && !p.moving
+	return parent, parent.group, parent.proc == p && !p.mixed && !p.moving && !p.guessed
 }
 
 // addLocked makes a task and, with its first thread, its process.
@@ -430,7 +435,7 @@ func (t *Tree) takeOverLocked(p *Process) {
 	if first != nil {
 		heir = first
 	}
-	if p.nthreads > 1 && t.mirror != nil {
+	if (p.nthreads > 1 || p.mixed || p.moving || p.guessed) && t.mirror != nil {
 		t.mu.Unlock()
 		num, err := t.mirror.Where(tgid)
 		t.mu.Lock()
@@ -444,6 +449,10 @@ func (t *Tree) takeOverLocked(p *Process) {
 			if k.group.num == num {
 				heir = k
 			}
+		}
+		// Its own fork may have been read when it had this tid already.
+		if g, _ := t.mirroredLocked(num, err); g != nil && !t.moving.has(heir) {
+			t.regroupLocked(heir, g)
 		}
 	}
 	for k := p.threads; k != nil; {
