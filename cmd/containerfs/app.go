@@ -62,6 +62,9 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			rmdirCommand(),
 			mvCommand(),
 			statCommand(),
+			mountCommand(),
+			mountRelayCommand(),
+			proxyCommand(),
 		},
 	}
 	for _, c := range a.Commands {

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Containerfs serves containers of a host's tasks over 9P, and is a client of
-// such a server: ls, read, write, mkdir, rmdir, mv and stat.
+// such a server: ls, read, write, mkdir, rmdir, mv, stat and mount.
 //
 // This package only wires: flags to a configuration, a configuration to run,
 // and what came of it to an exit code.
@@ -10,8 +10,13 @@ package main
 import (
 	"context"
 	"os"
+	"path/filepath"
 )
 
 func main() {
-	os.Exit(execute(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
+	args := os.Args
+	if filepath.Base(args[0]) == mountHelper {
+		args = helperArgs(args)
+	}
+	os.Exit(execute(context.Background(), args, os.Stdin, os.Stdout, os.Stderr))
 }

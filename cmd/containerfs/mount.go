@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"containerfs/p9srv"
+)
+
+// mountHelper is the name under which mount(8) runs us for an fstab line of type
+// containerfs.
+const mountHelper = "mount.containerfs"
+
+func mountCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "mount",
+		Usage:     "mount a server's containers here",
+		ArgsUsage: "ADDR DIR",
+		Description: `Mounts with the kernel's 9p client, over any address that serve can listen on.
+What is read changes by itself, so nothing is cached, and each local user is
+himself to the server: cache=none,access=user unless -o says otherwise. A TLS
+connection is relayed by a process that lives as long as the mount.
+
+  containerfs mount unix:///run/containerfs/9p.sock /mnt
+  containerfs mount -o aname=cpu,ro tcp://host:5640 /mnt
+
+In fstab, where ` + mountHelper + ` is a link to containerfs:
+
+  tcp://host:5640  /containers  containerfs  _netdev,aname=cpu  0  0`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "o", Usage: "mount `OPTIONS`, separated by commas: those of mount(8) and of the kernel's 9p"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := paths(c, 2, 2)
+			if err != nil {
+				return err
+			}
+			addr, err := p9srv.ParseAddr(args[0])
+			if err != nil {
+				return usagef("%v", err)
+			}
+			if err := mount(c.Context, addr, args[1], parseMountOptions(c.String("o"))); err != nil {
+				return &pathError{"mount", args[1], err}
+			}
+			return nil
+		},
+	}
+}
+
+// helperArgs turns the command line of a mount helper, as mount(8) gives it, into
+// ours: SPEC DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE].
+func helperArgs(args []string) []string {
+	out := []string{args[0], "mount"}
+	var rest []string
+	for i := 1; i < len(args); i++ {
+		switch a := args[i]; {
+		case (a == "-o" || a == "-N" || a == "-t") && i+1 < len(args):
+			i++
+			if a == "-o" {
+				out = append(out, "-o", args[i])
+			}
+		case strings.HasPrefix(a, "-"):
+		default:
+			rest = append(rest, a)
+		}
+	}
+	return append(append(out, "--"), rest...)
+}
+
+// mountOptions are the options of a mount: flags of mount(2), and the rest, which
+// is the file system's.
+type mountOptions struct {
+	flags uintptr
+	data  []string
+}
+
+var mountFlags = map[string]uintptr{
+	"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
+	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME, "sync": unix.MS_SYNCHRONOUS,
+}
+
+// fstabOptions are for those who read fstab, not for the kernel.
+var fstabOptions = map[string]bool{
+	"rw": true, "defaults": true, "auto": true, "noauto": true, "user": true, "nouser": true, "users": true,
+	"_netdev": true, "nofail": true, "suid": true, "dev": true, "exec": true, "async": true, "atime": true,
+}
+
+// mountDefaults hold unless the option is given.
+var mountDefaults = []string{"version=9p2000.L", "cache=none", "access=user", "msize=65536"}
+
+func parseMountOptions(s string) mountOptions {
+	var o mountOptions
+	given := make(map[string]bool)
+	for opt := range strings.SplitSeq(s, ",") {
+		if flag, ok := mountFlags[opt]; ok {
+			o.flags |= flag
+			continue
+		}
+		if opt == "" || fstabOptions[opt] || strings.HasPrefix(opt, "x-") || strings.HasPrefix(opt, "comment=") {
+			continue
+		}
+		key, _, _ := strings.Cut(opt, "=")
+		given[key] = true
+		o.data = append(o.data, opt)
+	}
+	for _, opt := range mountDefaults {
+		if key, _, _ := strings.Cut(opt, "="); !given[key] {
+			o.data = append(o.data, opt)
+		}
+	}
+	return o
+}
+
+// mount connects to a server and gives the connection to the kernel.
+func mount(ctx context.Context, addr p9srv.Addr, dir string, o mountOptions) error {
+	f, err := kernelEnd(ctx, addr)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // the kernel has its own reference
+	data := fmt.Sprintf("trans=fd,rfdno=%d,wfdno=%[1]d,%s", f.Fd(), strings.Join(o.data, ","))
+	if err := unix.Mount(addr.String(), dir, "9p", o.flags, data); err != nil {
+		return explainMount(err)
+	}
+	return nil
+}
+
+// kernelEnd is a connected socket for the kernel: the connection itself, or one
+// end of a pair whose other end is relayed.
+func kernelEnd(ctx context.Context, addr p9srv.Addr) (*os.File, error) {
+	if addr.Network == "tls" {
+		return startRelay(addr)
+	}
+	ctx, cancel := context.WithTimeout(ctx, greetingTime)
+	defer cancel()
+	conn, err := addr.Dial(ctx)
+	if err != nil {
+		return nil, &unavailableError{addr.String(), err}
+	}
+	defer conn.Close()
+	file, ok := conn.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, fmt.Errorf("no socket under a connection over %s", addr.Network)
+	}
+	return file.File()
+}
+
+// explainMount says what is missing when the kernel's refusal does not.
+func explainMount(err error) error {
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("%w: this kernel has no 9p file system (module 9p, CONFIG_9P_FS)", err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: only root may mount", err)
+	case errors.Is(err, unix.EINVAL):
+		if known, readErr := has9P(); readErr == nil && known {
+			return fmt.Errorf("%w: an option is wrong, or this kernel's 9p lacks trans=fd (module 9pnet_fd); dmesg says which", err)
+		}
+	case errors.Is(err, unix.EREMOTEIO):
+		return fmt.Errorf("%w: the server does not speak the version asked for", err)
+	}
+	return err
+}
+
+// has9P reports whether the kernel has the 9p file system.
+func has9P() (bool, error) {
+	text, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		return false, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 0 && fields[len(fields)-1] == "9p" {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// relay copies between two connections, in both directions, until both are done.
+// An end of one is passed on to the other as far as it can be.
+func relay(a, b net.Conn) {
+	done := make(chan struct{})
+	pass := func(to, from net.Conn) {
+		io.Copy(to, from)
+		if half, ok := to.(interface{ CloseWrite() error }); ok {
+			half.CloseWrite()
+		} else {
+			to.Close()
+		}
+	}
+	go func() {
+		defer close(done)
+		pass(a, b)
+	}()
+	pass(b, a)
+	<-done
+	a.Close()
+	b.Close()
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"containerfs/p9srv"
+)
+
+func proxyCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "proxy",
+		Usage:     "offer a remote server on a local unix socket",
+		ArgsUsage: "SOCKET ADDR",
+		Description: `For clients that can speak 9P and not TLS or vsock, as 9pfuse and 9p. Whoever may
+open the socket is to the server who the proxy is: its directory decides.
+
+  containerfs proxy unix:///run/lab.sock 'tls://lab:5640?ca=ca.pem&cert=me.pem&key=me.key'
+  9pfuse 'unix!/run/lab.sock' /mnt`,
+		Action: func(c *cli.Context) error {
+			args, err := paths(c, 2, 2)
+			if err != nil {
+				return err
+			}
+			local, err := p9srv.ParseAddr(args[0])
+			if err == nil && local.Network != "unix" {
+				err = fmt.Errorf("address %q: a proxy listens on a unix socket", args[0])
+			}
+			if err != nil {
+				return usagef("%v", err)
+			}
+			remote, err := p9srv.ParseAddr(args[1])
+			if err != nil {
+				return usagef("%v", err)
+			}
+			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return proxy(ctx, local, remote, c.App.ErrWriter)
+		},
+	}
+}
+
+// proxy relays the connections of a unix socket, each over one of its own to the
+// server, until ctx is done.
+func proxy(ctx context.Context, local, remote p9srv.Addr, stderr io.Writer) error {
+	// Only who runs the proxy may use it: to the server all are him.
+	defer syscall.Umask(syscall.Umask(0o177))
+	l, err := net.Listen("unix", local.Address)
+	if err != nil {
+		return err
+	}
+	var relays sync.WaitGroup
+	defer relays.Wait()
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	fmt.Fprintf(stderr, "listening on %s\nready\n", local)
+	for {
+		conn, err := l.Accept()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		case err != nil:
+			// Out of descriptors, most likely: it gets better when someone leaves.
+			report(stderr, err)
+			time.Sleep(time.Second)
+			continue
+		}
+		relays.Go(func() {
+			if err := proxyOne(ctx, conn, remote); err != nil {
+				report(stderr, &unavailableError{remote.String(), err})
+			}
+		})
+	}
+}
+
+// proxyOne serves one connection. It ends with ctx.
+func proxyOne(ctx context.Context, conn net.Conn, remote p9srv.Addr) error {
+	dialCtx, cancel := context.WithTimeout(ctx, greetingTime)
+	defer cancel()
+	server, err := remote.Dial(dialCtx)
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() {
+		conn.Close()
+		server.Close()
+	})
+	defer stop()
+	relay(conn, server)
+	return nil
+}
