@@ -93,6 +93,19 @@ func (a *attrs) setFile(r *row, fa fileAttrs) {
 	a.files = files
 }
 
+// renewFiles forgets the attributes of the root's files that a remount took away,
+// so that new ones of the same names do not have them. Update.
+func (fs *FS) renewFiles(h *tree.Hierarchy) {
+	a := attrsOf(h.Root())
+	files := make(map[uint16]fileAttrs)
+	for _, r := range fs.table(h.Root()).rows {
+		if fa, ok := a.files[r.id]; ok {
+			files[r.id] = fa
+		}
+	}
+	a.files = files
+}
+
 // Bits of an access, as in a mode.
 const (
 	mayRead   = 4

@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"errors"
 	"syscall"
 	"unicode"
 	"unicode/utf8"
@@ -68,18 +69,22 @@ func (f *file) Mkdir(name string, mode p9.FileMode, _ p9.UID, _ p9.GID) (p9.QID,
 }
 
 func (at *attachment) mkdir(parent *tree.Container, name string, mode p9.FileMode) (*tree.Container, error) {
-	if err := checkName(name); err != nil {
-		return nil, err
-	}
 	return at.fs.tree.Mkdir(tree.MkdirRequest{
 		Actor:  &at.actor,
 		Parent: parent,
 		Name:   name,
 		Allow: func() error {
-			if at.fs.table(parent).byName[name] != nil {
+			if err := checkName(name); err != nil {
+				return err
+			}
+			p := attrsOf(parent).dir
+			if err := at.allowed(p, maySearch); err != nil {
+				return err
+			}
+			if _, err := (containerDir{parent}).lookup(at.fs, name); err == nil {
 				return syscall.EEXIST
 			}
-			if err := at.allowed(attrsOf(parent).dir, mayWrite|maySearch); err != nil {
+			if err := at.allowed(p, mayWrite); err != nil {
 				return err
 			}
 			return at.mayOwnMore()
@@ -112,46 +117,79 @@ func checkName(name string) error {
 // atRemovedir is the flag of unlinkat(2) that asks for a directory.
 const atRemovedir = 0x200
 
+// errRenamed says that a name is another container's since it was looked up.
+var errRenamed = errors.New("renamed meanwhile")
+
+// checkElement refuses the names that are no entries: EINVAL.
+func checkElement(name string) error {
+	if name == "." || name == ".." {
+		return syscall.EINVAL
+	}
+	return nil
+}
+
 // UnlinkAt is p9.File's: rmdir of a container. A control file cannot be
 // unlinked: EPERM.
 func (f *file) UnlinkAt(name string, flags uint32) error {
-	var n node
-	var err error
-	f.at.fs.tree.View(func() { _, n, err = f.at.walk(f.n, []string{name}) })
-	if err != nil {
-		return f.done("unlink", err)
+	for {
+		var n node
+		var err error
+		f.at.fs.tree.View(func() { _, n, err = f.at.walk(f.n, []string{name}) })
+		if err == nil {
+			err = checkElement(name)
+		}
+		if err != nil {
+			return f.done("unlink", err)
+		}
+		err = f.at.remove(n, flags&atRemovedir != 0, func(c *tree.Container) error {
+			if c.Parent().Child(name) != c {
+				return errRenamed
+			}
+			return nil
+		})
+		if !errors.Is(err, errRenamed) && !errors.Is(err, syscall.ENODEV) {
+			return f.done("unlink", err)
+		}
 	}
-	return f.at.remove(n, flags&atRemovedir != 0)
 }
 
 // Remove removes the file that the fid is of, whatever its name is now: Tremove.
 func (f *file) Remove() error {
 	_, isDir := f.n.(directory)
-	return f.at.remove(f.n, isDir)
+	if _, ok := f.n.(containerDir); ok && f.n == f.at.root {
+		return f.done("remove", syscall.EBUSY) // its directory is not of this world
+	}
+	return f.done("remove", f.at.remove(f.n, isDir, nil))
 }
 
-func (at *attachment) remove(n node, asDir bool) error {
-	f := &file{at: at, n: n}
+// remove removes a node. Still, if any, is asked inside the change whether the
+// container is the one that is meant.
+func (at *attachment) remove(n node, asDir bool, still func(*tree.Container) error) error {
 	d, ok := n.(containerDir)
 	_, isDir := n.(directory)
 	switch {
 	case asDir && !isDir:
-		return f.done("rmdir", syscall.ENOTDIR)
+		return syscall.ENOTDIR
 	case !asDir && isDir:
-		return f.done("unlink", syscall.EISDIR)
+		return syscall.EISDIR
 	case !ok:
-		return f.done("unlink", syscall.EPERM)
+		return syscall.EPERM
 	}
 	err := at.fs.tree.Rmdir(d.c, func() error {
 		if d.c.IsRoot() {
 			return nil // which is EBUSY for everybody
+		}
+		if still != nil {
+			if err := still(d.c); err != nil {
+				return err
+			}
 		}
 		return at.allowed(attrsOf(d.c.Parent()).dir, mayWrite|maySearch)
 	})
 	if err == nil {
 		attrsOf(d.c.Parent()).touch()
 	}
-	return f.done("rmdir", err)
+	return err
 }
 
 // RenameAt is p9.File's: a container gets another name in place.
@@ -160,13 +198,18 @@ func (f *file) RenameAt(oldName string, newDir p9.File, newName string) error {
 	if !ok {
 		return linux.EXDEV
 	}
-	return f.done("rename", f.at.rename(f.n, oldName, to.n, newName))
+	return f.done("rename", f.at.rename(f.n, oldName, to.n, newName, nil))
 }
 
-func (at *attachment) rename(from node, oldName string, to node, newName string) error {
+// rename renames what has a name in a directory, if that is the container that
+// is meant, or whatever has it: errRenamed.
+func (at *attachment) rename(from node, oldName string, to node, newName string, meant *tree.Container) error {
 	var n node
 	var err error
 	at.fs.tree.View(func() { _, n, err = at.walk(from, []string{oldName}) })
+	if err == nil {
+		err = checkElement(oldName)
+	}
 	if err != nil {
 		return err
 	}
@@ -182,11 +225,13 @@ func (at *attachment) rename(from node, oldName string, to node, newName string)
 	}
 	err = at.fs.tree.Rename(tree.RenameRequest{
 		Parent: dir.c, Old: oldName, New: newName,
-		Allow: func(*tree.Container) error {
-			if d, ok := to.(directory); ok {
-				if _, err := d.lookup(at.fs, newName); err == nil && newName != oldName {
-					return syscall.EEXIST
-				}
+		Allow: func(c *tree.Container) (err error) {
+			if meant != nil && c != meant {
+				return errRenamed
+			}
+			at.fs.tree.View(func() { err = at.mayBecome(containerDir{c}, to, newName) })
+			if err != nil {
+				return err
 			}
 			if from != to {
 				return syscall.EIO
@@ -200,17 +245,52 @@ func (at *attachment) rename(from node, oldName string, to node, newName string)
 	return err
 }
 
-// Rename is p9.File's, as Trename asks for it.
+// mayBecome is EEXIST when a directory has another entry of that name than n.
+// View.
+func (at *attachment) mayBecome(n node, to node, name string) error {
+	d, ok := to.(directory)
+	if !ok {
+		return syscall.ENOTDIR
+	}
+	p, _, err := d.attr(at.fs)
+	if err == nil {
+		err = at.allowed(p, maySearch)
+	}
+	if err != nil {
+		return err
+	}
+	if k, err := d.lookup(at.fs, name); err == nil && k != n {
+		return syscall.EEXIST
+	}
+	return nil
+}
+
+// Rename is p9.File's, as Trename asks for it: of the container that the fid is
+// of, whatever its name is now.
 func (f *file) Rename(newDir p9.File, newName string) error {
 	to, ok := newDir.(*file)
-	d, isDir := f.n.(containerDir)
-	switch {
-	case !ok:
+	if !ok {
 		return linux.EXDEV
-	case !isDir || d.c.IsRoot():
-		return f.done("rename", syscall.EPERM)
 	}
-	var name string
-	f.at.fs.tree.View(func() { name = d.c.Name() })
-	return f.done("rename", f.at.rename(d.parent(), name, to.n, newName))
+	d, ok := f.n.(containerDir)
+	_, isDir := f.n.(directory)
+	switch {
+	case !isDir:
+		return f.done("rename", syscall.ENOTDIR)
+	case !ok || d.c.IsRoot():
+		return f.done("rename", syscall.EPERM)
+	case f.n == f.at.root:
+		return f.done("rename", syscall.EBUSY)
+	}
+	for {
+		if err := f.gone(); err != nil {
+			return f.done("rename", err)
+		}
+		var name string
+		f.at.fs.tree.View(func() { name = d.c.Name() })
+		err := f.at.rename(d.parent(), name, to.n, newName, d.c)
+		if !errors.Is(err, errRenamed) && !errors.Is(err, syscall.ENOENT) {
+			return f.done("rename", err)
+		}
+	}
 }

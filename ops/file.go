@@ -87,6 +87,9 @@ func (f *file) WalkGetAttr([]string) ([]p9.QID, p9.File, p9.AttrMask, p9.Attr, e
 
 // StatFS is p9.File's.
 func (f *file) StatFS() (p9.FSStat, error) {
+	if err := f.gone(); err != nil {
+		return p9.FSStat{}, wire(err)
+	}
 	return p9.FSStat{Type: magic, BlockSize: blockSize, NameLength: maxName}, nil
 }
 
@@ -106,15 +109,14 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 	n, ok := f.n.(interface {
 		setAttr(*attachment, p9.SetAttrMask, p9.SetAttr) error
 	})
-	if !ok {
-		// Truncation is ignored everywhere; `echo >` sends it first.
-		if valid == (p9.SetAttrMask{Size: true}) && attr.Size == 0 {
-			return nil
-		}
-		return linux.EPERM
+	// Truncation is ignored everywhere. `echo >` begins with it, and has Linux
+	// send times of now as well.
+	truncation := p9.SetAttrMask{Size: true, MTime: true, CTime: true}
+	if valid.Size && attr.Size == 0 && valid.IsSubsetOf(truncation) {
+		return wire(f.gone())
 	}
-	if valid == (p9.SetAttrMask{Size: true}) && attr.Size == 0 {
-		return nil
+	if !ok {
+		return f.refuse(linux.EPERM)
 	}
 	return f.done("setattr", f.at.fs.tree.Change(func() error { return n.setAttr(f.at, valid, attr) }))
 }
@@ -196,11 +198,14 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 		}
 		f.stale = false
 	}
+	// A snapshot can be read to its end whatever became of the container.
+	if c, ok := r.(controlFile); !ok || !c.r.snapshot {
+		if err := f.gone(); err != nil {
+			return 0, wire(err)
+		}
+	}
 	if f.content == nil {
 		return 0, linux.EINVAL
-	}
-	if err := f.gone(); err != nil {
-		return 0, wire(err)
 	}
 	if offset < 0 || offset >= int64(len(f.content)) {
 		return 0, io.EOF
@@ -208,18 +213,9 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 	return copy(b, f.content[offset:]), nil
 }
 
-// gone is ENODEV for a file of a container that was removed, but for those of
-// which a snapshot can be read to its end.
+// gone is ENODEV for what was removed.
 func (f *file) gone() (err error) {
-	c, ok := f.n.(controlFile)
-	if !ok || c.r.snapshot {
-		return nil
-	}
-	f.at.fs.tree.View(func() {
-		if c.c.Removed() {
-			err = syscall.ENODEV
-		}
-	})
+	f.at.fs.tree.View(func() { _, _, err = f.n.attr(f.at.fs) })
 	return err
 }
 
@@ -228,6 +224,9 @@ func (f *file) WriteAt(b []byte, _ int64) (int, error) {
 	r, ok := f.n.(regular)
 	if !ok {
 		return 0, linux.EINVAL // a log; p9srv opens no directory for writing
+	}
+	if err := f.gone(); err != nil {
+		return 0, wire(err)
 	}
 	if len(b) > MaxWrite {
 		return 0, linux.E2BIG

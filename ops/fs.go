@@ -120,10 +120,7 @@ func (fs *FS) ancestry(pid int32) map[int32]bool {
 // name and the options given. A hierarchy of that description that exists
 // already is success.
 func (fs *FS) Mount(name, opts string) error {
-	o, err := fs.parseOptions(opts, opts != "")
-	if err == nil && o.hasAgent && !fs.allowAgent {
-		err = syscall.EPERM
-	}
+	o, err := fs.parseOptions(opts, opts != "", fs.allowAgent)
 	if err != nil {
 		return err
 	}
@@ -215,7 +212,7 @@ func (at *attachment) attachNamed(name string, names []string) (f *file, err err
 // attachOptions attaches to the hierarchy that an option string describes, and
 // mounts it if it is not: privileged callers only.
 func (at *attachment) attachOptions(s string) (*file, error) {
-	o, err := at.parseOptions(s, true)
+	o, err := at.fs.parseOptions(s, true, at.mayNameAgents())
 	if err != nil {
 		return nil, err
 	}

@@ -182,8 +182,14 @@ type controlFile struct {
 
 func (f controlFile) qid() p9.QID { return fileQID(f.c.ID()<<qidRowBits | uint64(f.r.id)) }
 
-func (f controlFile) attr(*FS) (perm, p9.Attr, error) {
-	if f.c.Removed() {
+// removed reports whether the file is gone: with its container, or with its
+// subsystem by a remount. View or Change.
+func (f controlFile) removed(fs *FS) bool {
+	return f.c.Removed() || (f.r.ofSubsystem() && fs.tree.Bound(f.r.subsystem()) != f.c.Hierarchy())
+}
+
+func (f controlFile) attr(fs *FS) (perm, p9.Attr, error) {
+	if f.removed(fs) {
 		return perm{}, p9.Attr{}, syscall.ENODEV
 	}
 	fa := attrsOf(f.c).file(f.r)
@@ -205,7 +211,7 @@ func (f controlFile) drains() bool { return f.r.drains }
 
 func (f controlFile) read(at *attachment, b []byte) ([]byte, error) {
 	switch {
-	case f.c.Removed():
+	case f.removed(at.fs):
 		return nil, syscall.ENODEV
 	case f.r.read == nil:
 		return nil, syscall.EINVAL
@@ -241,7 +247,7 @@ func (d containerDir) setAttr(at *attachment, valid p9.SetAttrMask, attr p9.SetA
 
 // setAttr changes the owner, mode and times of a control file. Inside Change.
 func (f controlFile) setAttr(at *attachment, valid p9.SetAttrMask, attr p9.SetAttr) error {
-	if f.c.Removed() {
+	if f.removed(at.fs) {
 		return syscall.ENODEV
 	}
 	a := attrsOf(f.c)

@@ -17,8 +17,6 @@ type options struct {
 	hasAgent     bool
 }
 
-const maxAgent = 4095
-
 var hierarchyName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$`)
 
 // reserved are the names that no hierarchy can have: those of the files beside
@@ -29,13 +27,14 @@ var reserved = map[string]bool{
 }
 
 // parseOptions parses an option string: tokens split on `,` or `+`, read left to
-// right, the first error wins. A string that is not present means all.
-func (fs *FS) parseOptions(s string, present bool) (o options, err error) {
+// right, the first error wins. A string that is not present means all. agents
+// says whether who asks may name a release agent.
+func (fs *FS) parseOptions(s string, present, agents bool) (o options, err error) {
 	if !present {
 		s = "all"
 	}
 	for token := range strings.SplitSeq(strings.ReplaceAll(s, "+", ","), ",") {
-		if err := fs.parseToken(&o, token); err != nil {
+		if err := fs.parseToken(&o, token, agents); err != nil {
 			return options{}, err
 		}
 	}
@@ -45,7 +44,7 @@ func (fs *FS) parseOptions(s string, present bool) (o options, err error) {
 	return o, nil
 }
 
-func (fs *FS) parseToken(o *options, token string) error {
+func (fs *FS) parseToken(o *options, token string, agents bool) error {
 	key, value, hasValue := strings.Cut(token, "=")
 	switch {
 	case token == "":
@@ -66,8 +65,8 @@ func (fs *FS) parseToken(o *options, token string) error {
 		if o.hasAgent {
 			return syscall.EINVAL
 		}
-		if len(value) > maxAgent {
-			return syscall.ENAMETOOLONG
+		if err := checkAgent(value, agents); err != nil {
+			return err
 		}
 		o.releaseAgent, o.hasAgent = value, true
 		return nil

@@ -7,22 +7,30 @@ import (
 
 // What no file here can do (SPEC §3 "Others").
 
+// refuse is ENODEV in a removed container, and the errno anywhere else.
+func (f *file) refuse(errno linux.Errno) error {
+	if err := f.gone(); err != nil {
+		return wire(err)
+	}
+	return errno
+}
+
 // Create is p9.File's: regular files are not made by clients.
 func (f *file) Create(string, p9.OpenFlags, p9.FileMode, p9.UID, p9.GID) (p9.File, p9.QID, uint32, error) {
-	return nil, p9.QID{}, 0, linux.EACCES
+	return nil, p9.QID{}, 0, f.refuse(linux.EACCES)
 }
 
 // Symlink is p9.File's.
 func (f *file) Symlink(string, string, p9.UID, p9.GID) (p9.QID, error) {
-	return p9.QID{}, linux.EPERM
+	return p9.QID{}, f.refuse(linux.EPERM)
 }
 
 // Link is p9.File's.
-func (f *file) Link(p9.File, string) error { return linux.EPERM }
+func (f *file) Link(p9.File, string) error { return f.refuse(linux.EPERM) }
 
 // Mknod is p9.File's.
 func (f *file) Mknod(string, p9.FileMode, uint32, uint32, p9.UID, p9.GID) (p9.QID, error) {
-	return p9.QID{}, linux.EPERM
+	return p9.QID{}, f.refuse(linux.EPERM)
 }
 
 // Readlink is p9.File's.

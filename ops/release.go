@@ -118,20 +118,27 @@ func readAgent(c *tree.Container, b []byte) ([]byte, error) {
 
 func writeAgent(at *attachment, c *tree.Container, data []byte) error {
 	agent := strings.TrimSuffix(string(data), "\n")
-	if err := at.mayNameAgent(agent); err != nil {
+	if err := checkAgent(agent, at.mayNameAgents()); err != nil {
 		return err
 	}
 	return at.set(c, func() { rootOf(c.Hierarchy()).agent = agent })
 }
 
-// mayNameAgent decides who may make the server run a program: a privileged local
-// caller, where the server was started so. EINVAL for what is no absolute path.
-func (at *attachment) mayNameAgent(agent string) error {
+// mayNameAgents decides who may make the server run a program: a privileged local
+// caller, where the server was started so.
+func (at *attachment) mayNameAgents() bool {
+	return at.fs.allowAgent && at.privileged() && at.caller.Local
+}
+
+const maxAgent = 4095
+
+// checkAgent checks a program that is to be run: an absolute path, or nothing.
+func checkAgent(agent string, may bool) error {
 	switch {
-	case !at.fs.allowAgent || !at.privileged() || !at.caller.Local:
-		return syscall.EPERM
 	case len(agent) > maxAgent:
 		return syscall.ENAMETOOLONG
+	case !may:
+		return syscall.EPERM
 	case agent != "" && agent[0] != '/', strings.ContainsAny(agent, "\x00\n"):
 		return syscall.EINVAL
 	}

@@ -45,6 +45,9 @@ const (
 // subsystem's id in the upper byte.
 func subsystemRowID(subsystem, file int) uint16 { return uint16(subsystem+1)<<8 | uint16(file+1) }
 
+func (r *row) ofSubsystem() bool { return r.id >= 1<<8 }
+func (r *row) subsystem() int    { return int(r.id>>8) - 1 }
+
 // coreRows are the files that every container has, in listing order.
 var coreRows []row
 

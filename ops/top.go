@@ -112,7 +112,7 @@ func (ctlFile) write(at *attachment, data []byte) error {
 }
 
 func (at *attachment) mount(name, opts string, present bool) error {
-	o, err := at.parseOptions(opts, present)
+	o, err := at.fs.parseOptions(opts, present, at.mayNameAgents())
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (at *attachment) mount(name, opts string, present bool) error {
 }
 
 func (at *attachment) remount(name, opts string, present bool) error {
-	o, err := at.parseOptions(opts, present)
+	o, err := at.fs.parseOptions(opts, present, at.mayNameAgents())
 	if err != nil {
 		return err
 	}
@@ -145,18 +145,9 @@ func (at *attachment) remount(name, opts string, present bool) error {
 			if o.hasAgent {
 				rootOf(h).agent = o.releaseAgent
 			}
+			fs.renewFiles(h)
 		},
 	})
-}
-
-// parseOptions parses the option string of a caller, who may name a release agent
-// only where he may write the file.
-func (at *attachment) parseOptions(s string, present bool) (options, error) {
-	o, err := at.fs.parseOptions(s, present)
-	if err == nil && o.hasAgent {
-		err = at.mayNameAgent(o.releaseAgent)
-	}
-	return o, err
 }
 
 // find is the mounted hierarchy of a name, or ENOENT.

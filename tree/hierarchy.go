@@ -11,7 +11,6 @@ import (
 type Hierarchy struct {
 	tree     *Tree
 	num      uint64 // orders the containers of a css group
-	name     string
 	noprefix bool
 	root     *Container
 
@@ -20,6 +19,8 @@ type Hierarchy struct {
 
 	// The rest is changed with both locks held.
 
+	name      string
+	named     bool          // name was given: it is not made of the options
 	bound     []*registered // in order of registration
 	slots     [MaxSubsystems]int8
 	active    bool // in Tree.hierarchies
@@ -30,7 +31,7 @@ type Hierarchy struct {
 
 // newHierarchy makes a hierarchy without subsystems.
 func newHierarchy(t *Tree, name string, noprefix bool) *Hierarchy {
-	h := &Hierarchy{tree: t, num: t.nextHier, name: name, noprefix: noprefix, count: 1}
+	h := &Hierarchy{tree: t, num: t.nextHier, noprefix: noprefix, name: name, count: 1}
 	t.nextHier++
 	for i := range h.slots {
 		h.slots[i] = -1
@@ -39,7 +40,7 @@ func newHierarchy(t *Tree, name string, noprefix bool) *Hierarchy {
 	return h
 }
 
-// Name is the hierarchy's name, which is its attach name.
+// Name is the hierarchy's name, which is its attach name. View or Change.
 func (h *Hierarchy) Name() string { return h.name }
 
 // Tree is the tree that the hierarchy is in.
@@ -187,12 +188,13 @@ func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 	if err != nil {
 		return nil, err
 	}
-	fresh := h == nil
+	fresh, named := h == nil, m.Name != ""
 	if fresh {
 		if m.Name == "" {
 			m.Name = t.CanonicalName(m.Subsystems, m.Noprefix)
 		}
 		h = newHierarchy(t, m.Name, m.Noprefix)
+		h.named = named
 		if m.Data != nil {
 			h.root.data = m.Data()
 		}
@@ -299,9 +301,10 @@ type RemountRequest struct {
 	Done func()
 }
 
-// Remount gives a hierarchy the subsystems asked for. Errors, in this order:
-// ENOENT when it is not active, EINVAL when noprefix differs, EBUSY when a
-// subsystem is bound elsewhere, EBUSY when the root has a child.
+// Remount gives a hierarchy the subsystems asked for, and with them a new name
+// if it was not given one. Errors, in this order: ENOENT when it is not active,
+// EINVAL when noprefix differs, EBUSY when a subsystem is bound elsewhere, EBUSY
+// when the root has a child, EBUSY when the new name is another hierarchy's.
 func (t *Tree) Remount(q RemountRequest) error {
 	h, set := q.Hierarchy, q.Subsystems
 	t.changeMu.Lock()
@@ -320,9 +323,19 @@ func (t *Tree) Remount(q RemountRequest) error {
 	if h.root.children.len() > 0 {
 		return opError("remount", h.name, syscall.EBUSY)
 	}
+	name := h.name
+	if !h.named {
+		name = t.CanonicalName(set, h.noprefix)
+	}
+	for _, o := range t.hierarchies {
+		if o != h && o.name == name {
+			return opError("remount", name, syscall.EBUSY)
+		}
+	}
 	changed := h.Subsystems() ^ set
 	t.mu.Lock()
 	t.rebindLocked(h, set)
+	h.name = name
 	if q.Done != nil {
 		q.Done()
 	}
@@ -359,6 +372,11 @@ func (h *Hierarchy) Release() {
 		return
 	}
 	t := h.tree
+	idle := true
+	t.View(func() { idle = !h.active || h.explicit })
+	if idle {
+		return // there is nothing to unmount; who changes that does it
+	}
 	t.changeMu.Lock()
 	defer t.changeMu.Unlock()
 	t.mu.Lock()

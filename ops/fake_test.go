@@ -1,0 +1,85 @@
+package ops
+
+import (
+	"bytes"
+	"errors"
+	"syscall"
+
+	"containerfs/tree"
+)
+
+// fake is a subsystem with a value per container, which refuses what a test
+// wants it to.
+type fake struct {
+	name   string
+	id     int
+	files  []string
+	states int // that were created and not destroyed
+	bound  *tree.Container
+
+	create, canAttach, attach error
+	attached                  int
+}
+
+// fakes are the subsystems of a world. Two files of alpha and beta, and one of
+// delta and every container, have the same name without prefixes.
+func fakes() []*fake {
+	return []*fake{
+		{name: "alpha", id: 0, files: []string{"value", "sum", "poke"}},
+		{name: "beta", id: 1, files: []string{"value"}},
+		{name: "cpuset", id: 2, files: []string{"weight"}},
+		{name: "delta", id: 3, files: []string{"kill"}},
+	}
+}
+
+type fakeState struct{ value []byte }
+
+func (s *fake) Name() string { return s.name }
+
+func (s *fake) Create(c *tree.Container) (tree.State, error) {
+	if s.create != nil {
+		return nil, s.create
+	}
+	s.states++
+	return &fakeState{[]byte("0\n")}, nil
+}
+
+func (s *fake) Destroy(*tree.Container, tree.State) { s.states-- }
+
+func (s *fake) Bind(root *tree.Container) { s.bound = root }
+
+func (s *fake) CanAttach(*tree.Actor, *tree.Task, *tree.Container, *tree.Container) error {
+	return s.canAttach
+}
+
+func (s *fake) Attach(*tree.Task, *tree.Container, *tree.Container) (func(), error) {
+	if s.attach != nil {
+		return nil, s.attach
+	}
+	s.attached++
+	return func() { s.attached-- }, nil
+}
+
+func (s *fake) Files() (rows []tree.File) {
+	read := func(c *tree.Container, b []byte) ([]byte, error) {
+		return append(b, c.State(s.id).(*fakeState).value...), nil
+	}
+	write := func(_ *tree.Actor, c *tree.Container, data []byte) error {
+		if bytes.HasPrefix(data, []byte("bad")) {
+			return errors.Join(errors.New("a bad value"), syscall.EDOM)
+		}
+		c.Tree().Update(func() { c.State(s.id).(*fakeState).value = bytes.Clone(data) })
+		return nil
+	}
+	for _, name := range s.files {
+		f := tree.File{Name: name, Read: read, Write: write}
+		switch name {
+		case "sum":
+			f.Write = nil
+		case "poke":
+			f.Read = nil
+		}
+		rows = append(rows, f)
+	}
+	return rows
+}
