@@ -21,6 +21,7 @@ var mayImport = []struct {
 }{
 	{"cmd/containerfs", []string{"p9srv", "ops", "tree", "tree/*", "subsys"}}, // it wires
 	{"tests", []string{"p9srv", "ops", "tree", "tree/*", "subsys", "subsys/*"}},
+	{"tests/*", nil}, // tests only
 	{"p9srv", []string{"ops"}},
 	{"p9srv/*", []string{"p9srv", "ops"}}, // what its tests need
 	{"ops", []string{"tree"}},
