@@ -2,8 +2,10 @@ package tree
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // AttachRequest asks for a task, or all threads of a process, to be moved.
@@ -192,6 +194,10 @@ func (t *Tree) carryOut(m *move) error {
 		}
 		if round == maxRounds {
 			return syscall.EAGAIN
+		}
+		if !slices.ContainsFunc(late, func(mv *moved) bool { return !mv.missed }) {
+			// Their exits, or the exec that changed their numbers, will be told.
+			time.Sleep(time.Duration(round+1) * time.Millisecond)
 		}
 		if err := t.perform(m, late); err != nil {
 			return err

@@ -31,6 +31,7 @@ type moved struct {
 	from, to *Group
 	born     bool // in to, by its fork
 	inMirror bool
+	missed   bool  // not found by the mirror
 	movedAs  int32 // the tid by which the mirror moved it
 	byHint   bool  // with its whole process
 	undo     []func()
@@ -60,7 +61,8 @@ func (t *Tree) includeLocked(m *move, task *Task) *moved {
 func (t *Tree) perform(m *move, tasks []*moved) error {
 	gone := func(mv *moved) bool { return m.process != nil || mv.task != m.tasks[0].task }
 	for _, mv := range tasks {
-		if err := t.moveInMirror(m, mv); err != nil && !(err == syscall.ESRCH && gone(mv)) {
+		err := t.moveInMirror(m, mv)
+		if mv.missed = err == syscall.ESRCH && gone(mv); err != nil && !mv.missed {
 			return err
 		}
 	}

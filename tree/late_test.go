@@ -1,0 +1,46 @@
+package tree_test
+
+import (
+	"testing"
+	"time"
+
+	"containerfs/tree"
+)
+
+// Where a task that ended was, is a guess when it could not be looked up: its
+// children must not inherit it.
+func TestChildrenOfATaskGoneBeforeItsLookUp(t *testing.T) {
+	f := newFixture(t, true, plain("a"))
+	root := f.mount(1, "")
+	c := f.mkdir(root, "x")
+	p := f.host.Fork(1)
+	k := f.host.Fork(p)
+	f.attach(c, k)
+	gone := f.host.CloneParent(k) // the event names p
+	first := f.host.Fork(gone)
+	f.host.Exit(f.host.Fork(gone)) // whose end leaves first alone with gone
+	f.host.Exit(first)
+	second := f.host.Fork(gone)
+	thread := f.host.Thread(gone)
+	third := f.host.Fork(thread)
+	f.host.Exit(gone)
+	f.host.Exit(thread)
+	f.wantTasks(c, k, second, third)
+}
+
+// A thread that has ended, of which nobody was told yet, is no reason to fail.
+func TestProcessWithAnExitStillToBeTold(t *testing.T) {
+	f := newFixture(t, true, plain("a"), plain("b"))
+	c, d := f.mkdir(f.mount(1, ""), "x"), f.mkdir(f.mount(2, ""), "y")
+	p := f.host.Fork(1)
+	thread, ended := f.host.Thread(p), f.host.Thread(p)
+	f.attach(d, thread)
+	f.Drain()
+	f.host.HoldExits()
+	f.host.Exit(ended)
+	time.AfterFunc(20*time.Millisecond, f.host.ReleaseExits)
+	if err := f.Attach(tree.AttachRequest{To: c, ID: p, Process: true}); err != nil {
+		t.Fatal(err)
+	}
+	f.wantTasks(c, p, thread)
+}
