@@ -1,0 +1,241 @@
+package tree_test
+
+import (
+	"slices"
+	"syscall"
+	"testing"
+
+	"containerfs/tree"
+)
+
+// moves is a fixture with a recording subsystem beside another, and two
+// containers.
+func moves(t *testing.T, mirror bool) (f *fixture, first, second *probe, root, c, d *tree.Container) {
+	first, second = &probe{plain: "a"}, &probe{plain: "b"}
+	f = newFixture(t, mirror, first, second)
+	root = f.mount(3, "")
+	return f, first, second, root, f.mkdir(root, "c"), f.mkdir(root, "d")
+}
+
+func TestForkBeforeTheMirrorMovesStaysAndItsSiblingsAreAsked(t *testing.T) {
+	f, _, _, root, c, _ := moves(t, true)
+	p := f.host.Fork(1)
+	var k int32
+	f.before("move", func() { k = f.host.Fork(p); f.host.Drain() })
+	f.attach(c, p)
+	f.wantTasks(c, p)
+	f.wantTasks(root, 1, k)
+	k2 := f.host.CloneParent(k) // named a child of p, which is elsewhere
+	f.wantTasks(root, 1, k, k2)
+}
+
+func TestForksOfTheWindowWithoutMirrorAreHereOrThere(t *testing.T) {
+	f, first, _, root, c, _ := moves(t, false)
+	p := f.host.Fork(1)
+	var k int32
+	first.onAttach = func(*tree.Task, *tree.Container, *tree.Container) error { k = f.host.Fork(p); return nil }
+	f.attach(c, p)
+	f.wantTasks(c, p)
+	f.wantTasks(root, 1, k) // before the split
+	k2 := f.host.Fork(p)
+	f.wantTasks(c, p, k2)
+}
+
+func TestFailingSecondSubsystemUndoesTheFirstAndTheChildren(t *testing.T) {
+	bothWays(t, func(t *testing.T, mirror bool) {
+		f, first, second, root, c, _ := moves(t, mirror)
+		p := f.host.Fork(1)
+		var k, g int32
+		second.onAttach = func(_ *tree.Task, from, to *tree.Container) error {
+			if to == root {
+				return nil
+			}
+			k = f.host.Fork(p)
+			g = f.host.Fork(k)
+			return syscall.EINVAL
+		}
+		f.wantErrno(f.move(c, p), syscall.EINVAL)
+		f.wantTasks(c)
+		f.wantTasks(root, 1, p, k, g)
+		if !slices.Equal(first.undone, []int32{p}) {
+			t.Errorf("undone for %v, want %d", first.undone, p)
+		}
+	})
+}
+
+func TestThreadsForEverIsEAGAINWithEverythingPutBack(t *testing.T) {
+	bothWays(t, func(t *testing.T, mirror bool) {
+		f, first, _, root, c, d := moves(t, mirror)
+		p := f.host.Fork(1)
+		t1 := f.host.Thread(p)
+		f.attach(d, t1)
+		first.onAttach = func(_ *tree.Task, _, to *tree.Container) error {
+			if to == c {
+				f.host.Thread(p)
+			}
+			return nil
+		}
+		f.wantErrno(f.moveProcess(c, p), syscall.EAGAIN)
+		first.onAttach = nil
+		f.wantTasks(c)
+		f.wantTasks(d, t1)
+		if err := f.moveProcess(c, p); err != nil {
+			t.Fatal(err)
+		}
+		f.wantTasks(root, 1)
+	})
+}
+
+func TestThreadsBornDuringAProcessMoveMoveToo(t *testing.T) {
+	bothWays(t, func(t *testing.T, mirror bool) {
+		f, first, _, root, c, _ := moves(t, mirror)
+		p := f.host.Fork(1)
+		n := 0
+		first.onAttach = func(*tree.Task, *tree.Container, *tree.Container) error {
+			if n++; n < 4 {
+				f.host.Thread(p)
+			}
+			return nil
+		}
+		if err := f.moveProcess(c, p); err != nil {
+			t.Fatal(err)
+		}
+		f.wantTasks(root, 1)
+	})
+}
+
+func TestTaskOfAUsedTidIsPutBack(t *testing.T) {
+	for _, process := range []bool{false, true} {
+		f, _, _, root, c, d := moves(t, true)
+		other := f.host.Fork(1)
+		f.attach(d, other)
+		p := f.host.Fork(1)
+		var k int32
+		f.before("move", func() {
+			f.host.Exit(p)
+			f.host.ForkAs(other, p)
+		})
+		f.host.During = func(tid int32) {
+			if k == 0 {
+				k = f.host.Fork(tid)
+			}
+		}
+		f.wantErrno(f.Attach(tree.AttachRequest{To: c, ID: p, Process: process}), syscall.ESRCH)
+		f.wantTasks(c)
+		f.wantTasks(d, other, p, k)
+		f.wantTasks(root, 1)
+	}
+}
+
+func TestThreadThatExecutesDuringAFailingMoveIsPutBack(t *testing.T) {
+	f, first, _, root, c, _ := moves(t, true)
+	p := f.host.Fork(1)
+	th := f.host.Thread(p)
+	first.onAttach = func(*tree.Task, *tree.Container, *tree.Container) error {
+		f.host.Exec(th)
+		return syscall.EIO
+	}
+	f.wantErrno(f.move(c, th), syscall.EIO)
+	f.wantTasks(c)
+	f.wantTasks(root, 1, p)
+}
+
+func TestProcessThatMayNotMoveWholeIsLeftAlone(t *testing.T) {
+	f, first, _, root, c, _ := moves(t, true)
+	p := f.host.Fork(1)
+	th := f.host.Thread(p)
+	n := 0
+	first.canAttach = func(*tree.Task, *tree.Container, *tree.Container) error {
+		if n++; n == 2 {
+			return syscall.EPERM
+		}
+		return nil
+	}
+	f.wantErrno(f.moveProcess(c, p), syscall.EPERM)
+	f.wantTasks(root, 1, p, th)
+}
+
+func TestForkThatAnAttachFindsFirstIsOneTask(t *testing.T) {
+	f, first, _, root, c, d := moves(t, true)
+	p := f.host.Fork(1)
+	f.attach(d, f.host.Fork(p)) // p's family is in several groups
+	k := f.host.Fork(p)
+	done := false
+	f.host.Fail = func(op string, tid int32) error {
+		if op == "where" && tid == k && !done {
+			done = true
+			// The fork's event is being delivered; another one attaches. Its
+			// Drain would wait, so the model finds the task by itself.
+			f.host.Fail = nil
+			_ = f.Resync()
+		}
+		return nil
+	}
+	f.Drain()
+	f.host.Fail = nil
+	f.wantTasks(root, 1, p, k)
+	f.attach(c, k)
+	f.wantTasks(c, k)
+	if first.forks != 4 {
+		t.Errorf("%d forks told, want 4", first.forks)
+	}
+}
+
+func TestAttachRefuses(t *testing.T) {
+	bothWays(t, func(t *testing.T, mirror bool) {
+		f, _, _, root, c, _ := moves(t, mirror)
+		p := f.host.Fork(1)
+		z := f.host.Fork(1)
+		f.host.Zombie(z)
+		for _, id := range []int32{0, -1, z, 99} {
+			f.wantErrno(f.move(c, id), syscall.ESRCH)
+			f.wantErrno(f.moveProcess(c, id), syscall.ESRCH)
+		}
+		deny := func(tree.TaskInfo, *tree.Container) error { return syscall.EACCES }
+		f.wantErrno(f.Attach(tree.AttachRequest{To: c, ID: p, Allow: deny}), syscall.EACCES)
+		if err := f.Rmdir(c, nil); err != nil {
+			t.Fatal(err)
+		}
+		f.wantErrno(f.move(c, p), syscall.ENODEV)
+		f.wantTasks(root, 1, p)
+	})
+}
+
+func TestGroupThatWasLeftIsEnteredAgainAndGoesWhenSwept(t *testing.T) {
+	f, _, _, root, c, _ := moves(t, true)
+	p := f.host.Fork(1)
+	f.attach(c, p)
+	was, _ := f.host.Group(p)
+	f.attach(root, p)
+	f.attach(c, p)
+	if now, _ := f.host.Group(p); now != was {
+		t.Errorf("group %d, was %d", now, was)
+	}
+	f.attach(root, p)
+	f.Sweep(0)
+	if gs := f.host.Groups(); !slices.Equal(gs, []uint64{0}) {
+		t.Errorf("directories of %v are left", gs)
+	}
+	f.attach(c, p)
+	if now, _ := f.host.Group(p); now == was {
+		t.Error("a group's number is used twice")
+	}
+}
+
+func TestRmdirSeesTheChildOfADeadMember(t *testing.T) {
+	bothWays(t, func(t *testing.T, mirror bool) {
+		f, _, _, _, c, _ := moves(t, mirror)
+		p := f.host.Fork(1)
+		f.attach(c, p)
+		f.host.HoldExits()
+		k := f.host.Fork(p)
+		f.host.Exit(p)
+		f.wantErrno(f.Rmdir(c, nil), syscall.EBUSY)
+		f.host.ReleaseExits()
+		f.wantTasks(c, k)
+		f.host.Exit(k)
+		if err := f.Rmdir(c, nil); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
