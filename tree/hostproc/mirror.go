@@ -234,9 +234,46 @@ func (m *Mirror) Members(group uint64) ([]int32, error) {
 		return nil, err
 	}
 	defer m.life.RUnlock()
+	if group == tree.ForeignGroup {
+		return m.foreign(nil, root, true)
+	}
 	tids, err := root.IDs(groupDir(group) + "/tasks")
 	if kernfs.IsGone(err) {
 		return nil, nil
+	}
+	return tids, err
+}
+
+// foreign appends the threads in the directories below dir that no group has.
+// Only in the root can there be one that a group has.
+func (m *Mirror) foreign(tids []int32, dir *kernfs.Dir, root bool) ([]int32, error) {
+	names, err := dir.Dirs()
+	for _, name := range names {
+		group, ok := parseGroup([]byte("/" + name))
+		ours := root && ok && m.has(group)
+		if ours {
+			if n, err := dir.Subdirs(name); err == nil && n == 0 {
+				continue // as it should be
+			}
+		}
+		sub, err := dir.Open(name)
+		if err == nil && !ours {
+			var in []int32
+			in, err = sub.IDs("tasks")
+			tids = append(tids, in...)
+		}
+		if err == nil {
+			tids, err = m.foreign(tids, sub, false)
+		}
+		if sub != nil {
+			sub.Close()
+		}
+		if err != nil && !kernfs.IsGone(err) {
+			return tids, err
+		}
+	}
+	if kernfs.IsGone(err) {
+		err = nil
 	}
 	return tids, err
 }

@@ -87,6 +87,13 @@ func TestMirror(t *testing.T) {
 func TestMirrorForeign(t *testing.T) {
 	m := mirrored(t, "foreign")
 	pid := int32(sleeper(t).Process.Pid)
+	strangers := func(want ...int32) {
+		t.Helper()
+		if tids, err := m.Members(tree.ForeignGroup); err != nil || !slices.Equal(tids, want) {
+			t.Fatalf("strangers are %v %v, want %v", tids, err, want)
+		}
+	}
+	strangers()
 	for _, name := range []string{"9", "x", "010"} {
 		if err := m.root.Make(name); err != nil {
 			t.Fatal(err)
@@ -97,6 +104,7 @@ func TestMirrorForeign(t *testing.T) {
 		if g, err := m.Where(pid); !errors.Is(err, tree.ErrForeignGroup) {
 			t.Fatalf("%s: %d %v", name, g, err)
 		}
+		strangers(pid)
 	}
 	// Below a directory of ours: not that group.
 	if err := m.Make(3); err != nil {
@@ -113,6 +121,14 @@ func TestMirrorForeign(t *testing.T) {
 	if g, err := m.Where(pid); !errors.Is(err, tree.ErrForeignGroup) {
 		t.Fatalf("%d %v", g, err)
 	}
+	strangers(pid)
+	if err := m.Move(3, pid, true); err != nil {
+		t.Fatal(err)
+	}
+	strangers()
+	if err := sub.Move("4", pid, true); err != nil {
+		t.Fatal(err)
+	}
 	// The clean-up takes all of it down, with the sleeper in it.
 }
 
@@ -123,13 +139,16 @@ func TestMirrorThreads(t *testing.T) {
 		t.Fatal(err)
 	}
 	tids, quit := make(chan int32), make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		tids <- int32(unix.Gettid())
-		<-quit
-	}()
-	tid, pid := <-tids, int32(os.Getpid())
 	defer close(quit)
+	tid, pid := int32(0), int32(os.Getpid())
+	for tid == 0 || tid == pid { // one of two is not the first thread
+		go func() {
+			runtime.LockOSThread()
+			tids <- int32(unix.Gettid())
+			<-quit
+		}()
+		tid = <-tids
+	}
 	if err := m.Move(1, tid, false); err != nil {
 		t.Fatal(err)
 	}

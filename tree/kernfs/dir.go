@@ -200,6 +200,18 @@ func (d *Dir) Dirs() ([]string, error) {
 	}
 }
 
+// Subdirs is the number of directories in one that is directly in d.
+func (d *Dir) Subdirs(name string) (int, error) {
+	if !component(name) {
+		return 0, d.fail("stat", name, unix.EINVAL)
+	}
+	var st unix.Stat_t
+	_, err := retry(func() (int, error) { return 0, unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	// The kernel counts a link from above, the one to itself and one from
+	// each below.
+	return max(int(st.Nlink)-2, 0), d.fail("stat", name, err)
+}
+
 // ID is the kernel's number for the directory, which it does not use again
 // while it runs.
 func (d *Dir) ID() (uint64, error) {

@@ -71,6 +71,23 @@ func TestDir(t *testing.T) {
 	if names, err := d.Dirs(); err != nil || !slices.Equal(names, []string{"7"}) {
 		t.Fatalf("Dirs: %v %v", names, err)
 	}
+	if n, err := d.Subdirs("7"); err != nil || n != 0 {
+		t.Fatalf("Subdirs: %d %v", n, err)
+	}
+	sub, err := d.Open("7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	if err := sub.Make("1"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := d.Subdirs("7"); err != nil || n != 1 {
+		t.Fatalf("Subdirs: %d %v", n, err)
+	}
+	if err := sub.Remove("1"); err != nil {
+		t.Fatal(err)
+	}
 	if err := d.Move("7", pid, true); err != nil {
 		t.Fatal(err)
 	}
