@@ -55,7 +55,7 @@ func newWorld(t testing.TB, s setup) *world {
 	if !w.host.Source().Connector {
 		refused(t, w.host.Source())
 	}
-	cfg := tree.Config{Host: w.host, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	cfg := tree.Config{Host: w.host, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))}
 	if s.wrapHost != nil {
 		cfg.Host = s.wrapHost(w.host)
 	}
