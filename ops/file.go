@@ -115,6 +115,9 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 	if valid.Size && attr.Size == 0 && valid.IsSubsetOf(truncation) {
 		return wire(f.gone())
 	}
+	if valid.IsSubsetOf(p9.SetAttrMask{CTime: true}) {
+		return wire(f.gone()) // which is ours to set
+	}
 	if !ok {
 		return f.refuse(linux.EPERM)
 	}
@@ -124,7 +127,26 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 // Slow tells p9srv that Open and ReadAt may wait for the host.
 func (f *file) Slow() bool {
 	r, ok := f.n.(regular)
-	return ok && r.drains()
+	return ok && (r.drains() || preparation(r) != nil)
+}
+
+// preparation is what a control file has to be done before it is read, if any.
+func preparation(r regular) func(*tree.Container) error {
+	if c, ok := r.(controlFile); ok {
+		return c.r.prepare
+	}
+	return nil
+}
+
+// prepare has what r shows up to date.
+func (f *file) prepare(r regular) error {
+	if r.drains() {
+		f.at.fs.tree.Drain()
+	}
+	if prepare := preparation(r); prepare != nil {
+		return prepare(r.(controlFile).c)
+	}
+	return nil
 }
 
 // Open is p9.File's. What can be read is read now: a file has one consistent
@@ -141,16 +163,23 @@ func (f *file) Open(flags p9.OpenFlags) (p9.QID, uint32, error) {
 	}
 	reads := want&mayRead != 0
 	r, isRegular := f.n.(regular)
-	if isRegular && reads && r.drains() {
-		f.at.fs.tree.Drain()
-	}
 	var err error
-	f.at.fs.tree.View(func() {
+	may := func() {
 		var p perm
-		if p, _, err = f.n.attr(f.at.fs); err != nil {
-			return
+		if p, _, err = f.n.attr(f.at.fs); err == nil {
+			err = f.at.allowed(p, want)
 		}
-		if err = f.at.allowed(p, want); err != nil || !reads {
+	}
+	if isRegular && reads {
+		if f.at.fs.tree.View(may); err == nil {
+			err = f.prepare(r)
+		}
+		if err != nil {
+			return f.n.qid(), 0, f.done("open", err)
+		}
+	}
+	f.at.fs.tree.View(func() {
+		if may(); err != nil || !reads {
 			return
 		}
 		if isRegular {
@@ -188,11 +217,10 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 		return 0, linux.EISDIR
 	}
 	if f.stale && offset == 0 {
-		if r.drains() {
-			f.at.fs.tree.Drain()
+		err := f.prepare(r)
+		if err == nil {
+			f.at.fs.tree.View(func() { f.content, err = readable(r.read(f.at, nil)) })
 		}
-		var err error
-		f.at.fs.tree.View(func() { f.content, err = readable(r.read(f.at, nil)) })
 		if err != nil {
 			return 0, f.done("read", err)
 		}

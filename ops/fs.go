@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,6 +34,9 @@ type Config struct {
 	// MaxContainersPerUser bounds what an unprivileged user may own; 0 is no
 	// bound.
 	MaxContainersPerUser int
+
+	// Apart are the subsystems that `all` does not mean (SPEC §1).
+	Apart []string
 
 	// Facts are lines about how the host is watched, shown in ctl.
 	Facts []string
@@ -85,8 +89,10 @@ func New(cfg Config) *FS {
 	if fs.log == nil {
 		fs.log = slog.Default()
 	}
-	for id := range fs.names {
-		fs.all |= 1 << id
+	for id, name := range fs.names {
+		if !slices.Contains(cfg.Apart, name) {
+			fs.all |= 1 << id
+		}
 	}
 	fs.protected = fs.ancestry(int32(os.Getpid()))
 	fs.eventsPerm = perm{fs.uid, fs.gid, modeEvents}

@@ -18,6 +18,9 @@ type row struct {
 	drains   bool // shows what tasks did just now
 	snapshot bool // what was read at open can be read on after rmdir
 
+	// prepare, if any, is called before read, without locks.
+	prepare func(c *tree.Container) error
+
 	// read appends the contents to b. View. Nil: cannot be read.
 	read func(c *tree.Container, b []byte) ([]byte, error)
 
@@ -138,7 +141,7 @@ func (fs *FS) makeTable(key tableKey) *table {
 
 // subsystemRow is the row of a subsystem's file.
 func subsystemRow(f *tree.File) *row {
-	r := &row{name: f.Name, mode: defaultMode(f.Read != nil, f.Write != nil)}
+	r := &row{name: f.Name, mode: defaultMode(f.Read != nil, f.Write != nil), prepare: f.Prepare}
 	if f.Read != nil {
 		r.read = func(c *tree.Container, b []byte) ([]byte, error) { return c.ReadFile(f, b) }
 	}

@@ -4,9 +4,11 @@ package subsys
 
 import (
 	"log/slog"
+	"slices"
 
 	"containerfs/subsys/cpuset"
 	"containerfs/subsys/debug"
+	"containerfs/subsys/ns"
 	"containerfs/tree"
 )
 
@@ -14,9 +16,19 @@ import (
 type Config struct {
 	Log *slog.Logger // nil: slog.Default
 
+	// Enable are the names of those of Optional that there should be.
+	Enable []string
+
 	// Cpuset is cpuset's host. Nil: the real one.
 	Cpuset cpuset.Host
+
+	// NS is ns's host. Nil: the real one.
+	NS ns.Host
 }
+
+// Optional are the subsystems that there are only when they are asked for, and
+// that are then not what `all` means.
+var Optional = []string{"ns"}
 
 // Enforcer is a subsystem whose effect on the host wears off without any event
 // that would tell. Enforce renews it; call it once a second (SPEC §11), from one
@@ -34,8 +46,15 @@ func All(cfg Config) []tree.Subsystem {
 	if cfg.Cpuset == nil {
 		cfg.Cpuset = cpuset.NewHost()
 	}
-	return []tree.Subsystem{
+	if cfg.NS == nil {
+		cfg.NS = ns.NewHost()
+	}
+	all := []tree.Subsystem{
 		cpuset.New(cfg.Cpuset, cfg.Log),
 		debug.Subsystem{},
 	}
+	if slices.Contains(cfg.Enable, "ns") {
+		all = append(all, ns.New(cfg.NS, cfg.Log))
+	}
+	return all
 }

@@ -380,12 +380,17 @@ func (c *Container) depthBelow() int {
 // subsystem is not bound to its hierarchy any more, EINVAL when the file cannot
 // be read.
 func (t *Tree) ReadFile(c *Container, f *File, b []byte) ([]byte, error) {
+	if f.Prepare != nil {
+		if err := f.Prepare(c); err != nil {
+			return b, opError("read", f.Name, err)
+		}
+	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return c.ReadFile(f, b)
 }
 
-// ReadFile is Tree.ReadFile inside a View.
+// ReadFile is Tree.ReadFile inside a View, for who has called Prepare.
 func (c *Container) ReadFile(f *File, b []byte) ([]byte, error) {
 	switch {
 	case f.Read == nil:

@@ -51,11 +51,12 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	say("events: " + e.host.Source().String())
 	say("mirror: " + e.openMirror(conf.Mirror))
 
-	e.subsystems = subsys.All(subsys.Config{Log: log})
+	e.subsystems = subsys.All(subsys.Config{Log: log, Enable: conf.Enable})
 	recorder := ops.NewRecorder(ops.DefaultEventLog)
 	cfg := tree.Config{
 		Host: e.host, Subsystems: e.subsystems, Observer: recorder, Log: log,
 		MaxContainers: conf.MaxContainers,
+		CloneData:     ops.CloneData,
 	}
 	if e.mirror != nil {
 		cfg.Mirror = e.mirror
@@ -70,6 +71,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 		Signal:               e.host.Signal,
 		AllowReleaseAgent:    conf.AllowReleaseAgent,
 		MaxContainersPerUser: conf.MaxContainersPerUser,
+		Apart:                subsys.Optional,
 		Facts:                facts,
 	})
 	for _, h := range conf.Hierarchies {

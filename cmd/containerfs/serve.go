@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -15,13 +16,15 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"containerfs/p9srv"
+	"containerfs/subsys"
 )
 
 // config is what a server is asked to be.
 type config struct {
 	Listen      []p9srv.Addr
 	Hierarchies []hierarchy
-	Mirror      bool // anchor membership in the kernel where that is possible
+	Enable      []string // subsystems that there are only when asked for
+	Mirror      bool     // anchor membership in the kernel where that is possible
 
 	MaxContainers        int // of all hierarchies; 0: no bound
 	MaxContainersPerUser int // that an unprivileged user owns; 0: no bound
@@ -52,6 +55,7 @@ unless the address ends in ?no_root_squash.
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`; may be repeated", DefaultText: "the unix socket " + defaultAddr().Address},
 			&cli.StringSliceFlag{Name: "hierarchy", Usage: "mount the hierarchy `NAME=OPTIONS`; may be repeated", DefaultText: "all=all"},
+			&cli.StringSliceFlag{Name: "enable", Usage: "have the subsystem `NAME`, which there is only when asked for: " + strings.Join(subsys.Optional, " ") + "; may be repeated"},
 			&cli.IntFlag{Name: "max-containers", Usage: "allow `N` containers in all; 0 is no limit", Value: 1_000_000},
 			&cli.IntFlag{Name: "max-containers-per-user", Usage: "allow an unprivileged user to own `N` containers; 0 is no limit", Value: 10_000},
 			&cli.BoolFlag{Name: "allow-release-agent", Usage: "let root on this host name a program that the server runs when a container is released"},
@@ -98,6 +102,12 @@ func serveConfig(c *cli.Context) (config, error) {
 	}
 	if len(conf.Hierarchies) == 0 {
 		conf.Hierarchies = []hierarchy{{"all", "all"}}
+	}
+	for _, name := range c.StringSlice("enable") {
+		if !slices.Contains(subsys.Optional, name) {
+			return conf, usagef("enable %q: want one of %s", name, strings.Join(subsys.Optional, " "))
+		}
+		conf.Enable = append(conf.Enable, name)
 	}
 	conf.MaxContainers = c.Int("max-containers")
 	conf.MaxContainersPerUser = c.Int("max-containers-per-user")

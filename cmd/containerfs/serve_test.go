@@ -32,6 +32,8 @@ func TestServeConfig(t *testing.T) {
 		{"no name", []string{"--hierarchy", "=cpu"}, config{}, `hierarchy "=cpu": want NAME=OPTIONS`},
 		{"twice", []string{"--hierarchy", "a=b", "--hierarchy", "a=c"}, config{}, `hierarchy "a" is given twice`},
 		{"mirror", []string{"--mirror", "on"}, config{}, `mirror "on": want auto or off`},
+		{"enable", []string{"--enable", "ns"}, config{Listen: standard, Hierarchies: all, Enable: []string{"ns"}, Mirror: true}, ""},
+		{"enable what there is anyhow", []string{"--enable", "cpuset"}, config{}, `enable "cpuset": want one of ns`},
 		{"argument", []string{"x"}, config{}, `serve takes no argument, got "x"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
