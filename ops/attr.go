@@ -134,11 +134,14 @@ func (at *attachment) allowed(p perm, want uint16) error {
 // change applies a setattr to an owner, mode and time. Who may: the owner and
 // the privileged for the mode; the privileged for the owner; the owner, to a
 // group of his, for the group; the owner, and for the time of now who may write,
-// for times. Otherwise EPERM; EINVAL for a size other than 0, which would not
-// be a truncation.
+// for times. Otherwise EPERM; EINVAL for what is no time, and for a size other
+// than 0, which would not be a truncation.
 func (at *attachment) change(p *perm, mtime *int64, valid p9.SetAttrMask, attr p9.SetAttr) error {
 	owner := at.privileged() || p.uid == at.caller.UID
 	if valid.Size && attr.Size != 0 {
+		return syscall.EINVAL
+	}
+	if valid.MTimeNotSystemTime && attr.MTimeNanoSeconds >= second {
 		return syscall.EINVAL
 	}
 	if valid.Permissions && !owner {
@@ -170,7 +173,8 @@ func (at *attachment) change(p *perm, mtime *int64, valid p9.SetAttrMask, attr p
 	}
 	switch {
 	case valid.MTimeNotSystemTime:
-		*mtime = int64(attr.MTimeSeconds*1e9 + attr.MTimeNanoSeconds)
+		sec := min(max(int64(attr.MTimeSeconds), -maxSeconds), maxSeconds)
+		*mtime = sec*second + int64(attr.MTimeNanoSeconds)
 	case valid.MTime:
 		*mtime = time.Now().UnixNano()
 	}
@@ -180,6 +184,8 @@ func (at *attachment) change(p *perm, mtime *int64, valid p9.SetAttrMask, attr p
 // fill makes a p9.Attr. There is one time of change and no time of access:
 // atime is mtime.
 func fill(p perm, typ p9.FileMode, nlink int, mtime, ctime int64) p9.Attr {
+	msec, mnsec := split(mtime)
+	csec, cnsec := split(ctime)
 	return p9.Attr{
 		Mode:      typ | p9.FileMode(p.mode),
 		UID:       p9.UID(p.uid),
@@ -187,10 +193,25 @@ func fill(p perm, typ p9.FileMode, nlink int, mtime, ctime int64) p9.Attr {
 		NLink:     p9.NLink(nlink),
 		BlockSize: blockSize,
 
-		ATimeSeconds: uint64(mtime / 1e9), ATimeNanoSeconds: uint64(mtime % 1e9),
-		MTimeSeconds: uint64(mtime / 1e9), MTimeNanoSeconds: uint64(mtime % 1e9),
-		CTimeSeconds: uint64(ctime / 1e9), CTimeNanoSeconds: uint64(ctime % 1e9),
+		ATimeSeconds: msec, ATimeNanoSeconds: mnsec,
+		MTimeSeconds: msec, MTimeNanoSeconds: mnsec,
+		CTimeSeconds: csec, CTimeNanoSeconds: cnsec,
 	}
+}
+
+// Times are nanoseconds since 1970, which reaches so many seconds either way.
+const (
+	second     = 1_000_000_000
+	maxSeconds = 9_000_000_000
+)
+
+// split is a time as the wire has it, which can be before 1970.
+func split(ns int64) (sec, nsec uint64) {
+	n := ns % second
+	if n < 0 {
+		n += second
+	}
+	return uint64((ns - n) / second), uint64(n)
 }
 
 const blockSize = 4096

@@ -239,7 +239,7 @@ func (at *attachment) rename(from node, oldName string, to node, newName string,
 			return at.allowed(attrsOf(dir.c).dir, mayWrite|maySearch)
 		},
 	})
-	if err == nil {
+	if err == nil && newName != oldName {
 		attrsOf(dir.c).touch()
 	}
 	return err
