@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -64,6 +65,8 @@ func FuzzOperations(f *testing.F) {
 		f.Add(false, b)
 	}
 	f.Fuzz(func(t *testing.T, mirror bool, b []byte) {
+		b = b[:min(len(b), 4000)]
+		defer time.AfterFunc(time.Minute, func() { panic("it hangs") }).Stop()
 		pos := 0
 		w, err := newWorld(mirror, func(n int) int {
 			if pos >= len(b) {

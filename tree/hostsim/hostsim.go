@@ -36,6 +36,9 @@ type Host struct {
 	// task has moved: what it does happens while an attach is under way.
 	During func(tid int32)
 
+	// Look, if set, is called before each look at a task by Task.
+	Look func(tid int32)
+
 	// deliver serialises deliveries, which call the model.
 	deliver sync.Mutex
 	model   Model
@@ -341,6 +344,9 @@ func (h *Host) Drain() {
 
 // Task is tree.Host's.
 func (h *Host) Task(tid int32) (tree.TaskInfo, error) {
+	if h.Look != nil {
+		h.Look(tid)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	k := h.tasks[tid]
