@@ -27,9 +27,16 @@ func (f *file) Readdir(offset uint64, count uint32) (ents p9.Dirents, err error)
 	if count == 0 {
 		return nil, nil
 	}
+	_, isProc := d.(procDir)
+	if isProc && offset == 0 {
+		f.at.fs.tree.Drain()
+	}
 	f.at.fs.tree.View(func() {
 		if _, _, err = d.attr(f.at.fs); err != nil {
 			return
+		}
+		if isProc && offset == 0 {
+			f.pids = f.at.fs.pids()
 		}
 		if offset < 1 && !add(entry{".", d.qid(), 1}) {
 			return
@@ -45,7 +52,7 @@ func (f *file) Readdir(offset uint64, count uint32) (ents p9.Dirents, err error)
 		}
 		after := offset - min(offset, 2)
 		shifted := func(e entry) bool { e.offset += 2; return add(e) }
-		if _, ok := d.(procDir); ok {
+		if isProc {
 			listPIDs(f.at.fs, f.pids, after, shifted)
 			return
 		}

@@ -31,7 +31,7 @@ type file struct {
 	content []byte
 	stale   bool
 
-	pids    []int32 // the listing of proc, made when it is opened
+	pids    []int32 // the listing of proc, made when it begins
 	skipped int64   // see readStream
 }
 
@@ -124,10 +124,15 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 	return f.done("setattr", f.at.fs.tree.Change(func() error { return n.setAttr(f.at, valid, attr) }))
 }
 
-// Slow tells p9srv that Open and ReadAt may wait for the host.
+// Slow tells p9srv that Open, ReadAt and Readdir may wait for the host.
 func (f *file) Slow() bool {
-	r, ok := f.n.(regular)
-	return ok && (r.drains() || preparation(r) != nil)
+	switch n := f.n.(type) {
+	case regular:
+		return n.drains() || preparation(n) != nil
+	case procDir:
+		return true
+	}
+	return false
 }
 
 // preparation is what a control file has to be done before it is read, if any.
@@ -184,8 +189,6 @@ func (f *file) Open(flags p9.OpenFlags) (p9.QID, uint32, error) {
 		}
 		if isRegular {
 			f.content, err = readable(r.read(f.at, nil))
-		} else if _, ok := f.n.(procDir); ok {
-			f.pids = f.at.fs.pids()
 		}
 	})
 	return f.n.qid(), 0, f.done("open", err)

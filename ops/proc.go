@@ -17,7 +17,7 @@ type procDir struct{}
 
 func (procDir) qid() p9.QID                        { return dirQID(qidProc) }
 func (procDir) parent() node                       { return topDir{} }
-func (procDir) attr(fs *FS) (perm, p9.Attr, error) { return fs.fixedDir(2) }
+func (procDir) attr(fs *FS) (perm, p9.Attr, error) { return fs.fixedDir(2 + fs.tree.NumPIDs()) }
 
 func (procDir) lookup(fs *FS, name string) (node, error) {
 	tid, err := strconv.ParseInt(name, 10, 32)
@@ -32,7 +32,7 @@ func (procDir) lookup(fs *FS, name string) (node, error) {
 }
 
 // list lists the processes that there are now; a listing by a fid is of those
-// that there were when it was opened (see file.pids).
+// that there were when it began (see file.pids).
 func (procDir) list(fs *FS, after uint64, yield func(entry) bool) error {
 	listPIDs(fs, fs.pids(), after, yield)
 	return nil

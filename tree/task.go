@@ -489,6 +489,9 @@ func (t *Tree) AppendPIDs(tgids []int32) []int32 {
 	return tgids
 }
 
+// NumPIDs is how many AppendPIDs appends. View.
+func (t *Tree) NumPIDs() int { return len(t.procs) }
+
 // eachTask calls f for the tasks in c.
 func (c *Container) eachTask(f func(*Task)) {
 	each := func(g *Group) {
