@@ -3,6 +3,7 @@ module containerfs
 go 1.26.0
 
 require (
+	9fans.net/go v0.0.8-0.20250307142834-96bdba94b63f
 	github.com/hugelgupf/p9 v0.4.1
 	github.com/urfave/cli/v2 v2.27.7
 	golang.org/x/sys v0.49.0
