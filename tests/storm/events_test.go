@@ -15,6 +15,7 @@ type events struct {
 	*tree.Tree
 	world *world
 
+	silent  atomic.Bool // nothing is recorded: for measurements
 	forks   atomic.Uint64
 	lost    atomic.Uint64
 	doubts  atomic.Uint64          // forks that were looked up in the mirror
@@ -34,6 +35,9 @@ type entry struct {
 }
 
 func (e *events) note(n entry) {
+	if e.silent.Load() {
+		return
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ring[e.next%len(e.ring)] = n
@@ -46,6 +50,9 @@ func (e *events) Fork(f tree.ForkEvent) {
 	e.answer.Store(nil)
 	e.Tree.Fork(f)
 	e.current.Store(0)
+	if e.silent.Load() {
+		return
+	}
 	then := "deferred"
 	if p, _, ok := e.world.place(f.TID); ok {
 		then = p.String()

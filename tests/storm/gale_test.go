@@ -23,6 +23,7 @@ type gale struct {
 	oracle *oracle
 	rng    *rand.Rand
 	root   int32 // the first process
+	begin  func()
 	over   chan struct{}
 	err    error  // of the process, when it is over
 	out    string // what it wrote
@@ -36,6 +37,14 @@ type gale struct {
 
 // raise starts a storm. It forks from now on.
 func raise(t testing.TB, o *oracle, p storm.Params) *gale {
+	t.Helper()
+	g := gather(t, o, p)
+	g.begin()
+	return g
+}
+
+// gather starts the first process of a storm, which forks when begin is called.
+func gather(t testing.TB, o *oracle, p storm.Params) *gale {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], append([]string{"storm"}, p.Args()...)...)
 	var out, stderr bytes.Buffer
@@ -52,7 +61,7 @@ func raise(t testing.TB, o *oracle, p storm.Params) *gale {
 		rng: rand.New(rand.NewPCG(p.Seed, 1)), moved: make(map[int32][]string),
 	}
 	o.move(place{}, g.root, true)
-	in.Close()
+	g.begin = func() { in.Close() }
 	go func() {
 		g.err = cmd.Wait()
 		g.out = out.String() + stderr.String()

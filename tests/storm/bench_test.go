@@ -1,0 +1,93 @@
+package storm
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"containerfs/tree"
+	"containerfs/tree/hostproc/storm"
+)
+
+// cpu is the time that this process has used, without its children.
+func cpu(b *testing.B) time.Duration {
+	var ru unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}
+
+// What a fork costs: the storm alone, and the server that follows it. One
+// operation is one fork.
+func BenchmarkFork(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		setup
+		alone bool
+		mixed bool // the storm's first process is in two places: its children are looked up
+	}{
+		{name: "alone", alone: true},
+		{name: "events", setup: setup{noMirror: true}},
+		{name: "mirror"},
+		{name: "mirror mixed", mixed: true},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			o := newOracle(b)
+			var w *world
+			if !c.alone {
+				w = newWorld(b, c.setup)
+				w.events.silent.Store(true)
+			}
+			p := forks(b.N)
+			p.Life = time.Millisecond
+			g := gather(b, o, p)
+			if c.mixed {
+				// Its other threads stay behind.
+				if err := w.tree.Attach(tree.AttachRequest{To: w.containers[0][1], ID: g.root}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			began, used := time.Now(), cpu(b)
+			b.ResetTimer()
+			g.begin()
+			<-g.over
+			if w != nil {
+				w.host.Drain()
+			}
+			b.StopTimer()
+			b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "forks/s")
+			b.ReportMetric(float64((cpu(b)-used).Nanoseconds())/float64(b.N), "server-ns/fork")
+			if w != nil {
+				b.ReportMetric(float64(w.events.doubts.Load())/float64(b.N), "looked-up/fork")
+			}
+		})
+	}
+}
+
+// From a fork to the list of its container, as who was told the pid asks for it.
+func BenchmarkListed(b *testing.B) {
+	w := newWorld(b, setup{})
+	w.events.silent.Store(true)
+	took := make([]time.Duration, 0, b.N)
+	for range b.N {
+		pid, err := storm.Fork(time.Minute)
+		if err != nil {
+			b.Fatal(err)
+		}
+		began := time.Now()
+		w.tree.Drain()
+		_, _, known := w.place(int32(pid))
+		took = append(took, time.Since(began))
+		if !known {
+			b.Fatal("not listed")
+		}
+		unix.Kill(pid, unix.SIGKILL)
+		unix.Wait4(pid, nil, 0, nil)
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+}
