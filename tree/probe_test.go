@@ -92,19 +92,6 @@ func (f *fixture) moveProcess(c *tree.Container, tid int32) error {
 	return f.Attach(tree.AttachRequest{To: c, ID: tid, Process: true})
 }
 
-// failOnce makes one step of the mirror fail: the nth of that kind from now on.
-func (f *fixture) failOnce(op string, nth int, err error) {
-	f.host.Fail = func(what string, _ int32) error {
-		if what != op {
-			return nil
-		}
-		if nth--; nth == 0 {
-			return err
-		}
-		return nil
-	}
-}
-
 // before calls do once, before the next step of that kind.
 func (f *fixture) before(op string, do func()) {
 	done := false

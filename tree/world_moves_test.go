@@ -17,6 +17,7 @@ type window struct {
 	id       int32
 	process  bool
 	tgid     int32
+	parent   int32            // of that
 	moves    map[int32]bool   // the tasks that the attach is about
 	kernel   map[int32]uint64 // where the mirror had them before
 	old      map[int32]places
@@ -60,7 +61,12 @@ func (v *window) happen() {
 		}
 	case 3:
 		if len(w.free) > 0 && w.mirror {
-			v.born(f, w.host.ForkAs(f, w.free[w.choose(len(w.free))]), false)
+			tid := w.free[w.choose(len(w.free))]
+			// Whether the move took it or it was born there, nobody can say of
+			// a child of the moved family that has a moved task's tid.
+			if _, moved := v.moves[tid]; !moved || (w.tgid(f) != v.tgid && w.tgid(f) != v.parent) {
+				v.born(f, w.host.ForkAs(f, tid), false)
+			}
 		}
 	default:
 		v.born(f, w.host.Fork(f), false)
@@ -141,6 +147,8 @@ func (w *world) attach() error {
 		v.old[tid] = maps.Clone(at)
 		v.kernel[tid], _ = w.host.Group(tid)
 	}
+	info, _ := w.host.Task(id)
+	v.parent = info.PPID
 	v.moves[id] = true
 	if r.Process {
 		for _, k := range w.threads(id) {
