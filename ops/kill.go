@@ -2,7 +2,6 @@ package ops
 
 import (
 	"errors"
-	"slices"
 	"syscall"
 	"time"
 
@@ -10,8 +9,8 @@ import (
 )
 
 // killLimit is how long kill goes after a container before it gives up: what is
-// left then does not die, because it hangs in the kernel or is of the kernel.
-const killLimit = 10 * time.Second
+// left then does not die, because it hangs in the kernel. Tests shorten it.
+var killLimit = 10 * time.Second
 
 // writeKill kills every process with a task in the container or below, and those
 // that are born meanwhile, until none is left (SPEC §3). Who asks needs the
@@ -21,26 +20,18 @@ func writeKill(at *attachment, c *tree.Container, data []byte) error {
 		return syscall.EINVAL
 	}
 	deadline := time.Now().Add(killLimit)
+	dead := make(map[member]bool)
 	for round := 0; ; round++ {
-		at.fs.tree.Drain()
-		tids, err := at.fs.below(c)
-		if err != nil {
+		left := 0
+		err := at.fs.tree.Change(func() (err error) {
+			left, err = at.killOnce(c, dead)
 			return err
-		}
-		if tids = at.fs.alive(tids); len(tids) == 0 {
-			return nil
-		}
-		if err := at.mayKill(c, tids); err != nil {
+		})
+		if err != nil || left == 0 {
 			return err
-		}
-		for _, tid := range tids {
-			err := at.fs.kill(tid)
-			if err != nil && !errors.Is(err, syscall.ESRCH) {
-				return err
-			}
 		}
 		if time.Now().After(deadline) {
-			at.fs.log.Warn("kill leaves processes behind", "tasks", len(tids))
+			at.fs.log.Warn("kill leaves processes behind", "tasks", left)
 			return syscall.EAGAIN
 		}
 		if round > 0 {
@@ -49,72 +40,95 @@ func writeKill(at *attachment, c *tree.Container, data []byte) error {
 	}
 }
 
-// below are the tids of one thread of each process in the container or below.
-func (fs *FS) below(c *tree.Container) (tids []int32, err error) {
+// member is a task under a number: an exec can give it another.
+type member struct {
+	task *tree.Task
+	tid  int32
+}
+
+// victim is a task that is to be killed.
+type victim struct {
+	member
+	in   *tree.Container
+	info tree.TaskInfo
+}
+
+// killOnce kills the processes that there are now and returns how many tasks it
+// found. Those in dead were seen to be gone, though the model has yet to be told:
+// they do not count. Who has just been seen to be gone counts once more, since the
+// events of its last children may have been on their way. Inside a change, so that
+// nothing is moved meanwhile.
+func (at *attachment) killOnce(c *tree.Container, dead map[member]bool) (left int, err error) {
+	if c.Removed() {
+		return 0, syscall.ENODEV
+	}
+	at.fs.tree.Drain()
+	var alive []victim
+	for _, v := range at.fs.below(c) {
+		if dead[v.member] {
+			continue
+		}
+		v.info, err = at.fs.host.Task(v.tid)
+		switch {
+		case errors.Is(err, syscall.ESRCH) || (err == nil && !at.fs.is(v)):
+			dead[v.member] = true
+		case err != nil:
+			return 0, err
+		case v.info.Kernel:
+			continue // is no process
+		default:
+			alive = append(alive, v)
+		}
+		left++
+	}
+	for _, v := range alive {
+		if err := at.mayKill(v); err != nil {
+			return 0, err
+		}
+	}
+	killed := make(map[int32]bool)
+	for _, v := range alive {
+		if killed[v.info.TGID] {
+			continue
+		}
+		killed[v.info.TGID] = true
+		if err := at.fs.signal(v.info, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return 0, err
+		}
+	}
+	return left, nil
+}
+
+// below are the tasks in the container or below.
+func (fs *FS) below(c *tree.Container) (victims []victim) {
 	fs.tree.View(func() {
-		if c.Removed() {
-			err = syscall.ENODEV
-			return
-		}
-		seen := make(map[*tree.Process]bool)
-		each := func(task *tree.Task) {
-			if !seen[task.Process()] {
-				seen[task.Process()] = true
-				tids = append(tids, task.TID())
-			}
-		}
 		var walk func(*tree.Container) bool
 		walk = func(c *tree.Container) bool {
-			c.EachTask(each)
+			c.EachTask(func(task *tree.Task) {
+				victims = append(victims, victim{member: member{task, task.TID()}, in: c})
+			})
 			c.Children(0, walk)
 			return true
 		}
 		walk(c)
 	})
-	return tids, err
+	return victims
 }
 
-// alive are those of the tasks that the host still shows: an exit is told to the
-// model a little later than to the parent.
-func (fs *FS) alive(tids []int32) []int32 {
-	return slices.DeleteFunc(tids, func(tid int32) bool {
-		_, err := fs.host.Task(tid)
-		return errors.Is(err, syscall.ESRCH)
-	})
+// is reports whether the host still shows the task, and not another of its tid.
+func (fs *FS) is(v victim) (same bool) {
+	fs.tree.View(func() { same = v.task.Is(v.info) })
+	return same
 }
 
-// mayKill decides whether the caller may kill all of the tasks. Protected
-// processes are killed by nobody.
-func (at *attachment) mayKill(c *tree.Container, tids []int32) error {
-	return at.fs.tree.Change(func() error {
-		for _, tid := range tids {
-			info, err := at.fs.host.Task(tid)
-			if err != nil {
-				continue // gone
-			}
-			if at.fs.protected[info.TGID] {
-				return denied(errProtected)
-			}
-			from := c
-			at.fs.tree.View(func() {
-				if task := at.fs.tree.Task(tid); task != nil {
-					from = task.Container(c.Hierarchy())
-				}
-			})
-			if err := at.mayMove(info, from); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// kill kills the process of a task by a descriptor, so that a number that is
-// used again is not hit.
-func (fs *FS) kill(tid int32) error {
-	info, err := fs.host.Task(tid)
-	if err != nil || info.Kernel {
+// mayKill decides whether the caller may kill a task's process. Protected ones are
+// killed by nobody.
+func (at *attachment) mayKill(v victim) error {
+	if at.fs.protected[v.info.TGID] {
+		return denied(errProtected)
+	}
+	if err := at.mayMove(v.info, v.in); !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
-	return fs.signal(info, syscall.SIGKILL)
+	return nil
 }

@@ -246,9 +246,13 @@ type simulated struct {
 	killed int
 	immune map[int32]bool // processes that signals do not end
 	onKill func(tgid int32)
+	onTask func(tid int32) // before a task is looked at
 }
 
 func (s *simulated) Task(tid int32) (tree.TaskInfo, error) {
+	if s.onTask != nil {
+		s.onTask(tid)
+	}
 	info, err := s.Host.Task(tid)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,0 +1,139 @@
+package ops
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/hugelgupf/p9/linux"
+)
+
+func TestKill(t *testing.T) {
+	w, k := aWorld(t)
+	k.must(k.mkdir("m/a/b"))
+	k.must(k.mkdir("m/c"))
+	for _, data := range []string{"", "0", "2", "01", "1 ", " 1", "1\n\n", "+1", "11", "kill", "1\x00", "\n"} {
+		w.refused(linux.EINVAL, fmt.Sprintf("%q", data), func() error { return k.write("m/a/kill", data) })
+	}
+	w.refused(linux.ENOENT, "of a hierarchy", func() error { return k.write("m/kill", "1") })
+	k.must(k.write("m/a/kill", "1")) // nobody there
+	var inside []int32
+	for i := range 20 {
+		p := w.fork(0)
+		w.host.Thread(p)
+		inside = append(inside, p)
+		k.must(k.write([]string{"m/a/procs", "m/a/b/procs"}[i%2], fmt.Sprint(p)))
+	}
+	outside := w.fork(0)
+	k.must(k.write("m/c/tasks", fmt.Sprint(outside)))
+	half := w.fork(0) // with one thread inside
+	th := w.host.Thread(half)
+	k.must(k.write("m/a/tasks", fmt.Sprint(th)))
+
+	// The first generations have children while they are killed, which nobody
+	// tells of before the next drain.
+	generations := 0
+	w.host.onKill = func(tgid int32) {
+		if generations < 50 && tgid != half {
+			generations++
+			w.host.Fork(tgid)
+		}
+	}
+	k.must(k.write("m/a/kill", "1\n"))
+	k.want("m/a/populated", "0\n")
+	k.want("m/tasks", "1\n")
+	k.want("m/c/tasks", fmt.Sprintln(outside))
+	if generations != 50 {
+		t.Errorf("%d children were born", generations)
+	}
+	k.must(k.rmdir("m/a/b"))
+}
+
+// TestKillMissesNoChild has a process fork and exit by itself at the worst
+// moment: after the members were listed, before they are looked at.
+func TestKillMissesNoChild(t *testing.T) {
+	w, k := aWorld(t)
+	p := w.fork(0)
+	k.must(k.write("m/a/tasks", fmt.Sprint(p)))
+	var child int32
+	w.host.onTask = func(tid int32) {
+		if tid == p && child == 0 {
+			child = w.host.Fork(p)
+			w.host.Exit(p)
+		}
+	}
+	k.must(k.write("m/a/kill", "1"))
+	if child == 0 {
+		t.Fatal("there was no child")
+	}
+	if _, err := w.host.Host.Task(child); err == nil {
+		t.Error("the child lives")
+	}
+	k.want("m/a/tasks", "")
+
+	// The same with a first thread that ends before the others.
+	w.host.onTask = nil
+	p = w.fork(0)
+	var last int32
+	for range 3 {
+		last = w.host.Thread(p)
+	}
+	k.must(k.write("m/a/procs", fmt.Sprint(p)))
+	seen := false
+	w.host.onTask = func(tid int32) {
+		if !seen {
+			seen = true
+			for tid := p; tid < last; tid++ {
+				w.host.Exit(tid)
+			}
+		}
+	}
+	k.must(k.write("m/a/kill", "1"))
+	w.host.onTask = nil
+	if _, err := w.host.Host.Task(last); err == nil {
+		t.Error("the last thread lives")
+	}
+}
+
+func TestWhoMayKill(t *testing.T) {
+	w, k := aWorld(t)
+	k.must(k.chown("m/a/kill", 1000, 100))
+	k.must(k.mkdir("m/a/b"))
+	mine, theirs := w.fork(1000), w.fork(2000)
+	for _, pid := range []int32{mine, theirs} {
+		k.must(k.write("m/a/b/tasks", fmt.Sprint(pid)))
+	}
+	al, na := w.as(alice), w.as(netA)
+	w.refused(linux.EACCES, "one of them is another's", func() error { return al.write("m/a/kill", "1") })
+	w.refused(linux.EACCES, "the file is not his", func() error { return w.as(bob).write("m/a/kill", "1") })
+	k.must(k.write("m/tasks", fmt.Sprint(theirs)))
+	w.refused(linux.EACCES, "over the network, tasks is not his", func() error { return na.write("m/a/kill", "1") })
+	k.must(k.chown("m/a/b/tasks", 1000, 100))
+	na.must(na.write("m/a/kill", "1"))
+	k.want("m/a/b/tasks", "")
+	mine = w.fork(1000)
+	k.must(k.write("m/a/b/tasks", fmt.Sprint(mine)))
+	al.must(al.write("m/a/kill", "1"))
+
+	k.must(k.write("m/a/tasks", "1"))
+	w.refused(linux.EACCES, "pid 1", func() error { return k.write("m/a/kill", "1") })
+	k.must(k.write("m/tasks", "1"))
+
+	// A kernel thread is no process that could be killed.
+	kernel, p := w.fork(0), w.fork(0)
+	k.must(k.write("m/a/tasks", fmt.Sprint(kernel)))
+	k.must(k.write("m/a/tasks", fmt.Sprint(p)))
+	w.host.kernel[kernel] = true
+	k.must(k.write("m/a/kill", "1"))
+	k.want("m/a/tasks", fmt.Sprintln(kernel))
+}
+
+func TestKillGivesUp(t *testing.T) {
+	w, k := aWorld(t)
+	killLimit = 50 * time.Millisecond
+	t.Cleanup(func() { killLimit = 10 * time.Second })
+	p := w.fork(0)
+	k.must(k.write("m/a/tasks", fmt.Sprint(p)))
+	w.host.immune = map[int32]bool{p: true}
+	w.refused(linux.EAGAIN, "what does not die", func() error { return k.write("m/a/kill", "1") })
+}
