@@ -9,6 +9,7 @@ import (
 	"containerfs/subsys/cpuset"
 	"containerfs/subsys/debug"
 	"containerfs/subsys/ns"
+	"containerfs/subsys/numtasks"
 	"containerfs/tree"
 )
 
@@ -24,6 +25,9 @@ type Config struct {
 
 	// NS is ns's host. Nil: the real one.
 	NS ns.Host
+
+	// Tasks are the tasks that numtasks may kill. Nil: none can be killed.
+	Tasks numtasks.Tasks
 }
 
 // Optional are the subsystems that there are only when they are asked for, and
@@ -56,5 +60,5 @@ func All(cfg Config) []tree.Subsystem {
 	if slices.Contains(cfg.Enable, "ns") {
 		all = append(all, ns.New(cfg.NS, cfg.Log))
 	}
-	return all
+	return append(all, numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log))
 }

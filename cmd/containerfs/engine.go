@@ -51,7 +51,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	say("events: " + e.host.Source().String())
 	say("mirror: " + e.openMirror(conf.Mirror))
 
-	e.subsystems = subsys.All(subsys.Config{Log: log, Enable: conf.Enable})
+	e.subsystems = subsys.All(subsys.Config{Log: log, Enable: conf.Enable, Tasks: e.host})
 	recorder := ops.NewRecorder(ops.DefaultEventLog)
 	cfg := tree.Config{
 		Host: e.host, Subsystems: e.subsystems, Observer: recorder, Log: log,
