@@ -459,14 +459,15 @@ func (m *move) joined(task *Task, p *Process, g *Group) {
 	if m == nil || p == nil || len(m.targets[task.group]) == 0 {
 		return
 	}
-	from := m.targets[task.group][0]
-	if slices.Contains(m.targets[task.group], g) {
+	froms := m.targets[task.group]
+	from := froms[0]
+	isParent := func(mv *moved) bool { return mv.born && mv.task.proc == p }
+	switch all := slices.Concat(m.tasks, m.born); {
+	case m.concerns(p) && slices.Contains(froms, g):
 		from = g
-	}
-	all := slices.Concat(m.tasks, m.born)
-	if i := slices.IndexFunc(all, func(mv *moved) bool { return mv.born && mv.task.proc == p }); i >= 0 {
-		from = all[i].from // a grandchild
-	} else if task.group == g || !m.concerns(p) {
+	case slices.ContainsFunc(all, isParent): // of a grandchild
+		from = all[slices.IndexFunc(all, isParent)].from
+	case task.group == g || !m.concerns(p):
 		return
 	}
 	task.proc.moving = true
