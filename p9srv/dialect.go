@@ -100,11 +100,14 @@ func (r *request) forWorker() *request {
 }
 
 // dialectOf finds the dialect to answer a Tversion with: never higher than what
-// was asked for. What follows a period is an extension that may be ignored
-// (9P2000.L.Google.7, which the p9 library's client asks for).
+// was asked for. What follows a period is an extension that may be ignored, says
+// version(5): 9P2000.L.Google.7, which the p9 library's client asks for, is
+// 9P2000.L; 9P2000.u is 9P2000.
 func dialectOf(version string) *dialect {
-	if version == dotL.version || strings.HasPrefix(version, dotL.version+".") {
-		return dotL
+	for _, d := range []*dialect{dotL, classic} {
+		if version == d.version || strings.HasPrefix(version, d.version+".") {
+			return d
+		}
 	}
 	return nil
 }

@@ -12,6 +12,12 @@ type fid struct {
 	qid   p9.QID
 	open  bool
 	flags p9.OpenFlags // of Tlopen or Tlcreate, whole
+
+	// What 9P2000 needs besides:
+	name    string // by which it was walked to: see nameOf
+	orclose bool   // it is opened to be removed at the end
+	readTo  uint64 // the offset at which the last read of the directory ended
+	cookie  uint64 // where that is for Readdir
 }
 
 func (f *fid) isDir() bool    { return f.qid.Type&p9.TypeDir != 0 }
@@ -19,6 +25,9 @@ func (f *fid) readable() bool { return f.open && f.flags.Mode() != p9.WriteOnly 
 func (f *fid) writable() bool { return f.open && f.flags.Mode() != p9.ReadOnly }
 
 func (f *fid) isSlow() bool {
+	if f.orclose {
+		return true
+	}
 	s, ok := f.file.(slower)
 	return ok && s.Slow()
 }
@@ -74,7 +83,7 @@ func (s *session) insert(n uint32, f *fid) error {
 	return linux.EMFILE
 }
 
-// drop takes a fid out of the table and closes its file.
+// drop takes a fid out of the table and discards it. With an error, too, it is gone.
 func (s *session) drop(n uint32) error {
 	s.mu.Lock()
 	f := s.fids[n]
@@ -83,8 +92,7 @@ func (s *session) drop(n uint32) error {
 	if f == nil {
 		return linux.EBADF
 	}
-	s.close(f.file)
-	return nil
+	return s.discard(f)
 }
 
 // dropAll empties the table. No worker is running.
@@ -94,8 +102,33 @@ func (s *session) dropAll() {
 	s.fids = nil
 	s.mu.Unlock()
 	for _, f := range fids {
-		s.close(f.file)
+		s.discard(f)
 	}
+}
+
+// discard closes the file of a fid that is gone, and removes it if it was opened for that.
+func (s *session) discard(f *fid) (err error) {
+	defer s.close(f.file)
+	if !f.orclose {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			s.panicked("remove", v)
+			err = linux.EIO
+		}
+	}()
+	return remove(f.file)
+}
+
+// remover is what a File implements that can be removed whatever its name is.
+type remover interface{ Remove() error }
+
+func remove(f p9.File) error {
+	if r, ok := f.(remover); ok {
+		return r.Remove()
+	}
+	return linux.EPERM
 }
 
 // close closes a file that no fid has any more. As in close(2) of a 9P mount,

@@ -137,7 +137,7 @@ func TestTimeLimits(t *testing.T) {
 	closes("half a Tversion", half, short/2)
 
 	unknown := dial(t, a)
-	unknown.Script("Tversion ~ 8192 9P2000\nRversion...")
+	unknown.Script("Tversion ~ 8192 9P1999\nRversion...")
 	closes("no version that there is", unknown, short/2)
 
 	idle := dial(t, a)

@@ -90,10 +90,16 @@ func TestScripts(t *testing.T) {
 	for name, script := range map[string]string{
 		"version is never higher than asked": `
 			Tversion ~ 8192 9P2000
-			Rversion ~ 8192 "unknown"
+			Rversion ~ 8192 "9P2000"
 			Tversion ~ 8192 9P2000.u
-			Rversion ~ 8192 "unknown"
+			Rversion ~ 8192 "9P2000"
 			Tversion ~ 8192 9P2000.Lx
+			Rversion ~ 8192 "9P2000"
+			Tversion ~ 8192 9P2000L
+			Rversion ~ 8192 "unknown"
+			Tversion ~ 8192 9P
+			Rversion ~ 8192 "unknown"
+			Tversion ~ 8192 ""
 			Rversion ~ 8192 "unknown"
 			Tversion ~ 8192 9P1999
 			Rversion ~ 8192 "unknown"
@@ -115,7 +121,7 @@ func TestScripts(t *testing.T) {
 			Tattach 1 0 ~ "" "" ~
 			closed`,
 		"unknown version agrees on nothing": `
-			Tversion ~ 8192 9P2000
+			Tversion ~ 8192 9P1999
 			Rversion ~ 8192 "unknown"
 			Tattach 1 0 ~ "" "" ~
 			closed`,

@@ -1,12 +1,19 @@
 package p9srv
 
 import (
+	"fmt"
+
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 )
 
 // auth refuses in the way that clients take for "no authentication needed".
-func (s *session) auth(*request, []byte) ([]byte, error) { return nil, linux.ENOENT }
+func (s *session) auth(*request, []byte) ([]byte, error) { return nil, errNoAuth }
+
+// noAuth is what Plan 9 has instead of a number.
+const noAuth = "authentication not required"
+
+var errNoAuth = fmt.Errorf("%w: %s", linux.ENOENT, noAuth)
 
 // attach makes a fid for a tree, with who the peer is at this moment.
 func (s *session) attach(r *request, out []byte) ([]byte, error) {
@@ -30,7 +37,7 @@ func (s *session) attach(r *request, out []byte) ([]byte, error) {
 		s.close(file)
 		return nil, err
 	}
-	if err := s.insert(r.fid, &fid{file: file, qid: qid}); err != nil {
+	if err := s.insert(r.fid, &fid{file: file, qid: qid, name: rootName}); err != nil {
 		return nil, err
 	}
 	return appendQID(out, qid), nil
@@ -62,9 +69,12 @@ func (s *session) walk(r *request, out []byte) ([]byte, error) {
 		}
 		return appendQIDs(out, qids), nil // as far as it went; newfid is not made
 	}
-	to := &fid{file: file, qid: from.qid}
-	if len(r.names) > 0 {
-		to.qid = qids[len(r.names)-1]
+	to := &fid{file: file, qid: from.qid, name: from.name}
+	if n := len(r.names); n > 0 {
+		to.qid, to.name = qids[n-1], r.names[n-1]
+		if isDot(to.name) {
+			to.name = ""
+		}
 	}
 	if r.fid2 == r.fid {
 		s.close(from.file)
@@ -93,9 +103,6 @@ func (s *session) remove(r *request, out []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer s.drop(r.fid) // also if Remove panics
-	file, ok := f.file.(interface{ Remove() error })
-	if !ok {
-		return nil, linux.EPERM
-	}
-	return out, file.Remove()
+	f.orclose = false
+	return out, remove(f.file)
 }

@@ -214,13 +214,15 @@ func Decode(b []byte) string {
 type Wire struct {
 	t testing.TB
 	net.Conn
-	in *bufio.Reader
+	in     *bufio.Reader
+	encode func(string) ([]byte, error)
+	decode func([]byte) string
 }
 
 // NewWire wraps a connection. Nothing on it may take longer than 20 s.
 func NewWire(t testing.TB, c net.Conn) *Wire {
 	c.SetDeadline(time.Now().Add(20 * time.Second))
-	return &Wire{t, c, bufio.NewReader(c)}
+	return &Wire{t, c, bufio.NewReader(c), Encode, Decode}
 }
 
 // Send sends messages in one write.
@@ -228,7 +230,7 @@ func (w *Wire) Send(messages ...string) {
 	w.t.Helper()
 	var out []byte
 	for _, m := range messages {
-		b, err := Encode(m)
+		b, err := w.encode(m)
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -250,7 +252,7 @@ func (w *Wire) Receive() string {
 	if _, err := io.ReadFull(w.in, b[4:]); err != nil {
 		return err.Error()
 	}
-	return Decode(b)
+	return w.decode(b)
 }
 
 // Want receives messages and compares. A message that ends in ... may go on in any way.
