@@ -1,0 +1,71 @@
+// Package cpuacct is the subsystem that counts the CPU time that tasks use while
+// they are in a container (SPEC §12).
+//
+// # Vocabulary
+//
+// The run time of a task is the time that it was on a CPU since it started, as
+// the scheduler counts it; user and system time are how often the timer found
+// it in which mode. A reading is what the host says of a live task now, a final
+// what it says of one when it has ended. Fold means: read a task and credit what
+// it ran since it was read last to the container that it is in, and to all
+// above. A task is tracked when it was read before, and its track says how far
+// it is credited and to whom.
+//
+// The files: usage is the run time in nanoseconds; stat divides it into user
+// and system time, in units of 1/100 s; load is the run time of the last full
+// interval, in per cent of that interval, so of one CPU. An interval is 10 s or
+// the little more that Enforce comes late.
+//
+// # What is counted
+//
+// Run time from the moment on at which the subsystem is bound to a hierarchy:
+// then all tasks of the host are in the root, and what they ran before is not
+// counted. The root counts all tasks. While the subsystem is bound nowhere
+// nothing is counted and nothing is done at forks and exits; the root's values
+// stay.
+//
+// A move leaves behind what the task ran until then, in the old container and
+// above it, where it stays when the old container is removed: values include
+// all descendants, those of before too. Writing 0 to usage makes usage and stat
+// of that container start again from 0, of no other one; load is not changed.
+//
+// The kernel brings the run time of a running task up to date with each tick
+// and each switch, for its own cpuacct as for what is read here: at a move, up
+// to a tick of a running task counts as the new container's, with both.
+//
+// # Finals
+//
+// A task's last reading is not its end, and most tasks are never read. Where
+// finals come from, best first; the log says at start which it is:
+//
+//   - A BPF program on the scheduler's last switch away from a task (bpf.go):
+//     exact, at a price of some nanoseconds at every switch. Needs CAP_BPF and
+//     CAP_PERFMON, and the kernel's own type information for the layout of a task.
+//   - The records that taskstats sends at exit (taskstats.go). The kernel makes
+//     them when the exit begins, without bringing run time up to date: what is
+//     missing is up to a tick, and the end itself, which is most of a task that
+//     did nothing else. Needs CAP_NET_ADMIN.
+//   - Without either a task that ends is credited as it was read last, each 10 s.
+//
+// Finals and the events of the host come on different ways, in any order. A task
+// that the model lost first is dying until its final comes, and a read waits for
+// those, for a moment (grace); a final of a task that the model still has is
+// unclaimed. What is not matched after a while is given up, counted, and said.
+//
+// # Invariants
+//
+// Each nanosecond that a task ran is credited to one container and those above
+// it, once. The value of a container is at least the sum of its children's, as
+// long as nobody resets it.
+//
+// # Synchronization
+//
+// mu is a leaf below the Tree's locks. It guards what is credited, the tracks,
+// and the tables of finals; it is never held over a system call, so Exit and
+// File.Read only ever wait for short work. The host is read with no lock at all
+// (Prepare, Enforce) or under changeMu (Attach, Bind, Write). A reading is
+// applied under View, so that no exit is in between, to the container that the
+// track names; an attach changes that, when it has read the task. What a task ran between
+// the moment that it is read by an attach, and another reading, can therefore
+// never be credited twice or to the old container.
+package cpuacct

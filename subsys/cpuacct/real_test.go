@@ -1,0 +1,273 @@
+package cpuacct
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"containerfs/tree"
+	"containerfs/tree/hostproc"
+)
+
+// model is a Tree as the host tells it of events.
+type model struct{ *tree.Tree }
+
+func (m model) Resync(uint64) { _ = m.Tree.Resync() }
+
+// realWorld is a Tree with cpuacct over this machine.
+type realWorld struct {
+	*tree.Tree
+	t    *testing.T
+	s    *Subsystem
+	root *tree.Container
+	log  bytes.Buffer
+}
+
+// newRealWorld skips where finals of that source cannot be had, for a reason
+// that is to be expected.
+func newRealWorld(t *testing.T, source finalSource) *realWorld {
+	t.Helper()
+	host, err := hostproc.Open(hostproc.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { host.Close() })
+	if !host.Source().Connector {
+		t.Skip(host.Source())
+	}
+	switch w, err := source.open(); {
+	case err == nil:
+		w.close()
+	case errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrNotExist):
+		t.Skip(err)
+	default:
+		t.Fatal(err)
+	}
+	w := &realWorld{t: t}
+	w.s = New(machine{[]finalSource{source}}, slog.New(slog.NewTextHandler(&w.log, nil)))
+	if w.Tree, err = tree.New(tree.Config{Host: host, Subsystems: []tree.Subsystem{w.s}}); err != nil {
+		t.Fatal(err)
+	}
+	host.Start(model{w.Tree})
+	w.Drain()
+	h, err := w.Mount(tree.Mount{Subsystems: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.root = h.Root()
+	t.Cleanup(func() {
+		w.s.Enforce()
+		if err := w.s.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := w.Check(); err != nil {
+			t.Error(err)
+		}
+		if stats, err := host.Stats(); err != nil || stats.Lost > 0 {
+			t.Logf("the host lost %d events: %v", stats.Lost, err)
+		}
+	})
+	return w
+}
+
+func (w *realWorld) mkdir(name string) *tree.Container {
+	w.t.Helper()
+	c, err := w.Mkdir(tree.MkdirRequest{Parent: w.root, Name: name})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+func (w *realWorld) attach(c *tree.Container, pid int) {
+	w.t.Helper()
+	if err := w.Attach(tree.AttachRequest{To: c, ID: int32(pid), Process: true}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *realWorld) usage(c *tree.Container) time.Duration {
+	w.t.Helper()
+	b, err := w.ReadFile(c, &w.s.files[0], nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return nanoseconds(w.t, b)
+}
+
+func nanoseconds(t *testing.T, text []byte) time.Duration {
+	t.Helper()
+	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(n)
+}
+
+// kernelGroup is a directory of the kernel's own cpuacct, removed with the test.
+type kernelGroup struct {
+	t    *testing.T
+	path string
+}
+
+// newKernelGroup is nil where the kernel's cpuacct is not mounted.
+func newKernelGroup(t *testing.T, name string) *kernelGroup {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[2] != "cgroup" || !strings.Contains(","+f[3]+",", ",cpuacct,") {
+			continue
+		}
+		g := &kernelGroup{t, filepath.Join(f[1], fmt.Sprintf("containerfs-test-cpuacct-%d-%s", os.Getpid(), name))}
+		if err := os.Mkdir(g.path, 0o755); err != nil {
+			if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+				break
+			}
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			for range 100 {
+				if err = os.Remove(g.path); !errors.Is(err, syscall.EBUSY) {
+					break
+				}
+				time.Sleep(10 * time.Millisecond) // what has just been killed
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		return g
+	}
+	t.Log("the kernel's own cpuacct cannot be used here: wait4 is what is compared with")
+	return nil
+}
+
+func (g *kernelGroup) attach(pid int) {
+	if g == nil {
+		return
+	}
+	g.t.Helper()
+	if err := os.WriteFile(filepath.Join(g.path, "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *kernelGroup) usage() time.Duration {
+	g.t.Helper()
+	text, err := os.ReadFile(filepath.Join(g.path, "cpuacct.usage"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return nanoseconds(g.t, text)
+}
+
+// job is a shell script that has not begun yet.
+type job struct {
+	*exec.Cmd
+	begin func()
+}
+
+func newJob(t *testing.T, script string) job {
+	t.Helper()
+	c := exec.Command("sh", "-c", "read begin\n"+script)
+	c.Stderr = os.Stderr
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if c.ProcessState == nil {
+			_ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL)
+			_ = c.Wait()
+		}
+	})
+	return job{c, func() { _, _ = in.Write([]byte("\n")) }}
+}
+
+// rusage is what the job and all that it waited for have used.
+func (j job) rusage(t *testing.T) time.Duration {
+	t.Helper()
+	if err := j.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return j.ProcessState.UserTime() + j.ProcessState.SystemTime()
+}
+
+// compare fails the test where two durations differ by more than a part.
+func compare(t *testing.T, what string, got, want time.Duration, part float64) {
+	t.Helper()
+	diff := float64(got-want) / float64(want)
+	t.Logf("%s: %v, of %v: %+.3f %%", what, got, want, 100*diff)
+	if math.Abs(diff) > part {
+		t.Errorf("%s: usage is %v, not %v: off by %.2f %%", what, got, want, 100*diff)
+	}
+}
+
+// spin is shell for what uses CPU time without any system call; 1500 rounds are
+// about a millisecond.
+const spin = `spin() { i=0; while [ $i -lt $1 ]; do i=$((i+1)); done; }
+`
+
+var workloads = []struct{ name, script string }{
+	// A thousand processes that live some 5 ms, all of it on a CPU.
+	{"short", spin + `n=0; while [ $n -lt 1000 ]; do (spin 6000); n=$((n+1)); done`},
+	// Those that do next to nothing: their beginnings and ends are all there is.
+	{"empty", `n=0; while [ $n -lt 1000 ]; do (:); n=$((n+1)); done`},
+	// Programs that sleep.
+	{"sleepers", `n=0; while [ $n -lt 200 ]; do sleep 0.005; n=$((n+1)); done`},
+	// Some that live long beside many that do not, and pipes of them.
+	{"mix", spin + `(spin 700000) & (spin 400000) & n=0
+		while [ $n -lt 150 ]; do (spin 4000) & (:); echo x | cat >/dev/null; wait $!; n=$((n+1)); done; wait`},
+}
+
+// TestRealUsage compares usage with the kernel's own cpuacct, and with what wait4
+// says, of processes that are all in one container.
+func TestRealUsage(t *testing.T) {
+	w := newRealWorld(t, finalSources[0])
+	for _, load := range workloads {
+		t.Run(load.name, func(t *testing.T) {
+			w.t = t
+			c, kernel := w.mkdir(load.name), newKernelGroup(t, load.name)
+			j := newJob(t, load.script)
+			w.attach(c, j.Process.Pid)
+			kernel.attach(j.Process.Pid)
+			j.begin()
+			waited := j.rusage(t)
+			got := w.usage(c)
+			if kernel != nil {
+				compare(t, "the kernel's cpuacct", got, kernel.usage(), 0.01)
+			}
+			// What sh was before it was attached is in wait4's.
+			compare(t, "wait4", got, waited, 0.02)
+			if err := w.Rmdir(c, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	w.t = t
+	if all := w.usage(w.root); all < time.Second {
+		t.Errorf("the root has %v of the removed containers", all)
+	}
+	if strings.Contains(w.log.String(), "WARN") {
+		t.Error(w.log.String())
+	}
+}
