@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"containerfs/subsys/cpuacct"
 	"containerfs/subsys/cpuset"
 	"containerfs/subsys/debug"
 	"containerfs/subsys/ns"
@@ -22,6 +23,9 @@ type Config struct {
 
 	// Cpuset is cpuset's host. Nil: the real one.
 	Cpuset cpuset.Host
+
+	// Cpuacct is cpuacct's host. Nil: the real one.
+	Cpuacct cpuacct.Host
 
 	// NS is ns's host. Nil: the real one.
 	NS ns.Host
@@ -50,11 +54,15 @@ func All(cfg Config) []tree.Subsystem {
 	if cfg.Cpuset == nil {
 		cfg.Cpuset = cpuset.NewHost()
 	}
+	if cfg.Cpuacct == nil {
+		cfg.Cpuacct = cpuacct.NewHost()
+	}
 	if cfg.NS == nil {
 		cfg.NS = ns.NewHost()
 	}
 	all := []tree.Subsystem{
 		cpuset.New(cfg.Cpuset, cfg.Log),
+		cpuacct.New(cfg.Cpuacct, cfg.Log),
 		debug.Subsystem{},
 	}
 	if slices.Contains(cfg.Enable, "ns") {
