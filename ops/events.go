@@ -41,11 +41,15 @@ type stream interface {
 }
 
 // readStream reads a log at an offset of the file. A log drops its oldest lines:
-// then the file goes on with the oldest that is kept, and its offsets are
-// behind those of the log by f.skipped.
+// then who reads on gets the oldest that is kept, and his offsets are behind those
+// of the log by f.skipped from there on. Who reads anywhere else than on means
+// offsets of the log.
 func (f *file) readStream(l *eventLog, b []byte, offset int64) (int, error) {
+	if offset != f.next {
+		f.skipped = 0
+	}
 	n, from := l.readAt(b, offset+f.skipped)
-	f.skipped = from - offset
+	f.skipped, f.next = from-offset, offset+int64(n)
 	if n == 0 {
 		return 0, io.EOF
 	}

@@ -31,8 +31,10 @@ type file struct {
 	content []byte
 	stale   bool
 
-	pids    []int32 // the listing of proc, made when it begins
-	skipped int64   // see readStream
+	pids []int32 // the listing of proc, made when it begins
+
+	// See readStream.
+	next, skipped int64
 }
 
 // open makes a file of a node. View.
@@ -286,6 +288,10 @@ func wire(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		return linux.Errno(errno)
+	}
+	var done linux.Errno
+	if errors.As(err, &done) {
+		return done
 	}
 	return linux.EIO
 }

@@ -2,20 +2,24 @@ package ops
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"containerfs/tree"
 )
 
 // Bounds of release agents (SPEC §8).
-const (
-	maxAgents  = 8                // at once
-	agentLimit = 30 * time.Second // for one; then it is killed
-)
+const maxAgents = 8 // at once
+
+// agentLimit is the time that an agent has; then it is killed. Tests shorten it.
+var agentLimit = 30 * time.Second
 
 // agentEnv is all that an agent finds in its environment.
 var agentEnv = []string{"HOME=/", "PATH=/sbin:/bin:/usr/sbin:/usr/bin"}
@@ -38,24 +42,33 @@ func (q *releaseQueue) add(c *tree.Container) {
 	q.startLocked()
 }
 
-// startLocked starts as many servers as are allowed and have something to do.
+// startLocked starts a server for each that waits, as far as is allowed.
 func (q *releaseQueue) startLocked() {
-	for q.serve != nil && q.serving < maxAgents && q.serving < len(q.waiting) {
+	for q.serve != nil && q.serving < maxAgents && len(q.waiting) > 0 {
 		q.serving++
-		q.done.Go(q.work)
+		c := q.nextLocked()
+		q.done.Go(func() { q.work(c) })
 	}
 }
 
-// work serves until nothing waits.
-func (q *releaseQueue) work() {
+func (q *releaseQueue) nextLocked() *tree.Container {
+	c := q.waiting[0]
+	q.waiting = q.waiting[1:]
+	return c
+}
+
+// work serves c, and then until nothing waits.
+func (q *releaseQueue) work(c *tree.Container) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.waiting) > 0 && q.serve != nil {
-		c, serve := q.waiting[0], q.serve
-		q.waiting = q.waiting[1:]
+	for serve := q.serve; serve != nil; serve = q.serve {
 		q.mu.Unlock()
 		serve(c)
 		q.mu.Lock()
+		if len(q.waiting) == 0 {
+			break
+		}
+		c = q.nextLocked()
 	}
 	q.serving--
 }
@@ -104,6 +117,10 @@ func runAgent(ctx context.Context, agent, path string) error {
 	cmd.Env = agentEnv
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// What the server itself was started with does not have the flag.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close descriptors: %w", err)
+	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	err := cmd.Run()
 	if cause := context.Cause(ctx); cause != nil && err != nil {
