@@ -60,8 +60,8 @@ func changes(d, now *plan9.Dir) (valid p9.SetAttrMask, set p9.SetAttr, err error
 	null.Null()
 	switch {
 	case d.Type != null.Type && d.Type != now.Type, d.Dev != null.Dev && d.Dev != now.Dev,
-		d.Qid != null.Qid && d.Qid != now.Qid, d.Muid != "" && d.Muid != now.Muid:
-		return valid, set, linux.EPERM // nobody can change these
+		d.Qid != null.Qid && d.Qid != now.Qid:
+		return valid, set, linux.EPERM // nobody can change these, nor muid, which Linux sends with every name
 	case d.Length != null.Length && d.Length != 0 && d.Length != now.Length:
 		return valid, set, linux.EINVAL // 0 is a truncation, which is ignored
 	}
