@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"containerfs/subsys/bc"
 	"containerfs/subsys/cpuacct"
 	"containerfs/subsys/cpuset"
 	"containerfs/subsys/debug"
@@ -32,15 +33,18 @@ type Config struct {
 
 	// Tasks are the tasks that numtasks may kill. Nil: none can be killed.
 	Tasks numtasks.Tasks
+
+	// BC is bc's host. Nil: the real one.
+	BC bc.Host
 }
 
 // Optional are the subsystems that there are only when they are asked for, and
 // that are then not what `all` means.
 var Optional = []string{"ns"}
 
-// Enforcer is a subsystem whose effect on the host wears off without any event
-// that would tell. Enforce renews it; call it once a second (SPEC §11), from one
-// goroutine, after tree.New.
+// Enforcer is a subsystem that has to look after the host: its effect wears off,
+// or what it accounts changes, without any event that would tell. Call Enforce
+// once a second (SPEC §11), from one goroutine, after tree.New.
 type Enforcer interface{ Enforce() }
 
 // All makes the subsystems in the order of their registration, which is that of
@@ -60,6 +64,9 @@ func All(cfg Config) []tree.Subsystem {
 	if cfg.NS == nil {
 		cfg.NS = ns.NewHost()
 	}
+	if cfg.BC == nil {
+		cfg.BC = bc.NewHost()
+	}
 	all := []tree.Subsystem{
 		cpuset.New(cfg.Cpuset, cfg.Log),
 		cpuacct.New(cfg.Cpuacct, cfg.Log),
@@ -68,5 +75,8 @@ func All(cfg Config) []tree.Subsystem {
 	if slices.Contains(cfg.Enable, "ns") {
 		all = append(all, ns.New(cfg.NS, cfg.Log))
 	}
-	return append(all, numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log))
+	return append(all,
+		numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log),
+		bc.New(cfg.BC, cfg.Log),
+	)
 }

@@ -18,7 +18,7 @@ func TestAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := strings.Join(tr.SubsystemNames(), " "), "cpuset cpuacct debug ns numtasks"; got != want {
+	if got, want := strings.Join(tr.SubsystemNames(), " "), "cpuset cpuacct debug ns numtasks bc"; got != want {
 		t.Errorf("registered %q, want %q", got, want)
 	}
 	for _, s := range all {

@@ -37,7 +37,7 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	s.killer = killer{host: host, log: s.log}
 	s.files = []tree.File{
 		{Name: "shares", Read: s.readShares, Write: s.writeShares},
-		{Name: "stats", Read: s.readStats},
+		{Name: "stats", Prepare: s.drain, Read: s.readStats},
 		{Name: "limit", Read: s.readLimit},
 		{Name: "policy", Read: s.readPolicy, Write: s.writePolicy},
 	}
@@ -155,6 +155,12 @@ func (s *Subsystem) writeShares(_ *tree.Actor, c *tree.Container, text []byte) e
 		return err
 	}
 	s.tree.Update(func() { s.state(c).shares = n })
+	return nil
+}
+
+// drain lets the counts be as of now.
+func (s *Subsystem) drain(*tree.Container) error {
+	s.tree.Drain()
 	return nil
 }
 

@@ -1,0 +1,121 @@
+package bc
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Usage is what one process holds. What counts processes is not in it.
+type Usage [resources]int64
+
+// Host is what bc needs of the machine. Methods may be called concurrently.
+type Host interface {
+	// Measures says which resources Usage tells of.
+	Measures() [resources]bool
+
+	// Usage is what the process of a thread holds: ESRCH when it is gone.
+	Usage(tid int32) (Usage, error)
+}
+
+// NewHost is the machine that the server runs on.
+func NewHost() Host {
+	m := &machine{page: int64(os.Getpagesize())}
+	m.bufs.New = func() any { b := make([]byte, 8<<10); return &b }
+	return m
+}
+
+type machine struct {
+	page int64
+	bufs sync.Pool
+}
+
+// Measures is Host's. Memory is everybody's to see, but who has what open is not.
+func (m *machine) Measures() (can [resources]bool) {
+	_, memory := m.memory(int32(os.Getpid()))
+	_, files := countFiles(int32(os.Getpid()))
+	can[numfile] = files == nil && os.Geteuid() == 0
+	can[physpages], can[lockedpages] = memory == nil, memory == nil
+	return can
+}
+
+// Usage is Host's.
+func (m *machine) Usage(tid int32) (Usage, error) {
+	u, err := m.memory(tid)
+	if err != nil {
+		return Usage{}, err
+	}
+	u[numfile], err = countFiles(tid)
+	return u, err
+}
+
+// countFiles is the number of descriptors of a thread.
+func countFiles(tid int32) (int64, error) {
+	dir := "/proc/" + strconv.Itoa(int(tid)) + "/fd"
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return 0, gone(err)
+	}
+	if st.Size > 0 {
+		return st.Size, nil // since Linux 6.2
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return 0, gone(err)
+	}
+	defer d.Close()
+	entries, err := d.Readdirnames(-1)
+	return int64(len(entries)), gone(err)
+}
+
+// memory is what /proc/<tid>/status tells.
+func (m *machine) memory(tid int32) (u Usage, err error) {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(int(tid))+"/status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return u, gone(err)
+	}
+	defer unix.Close(fd)
+	buf := m.bufs.Get().(*[]byte)
+	defer m.bufs.Put(buf)
+	n, err := unix.Read(fd, *buf)
+	if err != nil {
+		return u, gone(err)
+	}
+	locked, resident := parseStatus((*buf)[:n])
+	u[lockedpages], u[physpages] = locked/m.page, resident/m.page
+	return u, nil
+}
+
+// parseStatus finds VmLck and VmRSS, in bytes. A kernel thread has neither, nor has
+// a process that is ending: it holds nothing.
+func parseStatus(text []byte) (locked, resident int64) {
+	for line := range bytes.Lines(text) {
+		if v, ok := bytes.CutPrefix(line, []byte("VmLck:")); ok {
+			locked = kilobytes(v)
+		} else if v, ok := bytes.CutPrefix(line, []byte("VmRSS:")); ok {
+			return locked, kilobytes(v) // which comes later
+		}
+	}
+	return locked, resident
+}
+
+// kilobytes reads a number of kB, 0 where there is none.
+func kilobytes(v []byte) int64 {
+	digits, ok := bytes.CutSuffix(bytes.TrimSpace(v), []byte(" kB"))
+	n, err := strconv.ParseUint(string(digits), 10, 63-10)
+	if !ok || err != nil {
+		return 0
+	}
+	return int64(n) << 10
+}
+
+// gone is ESRCH for what is not there any more.
+func gone(err error) error {
+	if os.IsNotExist(err) {
+		return unix.ESRCH
+	}
+	return err
+}
