@@ -14,8 +14,16 @@ type Caller struct {
 	// given what must not cross a network (release agents, protected tasks).
 	Local bool
 
-	// Peer names the connection in logs and audit lines. It decides nothing.
-	Peer string
+	// ReadOnly makes whatever would change something EROFS.
+	ReadOnly bool
+
+	// Confined is the attach name of a hierarchy, or of a container in one, that
+	// all attaches are inside of; "" if they are not confined.
+	Confined string
+
+	// Peer names the connection in logs and audit lines, and Origin where it
+	// comes from, the same for all connections from there. They decide nothing.
+	Peer, Origin string
 }
 
 // InGroup reports whether gid is one of the caller's groups.

@@ -66,11 +66,11 @@ func (f *file) Readdir(offset uint64, count uint32) (ents p9.Dirents, err error)
 func (f *file) Mkdir(name string, mode p9.FileMode, _ p9.UID, _ p9.GID) (p9.QID, error) {
 	d, ok := f.n.(containerDir)
 	if !ok {
-		return p9.QID{}, f.done("mkdir", syscall.EPERM)
+		return p9.QID{}, f.at.told(deed{op: "mkdir", node: f.n, name: name}, syscall.EPERM)
 	}
 	c, err := f.at.mkdir(d.c, name, mode)
-	if err != nil {
-		return p9.QID{}, f.done("mkdir", err)
+	if err = f.at.told(deed{op: "mkdir", node: f.n, name: name}, err); err != nil {
+		return p9.QID{}, err
 	}
 	return containerDir{c}.qid(), nil
 }
@@ -138,6 +138,7 @@ func checkElement(name string) error {
 // UnlinkAt is p9.File's: rmdir of a container. A control file cannot be
 // unlinked: EPERM.
 func (f *file) UnlinkAt(name string, flags uint32) error {
+	d := deed{op: "rmdir", node: f.n, name: name}
 	for {
 		var n node
 		var err error
@@ -146,7 +147,7 @@ func (f *file) UnlinkAt(name string, flags uint32) error {
 			err = checkElement(name)
 		}
 		if err != nil {
-			return f.done("unlink", err)
+			return f.at.told(d, err)
 		}
 		err = f.at.remove(n, flags&atRemovedir != 0, func(c *tree.Container) error {
 			if c.Parent().Child(name) != c {
@@ -155,7 +156,7 @@ func (f *file) UnlinkAt(name string, flags uint32) error {
 			return nil
 		})
 		if !errors.Is(err, errRenamed) && !errors.Is(err, syscall.ENODEV) {
-			return f.done("unlink", err)
+			return f.at.told(d, err)
 		}
 	}
 }
@@ -164,9 +165,9 @@ func (f *file) UnlinkAt(name string, flags uint32) error {
 func (f *file) Remove() error {
 	_, isDir := f.n.(directory)
 	if _, ok := f.n.(containerDir); ok && f.n == f.at.root {
-		return f.done("remove", syscall.EBUSY) // its directory is not of this world
+		return f.done("rmdir", syscall.EBUSY) // its directory is not of this world
 	}
-	return f.done("remove", f.at.remove(f.n, isDir, nil))
+	return f.done("rmdir", f.at.remove(f.n, isDir, nil))
 }
 
 // remove removes a node. Still, if any, is asked inside the change whether the
@@ -205,7 +206,7 @@ func (f *file) RenameAt(oldName string, newDir p9.File, newName string) error {
 	if !ok {
 		return linux.EXDEV
 	}
-	return f.done("rename", f.at.rename(f.n, oldName, to.n, newName, nil))
+	return f.at.told(deed{op: "rename", node: f.n, name: oldName, to: newName}, f.at.rename(f.n, oldName, to.n, newName, nil))
 }
 
 // rename renames what has a name in a directory, if that is the container that
@@ -297,7 +298,7 @@ func (f *file) Rename(newDir p9.File, newName string) error {
 		f.at.fs.tree.View(func() { name = d.c.Name() })
 		err := f.at.rename(d.parent(), name, to.n, newName, d.c)
 		if !errors.Is(err, errRenamed) && !errors.Is(err, syscall.ENOENT) {
-			return f.done("rename", err)
+			return f.at.told(deed{op: "rename", node: d.parent(), name: name, to: newName}, err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package ops
 import (
 	"errors"
 	"io"
+	"strings"
 	"syscall"
 
 	"github.com/hugelgupf/p9/linux"
@@ -32,7 +33,6 @@ type file struct {
 	stale   bool
 
 	pids []int32 // the listing of proc, made when it begins
-
 	// See readStream.
 	next, skipped int64
 }
@@ -79,6 +79,9 @@ func (f *file) Walk(names []string) (qids []p9.QID, to p9.File, err error) {
 		}
 		f.at.fs.tree.Drain()
 	}
+	if errors.Is(err, syscall.EACCES) {
+		return qids, nil, f.at.told(deed{op: "walk", node: f.n, name: strings.Join(names, "/")}, err)
+	}
 	return qids, to, wire(err)
 }
 
@@ -121,9 +124,10 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 		return wire(f.gone()) // which is ours to set
 	}
 	if !ok {
-		return f.refuse(linux.EPERM)
+		return f.refuse("setattr", linux.EPERM)
 	}
-	return f.done("setattr", f.at.fs.tree.Change(func() error { return n.setAttr(f.at, valid, attr) }))
+	err := f.at.fs.tree.Change(func() error { return n.setAttr(f.at, valid, attr) })
+	return f.at.told(deed{op: "setattr", node: f.n, set: describeAttr(valid, attr)}, err)
 }
 
 // Slow tells p9srv that Open, ReadAt and Readdir may wait for the host.
@@ -264,21 +268,15 @@ func (f *file) WriteAt(b []byte, _ int64) (int, error) {
 	if len(b) > MaxWrite {
 		return 0, linux.E2BIG
 	}
-	if err := r.write(f.at, b); err != nil {
-		return 0, f.done("write", err)
+	if err := f.at.told(deed{op: "write", node: f.n, data: b}, r.write(f.at, b)); err != nil {
+		return 0, err
 	}
 	f.stale = true
 	return len(b), nil
 }
 
-// done logs why an operation was refused and makes its error one for the wire.
-func (f *file) done(op string, err error) error {
-	if err == nil {
-		return nil
-	}
-	f.at.fs.log.Debug("refused", "op", op, "qid", f.n.qid().Path, "uid", f.at.caller.UID, "peer", f.at.caller.Peer, "err", err)
-	return wire(err)
-}
+// done is told of a deed of which there is no more to say.
+func (f *file) done(op string, err error) error { return f.at.told(deed{op: op, node: f.n}, err) }
 
 // wire makes an error a linux.Errno, number for number.
 func wire(err error) error {

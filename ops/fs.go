@@ -22,6 +22,7 @@ type Config struct {
 	Host     tree.Host
 	Recorder *Recorder    // the tree's Observer
 	Log      *slog.Logger // nil: slog.Default
+	Audit    *Audit       // nil: one of its own, to Log
 
 	// Signal sends a signal to a process, which the task is a thread of, and
 	// to no other that has its number since: ESRCH if it is gone.
@@ -48,6 +49,7 @@ type FS struct {
 	host     tree.Host
 	recorder *Recorder
 	log      *slog.Logger
+	audit    *Audit
 	facts    []string
 
 	signal     func(tree.TaskInfo, syscall.Signal) error
@@ -88,6 +90,9 @@ func New(cfg Config) *FS {
 	}
 	if fs.log == nil {
 		fs.log = slog.Default()
+	}
+	if fs.audit = cfg.Audit; fs.audit == nil {
+		fs.audit = NewAudit(fs.log)
 	}
 	for id, name := range fs.names {
 		if !slices.Contains(cfg.Apart, name) {
@@ -164,24 +169,25 @@ func (fs *FS) Attach(c *Caller, aname string) (p9.File, error) {
 	at.actor = tree.Actor{UID: c.UID, Privileged: c.UID == 0 || c.UID == fs.uid, Local: c.Local}
 	f, err := at.attach(aname)
 	if err != nil {
-		fs.log.Debug("attach refused", "aname", aname, "uid", c.UID, "peer", c.Peer, "err", err)
-		return nil, wire(err)
+		return nil, at.told(deed{op: "attach", name: strings.TrimPrefix(aname, "/")}, err)
+	}
+	if c.ReadOnly {
+		return readOnly{f}, nil
 	}
 	return f, nil
 }
 
 func (at *attachment) attach(aname string) (*file, error) {
 	path := strings.TrimPrefix(aname, "/")
+	if at.caller.Confined != "" {
+		return at.attachConfined(path)
+	}
 	if path == "" {
 		at.root = topDir{}
 		return at.open(at.root), nil
 	}
 	name, rest, _ := strings.Cut(path, "/")
-	var names []string
-	if rest != "" {
-		names = strings.Split(strings.TrimSuffix(rest, "/"), "/")
-	}
-	f, err := at.attachNamed(name, names)
+	f, err := at.attachNamed(name, namesOf(rest))
 	if err != errNoHierarchy {
 		return f, err
 	}
@@ -200,19 +206,32 @@ func (at *attachment) attachNamed(name string, names []string) (f *file, err err
 			return
 		}
 		at.root = containerDir{h.Root()}
-		_, n, e := at.walk(at.root, names)
-		if e != nil {
-			err = e
-			return
+		if err = at.enter(names); err == nil {
+			f = at.open(at.root)
 		}
-		if _, isDir := n.(directory); !isDir {
-			err = syscall.ENOTDIR
-			return
-		}
-		at.root = n
-		f = at.open(n)
 	})
 	return f, err
+}
+
+// namesOf takes the rest of an attach name apart.
+func namesOf(path string) []string {
+	if path == "" {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(path, "/"), "/")
+}
+
+// enter moves the root of the attachment to a directory below. View.
+func (at *attachment) enter(names []string) error {
+	_, n, err := at.walk(at.root, names)
+	if err != nil {
+		return err
+	}
+	if _, isDir := n.(directory); !isDir {
+		return syscall.ENOTDIR
+	}
+	at.root = n
+	return nil
 }
 
 // attachOptions attaches to the hierarchy that an option string describes, and
@@ -222,11 +241,11 @@ func (at *attachment) attachOptions(s string) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !at.privileged() {
+	if !at.privileged() || at.caller.ReadOnly {
 		return at.attachMounted(o)
 	}
 	h, err := at.fs.mount(o, true)
-	if err != nil {
+	if err = at.told(deed{op: "attach", name: s}, err); err != nil {
 		return nil, err
 	}
 	at.root = containerDir{h.Root()}
@@ -236,9 +255,12 @@ func (at *attachment) attachOptions(s string) (*file, error) {
 }
 
 // attachMounted attaches to what an option string describes if it is mounted,
-// which is everybody's: EPERM if it is not.
+// which is everybody's: EPERM if it is not, or EROFS for who could mount it.
 func (at *attachment) attachMounted(o options) (f *file, err error) {
 	err = syscall.EPERM
+	if at.privileged() {
+		err = syscall.EROFS
+	}
 	at.fs.tree.View(func() {
 		for h := range at.fs.tree.Hierarchies {
 			if h.Published() && h.Subsystems() == o.subsystems && h.Noprefix() == o.noprefix && (o.name == "" || o.name == h.Name()) {

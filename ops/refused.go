@@ -8,29 +8,29 @@ import (
 // What no file here can do (SPEC §3 "Others").
 
 // refuse is ENODEV in a removed container, and the errno anywhere else.
-func (f *file) refuse(errno linux.Errno) error {
+func (f *file) refuse(op string, errno linux.Errno) error {
 	if err := f.gone(); err != nil {
 		return wire(err)
 	}
-	return errno
+	return f.done(op, errno)
 }
 
 // Create is p9.File's: regular files are not made by clients.
 func (f *file) Create(string, p9.OpenFlags, p9.FileMode, p9.UID, p9.GID) (p9.File, p9.QID, uint32, error) {
-	return nil, p9.QID{}, 0, f.refuse(linux.EACCES)
+	return nil, p9.QID{}, 0, f.refuse("create", linux.EACCES)
 }
 
 // Symlink is p9.File's.
 func (f *file) Symlink(string, string, p9.UID, p9.GID) (p9.QID, error) {
-	return p9.QID{}, f.refuse(linux.EPERM)
+	return p9.QID{}, f.refuse("symlink", linux.EPERM)
 }
 
 // Link is p9.File's.
-func (f *file) Link(p9.File, string) error { return f.refuse(linux.EPERM) }
+func (f *file) Link(p9.File, string) error { return f.refuse("link", linux.EPERM) }
 
 // Mknod is p9.File's.
 func (f *file) Mknod(string, p9.FileMode, uint32, uint32, p9.UID, p9.GID) (p9.QID, error) {
-	return p9.QID{}, f.refuse(linux.EPERM)
+	return p9.QID{}, f.refuse("mknod", linux.EPERM)
 }
 
 // Readlink is p9.File's.

@@ -1,0 +1,254 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+	"golang.org/x/sys/unix"
+
+	"containerfs/tree"
+)
+
+// Audit writes a line for each change and each denial (SPEC §17), up to so many for
+// each peer and user: a burst, then a steady rate. Changes and denials are counted
+// apart, so that nobody hides a change behind his own denials. How many lines were
+// left out is said. The text of the lines is quoted by the slog.Handler.
+type Audit struct {
+	log *slog.Logger
+	now func() time.Time
+
+	mu         sync.Mutex
+	allowances map[auditKey]*allowance
+}
+
+const (
+	auditBurst = 200
+	auditRate  = 20   // lines a second
+	auditKeys  = 1024 // more share one allowance: an address of IPv6 costs nothing
+)
+
+type auditKey struct {
+	origin string
+	uid    uint32
+	denial bool
+}
+
+// allowance is what may still be written of a key.
+type allowance struct {
+	tokens     float64
+	at         time.Time // when tokens was right
+	suppressed int
+}
+
+// NewAudit makes an Audit that writes to log.
+func NewAudit(log *slog.Logger) *Audit {
+	return &Audit{log: log, now: time.Now, allowances: make(map[auditKey]*allowance)}
+}
+
+// take reports whether a line may be written, and how many of its kind were not.
+func (a *Audit) take(key auditKey) (suppressed int, ok bool) {
+	now := a.now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w := a.allowances[key]
+	if w == nil {
+		if len(a.allowances) >= auditKeys {
+			key = auditKey{denial: key.denial}
+			w = a.allowances[key]
+		}
+		if w == nil {
+			w = &allowance{tokens: auditBurst, at: now}
+			a.allowances[key] = w
+		}
+	}
+	w.refill(now)
+	if w.tokens < 1 {
+		w.suppressed++
+		return 0, false
+	}
+	w.tokens--
+	suppressed, w.suppressed = w.suppressed, 0
+	return suppressed, true
+}
+
+func (w *allowance) refill(now time.Time) {
+	w.tokens = min(auditBurst, w.tokens+auditRate*now.Sub(w.at).Seconds())
+	w.at = now
+}
+
+// Flush says what was left out and not said yet, and forgets who has been quiet. It
+// is to be called every second or so.
+func (a *Audit) Flush() {
+	now := a.now()
+	type left struct {
+		auditKey
+		lines int
+	}
+	var list []left
+	a.mu.Lock()
+	for key, w := range a.allowances {
+		if w.suppressed > 0 {
+			list = append(list, left{key, w.suppressed})
+			w.suppressed = 0
+		}
+		if w.refill(now); w.tokens >= auditBurst {
+			delete(a.allowances, key)
+		}
+	}
+	a.mu.Unlock()
+	for _, l := range list {
+		a.log.Warn("audit lines left out", "lines", l.lines, "denials", l.denial, "origin", l.origin, "uid", l.uid)
+	}
+}
+
+// Denied writes what a peer was denied before it was anybody. origin is what the peer
+// cannot change by connecting again.
+func (a *Audit) Denied(origin, what string, args ...any) {
+	a.write(slog.LevelWarn, auditKey{origin, unknownUID, true}, what, args)
+}
+
+// Ended writes why a connection did not end as it should.
+func (a *Audit) Ended(origin string, args ...any) {
+	a.write(slog.LevelInfo, auditKey{origin, unknownUID, false}, "connection ended", args)
+}
+
+const unknownUID = ^uint32(0)
+
+func (a *Audit) write(level slog.Level, key auditKey, what string, args []any) {
+	suppressed, ok := a.take(key)
+	if !ok {
+		return
+	}
+	if suppressed > 0 {
+		args = append(args, "left_out", suppressed)
+	}
+	a.log.Log(context.Background(), level, what, args...)
+}
+
+// deed is what a caller did, or wanted to.
+type deed struct {
+	op   string
+	node node   // that it was done to, or in
+	name string // in the node, if it is a directory
+	to   string // new name
+	data []byte // what was written
+	set  string // attributes
+}
+
+// changes are the deeds that change something when they succeed.
+var changes = map[string]bool{
+	"attach": true, "mkdir": true, "rmdir": true, "rename": true, "setattr": true, "write": true,
+}
+
+// told writes the line of a deed that came to err, if it is worth one, and makes err
+// one for the wire.
+//
+// It must not be called in View.
+func (at *attachment) told(d deed, err error) error {
+	level, what := slog.LevelInfo, "change"
+	switch e := errnoOf(err); {
+	case e == syscall.EACCES || e == syscall.EPERM || e == syscall.EROFS:
+		level, what = slog.LevelWarn, "denied"
+	case err != nil:
+		at.fs.log.Debug("refused", "op", d.op, "uid", at.caller.UID, "peer", at.caller.Peer, "err", err)
+		return wire(err)
+	case !changes[d.op]:
+		return nil
+	}
+	key := auditKey{at.caller.Origin, at.caller.UID, err != nil}
+	suppressed, ok := at.fs.audit.take(key)
+	if !ok {
+		return wire(err)
+	}
+	args := []any{"op", d.op, "path", at.fs.path(d.node, d.name), "uid", at.caller.UID, "peer", at.caller.Peer}
+	for _, a := range []struct{ key, value string }{{"to", d.to}, {"data", clip(d.data)}, {"set", d.set}} {
+		if a.value != "" {
+			args = append(args, a.key, a.value)
+		}
+	}
+	if err != nil {
+		args = append(args, "errno", unix.ErrnoName(errnoOf(err)), "err", err)
+	}
+	if suppressed > 0 {
+		args = append(args, "left_out", suppressed)
+	}
+	at.fs.audit.log.Log(at.fs.ctx, level, what, args...)
+	return wire(err)
+}
+
+// describeAttr is what a setattr sets.
+func describeAttr(valid p9.SetAttrMask, attr p9.SetAttr) string {
+	var parts []string
+	if valid.Permissions {
+		parts = append(parts, fmt.Sprintf("mode=%04o", uint32(attr.Permissions)&0o7777))
+	}
+	if valid.UID {
+		parts = append(parts, fmt.Sprintf("uid=%d", attr.UID))
+	}
+	if valid.GID {
+		parts = append(parts, fmt.Sprintf("gid=%d", attr.GID))
+	}
+	if valid.ATime || valid.MTime {
+		parts = append(parts, "times")
+	}
+	return strings.Join(parts, " ")
+}
+
+// clip is what a line shows of what was written.
+func clip(b []byte) string {
+	const most = 64
+	if len(b) > most {
+		return string(b[:most]) + "..."
+	}
+	return string(b)
+}
+
+// path names a node in lines of the audit, or an entry of it. That of what was removed
+// is the one that it had.
+func (fs *FS) path(n node, name string) (path string) {
+	fs.tree.View(func() {
+		switch n := n.(type) {
+		case containerDir:
+			path = containerPath(n.c)
+		case controlFile:
+			path = containerPath(n.c) + "/" + n.r.name
+		case taskDir, taskFile, procDir:
+			path = "/proc"
+		case topDir:
+		default:
+			for _, f := range topFiles {
+				if f.node == n {
+					path = "/" + f.name
+				}
+			}
+		}
+	})
+	if name != "" || path == "" {
+		path += "/" + name
+	}
+	return path
+}
+
+func containerPath(c *tree.Container) string {
+	if c.IsRoot() {
+		return "/" + c.Hierarchy().Name()
+	}
+	return "/" + c.Hierarchy().Name() + c.Path()
+}
+
+// errnoOf is the number of an error, or 0.
+func errnoOf(err error) (e syscall.Errno) {
+	var l linux.Errno
+	if err != nil && !errors.As(err, &e) && errors.As(err, &l) {
+		e = syscall.Errno(l)
+	}
+	return e
+}
