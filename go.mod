@@ -11,6 +11,15 @@ require (
 
 require pgregory.net/rapid v1.3.0
 
+require github.com/anishathalye/porcupine v1.3.1 // indirect
+
+require (
+	github.com/mdlayher/socket v0.8.0 // indirect
+	github.com/mdlayher/vsock v1.4.0
+	github.com/pelletier/go-toml/v2 v2.4.3
+	golang.org/x/net v0.62.0 // indirect
+)
+
 require (
 	github.com/BurntSushi/toml v1.6.0 // indirect
 	github.com/cilium/ebpf v0.22.0

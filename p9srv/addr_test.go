@@ -12,7 +12,28 @@ func TestParseAddr(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"tcp://127.0.0.1:5640", "tcp://127.0.0.1:5640"},
 		{"tcp://[::1]:0", "tcp://[::1]:0"},
-		{"tcp://localhost:5640?no_root_squash", "tcp://localhost:5640?no_root_squash"},
+		{"tcp://localhost:5640?", "tcp://localhost:5640"},
+		{"tls://h:1?cert=/c&key=/k&ca=/a", "tls://h:1?cert=/c&key=/k&ca=/a"},
+		{"tls!h!1?name=x&ca=/a%26b&key=/k&cert=/c", "tls://h:1?cert=/c&key=/k&ca=/a%26b&name=x"},
+		{"vsock://2:5640", "vsock://2:5640"},
+		{"vsock!2!4294967295", "vsock://2:4294967295"},
+		{"vsock://:5640", ""},
+		{"vsock://*:5640", ""},
+		{"vsock://4294967295:5640", ""},
+		{"vsock://host:5640", ""},
+		{"vsock://2:4294967296", ""},
+		{"vsock://2:1?as=x", ""},
+		{"tls://h:1", ""},
+		{"tls://h:1?cert=&key=/k&ca=/a", ""},
+		{"tls://h:1?cert=/c&key=/k&ca=/a&users=x", ""},
+		{"tcp://h:1?cert=/c", ""},
+		{"tcp://h:1/x", ""},
+		{"tcp://h:http", ""},
+		{"tcp://h:+1", ""},
+		{"tcp://h:65536", ""},
+		{"tcp://a/b:1", ""},
+		{"tcp://h:1?no_root_squash", ""}, // is a listener's
+		{"unix:///a?access=ro", ""},
 		{"tcp://:5640", "tcp://:5640"}, // refused by Listen
 		{"tcp!127.0.0.1!5640", "tcp://127.0.0.1:5640"},
 		{"tcp!::1!5640", "tcp://[::1]:5640"},
@@ -20,7 +41,6 @@ func TestParseAddr(t *testing.T) {
 		{"unix:///run/x/9p.sock", "unix:///run/x/9p.sock"},
 		{"unix!/run/x/9p.sock", "unix:///run/x/9p.sock"},
 		{"unix!/a!b/9p.sock", "unix:///a%21b/9p.sock"},
-		{"unix:///a%20b/?", ""},
 		{"unix:///a%20b", "unix:///a%20b"},
 		{"unix:///a%2", ""},
 		{"unix://relative/9p.sock", ""},
@@ -57,25 +77,25 @@ func TestParseAddr(t *testing.T) {
 }
 
 func TestListenTCP(t *testing.T) {
-	for _, bad := range []string{"tcp://0.0.0.0:0", "tcp://:0", "tcp://[::]:0", "tcp://192.0.2.1:0", "tcp://[::ffff:192.0.2.1]:0"} {
-		a, err := ParseAddr(bad)
+	for _, bad := range []string{"tcp://0.0.0.0:0", "tcp://:0", "tcp://[::]:0", "tcp://192.0.2.1:0", "tcp://[::ffff:192.0.2.1]:0", "tcp://0.0.0.0:0?allow=127.0.0.1&no_root_squash"} {
+		e, err := ParseExport(bad)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if l, err := Listen(a); err == nil || !strings.Contains(err.Error(), "not a loopback address") {
+		if l, err := Listen(e); err == nil || !strings.Contains(err.Error(), "not a loopback address") {
 			t.Errorf("%s: %v, %v", bad, l, err)
 		}
 	}
-	l, err := Listen(Addr{Network: "tcp", Address: "localhost:0", NoRootSquash: true})
+	l, err := Listen(Export{Addr: Addr{Network: "tcp", Address: "localhost:0"}, NoRootSquash: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	a := l.Addr()
-	if _, port, _ := net.SplitHostPort(a.Address); port == "0" || !a.NoRootSquash {
+	if _, port, _ := net.SplitHostPort(a.Address); port == "0" {
 		t.Errorf("listens on %v", a)
 	}
-	if _, err := Listen(a); err == nil {
+	if _, err := Listen(Export{Addr: a}); err == nil {
 		t.Error("listens twice on one port")
 	}
 }
@@ -87,7 +107,7 @@ func TestListenUnix(t *testing.T) {
 	}
 	defer os.RemoveAll(dir)
 	a := Addr{Network: "unix", Address: filepath.Join(dir, "sub", "dir", "sock")}
-	l, err := Listen(a) // makes the directory
+	l, err := Listen(Export{Addr: a}) // makes the directory
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +117,7 @@ func TestListenUnix(t *testing.T) {
 	if st, err := os.Stat(filepath.Dir(a.Address)); err != nil || st.Mode().Perm()&^0o755 != 0 {
 		t.Errorf("directory: %v, %v", st, err)
 	}
-	if _, err := Listen(a); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := Listen(Export{Addr: a}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second server: %v", err)
 	}
 	l.Close()
@@ -112,7 +132,7 @@ func TestListenUnix(t *testing.T) {
 	}
 	dead.SetUnlinkOnClose(false)
 	dead.Close()
-	if l, err = Listen(a); err != nil {
+	if l, err = Listen(Export{Addr: a}); err != nil {
 		t.Fatalf("stale socket: %v", err)
 	}
 	l.Close()
@@ -121,7 +141,7 @@ func TestListenUnix(t *testing.T) {
 	if err := os.WriteFile(a.Address, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(a); err == nil {
+	if _, err := Listen(Export{Addr: a}); err == nil {
 		t.Error("listens in place of a file")
 	}
 	if b, _ := os.ReadFile(a.Address); string(b) != "precious" {

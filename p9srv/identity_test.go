@@ -28,7 +28,7 @@ func TestAttachIdentity(t *testing.T) {
 		{"tcp://[::1]:0", squash, false},
 	} {
 		t.Run(tt.addr, func(t *testing.T) {
-			a, err := p9srv.ParseAddr(tt.addr)
+			a, err := p9srv.ParseExport(tt.addr)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -41,8 +41,8 @@ func TestAttachIdentity(t *testing.T) {
 				a.Address = dir + "/s"
 			}
 			tree := p9test.NewTree()
-			_, a = p9test.ServeAt(t, p9srv.Config{Attacher: tree}, a)
-			w := dial(t, a)
+			_, at := p9test.ServeExport(t, p9srv.Config{Attacher: tree}, a)
+			w := dial(t, at)
 			w.Script(`
 				Tversion ~ 8192 9P2000.L
 				Rversion ~ 8192 "9P2000.L"
@@ -74,7 +74,7 @@ func TestPeerThatLeaves(t *testing.T) {
 		"closes":      func(c *net.TCPConn) { c.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := p9srv.Listen(p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0", NoRootSquash: true})
+			l, err := p9srv.Listen(p9srv.Export{Addr: p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"}, NoRootSquash: true})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,12 +1,16 @@
 package p9srv
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,48 +18,194 @@ import (
 
 // Listener accepts connections for Server.Serve.
 type Listener struct {
-	net  net.Listener
-	addr Addr
+	net    net.Listener
+	export Export
+	tls    *tls.Config // of the network tls
 }
 
-// Addr is where it really listens: a port that was 0 is the one that it got.
-func (l *Listener) Addr() Addr { return l.addr }
+// Addr is where it really listens: a port that was 0 is the one that it got. It has
+// no options: those of a listener are not those of a client.
+func (l *Listener) Addr() Addr { return l.export.Addr.Plain() }
 
 // Close stops listening and removes a unix socket.
 func (l *Listener) Close() error { return l.net.Close() }
 
 // Listen begins to listen. It refuses an address on which the peers could not be
-// told apart.
-func Listen(a Addr) (*Listener, error) {
-	switch a.Network {
-	case "tcp":
-		return listenTCP(a)
-	case "unix":
-		return listenUnix(a)
+// told apart, and users that there are not.
+func Listen(e Export) (l *Listener, err error) {
+	if err = e.check(); err == nil {
+		err = e.checkUsers()
 	}
-	return nil, fmt.Errorf("listen %s: network must be tcp or unix", a)
+	if err == nil {
+		switch e.Network {
+		case "tcp":
+			l, err = listenTCP(e)
+		case "tls":
+			l, err = listenTLS(e)
+		case "unix":
+			l, err = listenUnix(e)
+		case "vsock":
+			l, err = listenVsock(e)
+		default:
+			err = errors.New("network must be tcp, tls, unix or vsock")
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen %s: %w", e, err)
+	}
+	return l, nil
 }
 
-func listenTCP(a Addr) (*Listener, error) {
-	t, err := net.ResolveTCPAddr("tcp", a.Address)
-	if err != nil {
-		return nil, fmt.Errorf("listen %s: %w", a, err)
+// checkUsers refuses what nobody could use.
+func (e *Export) checkUsers() error {
+	names := slices.Clone(e.Users)
+	for _, terms := range e.allTerms() {
+		if terms.As != "" {
+			names = append(names, terms.As)
+		}
 	}
-	if !t.IP.IsLoopback() {
-		return nil, fmt.Errorf("listen %s: not a loopback address: peers from elsewhere have no identity", a)
+	for _, name := range names {
+		if _, err := namedIdentity(name); err != nil {
+			return err
+		}
 	}
-	l, err := net.ListenTCP("tcp", t)
-	if err != nil {
-		return nil, fmt.Errorf("listen %s: %w", a, err)
-	}
-	a.Address = l.Addr().String()
-	return &Listener{l, a}, nil
+	return nil
 }
 
-func listenUnix(a Addr) (*Listener, error) {
-	dir := filepath.Dir(a.Address)
+// allTerms are the terms that are in force for some peer.
+func (e *Export) allTerms() []Terms {
+	if e.Network != "vsock" {
+		return []Terms{e.Terms}
+	}
+	var all []Terms
+	for _, terms := range e.CIDs {
+		all = append(all, terms)
+	}
+	return all
+}
+
+// Announce says what the listener lets in, and warns of what makes others
+// privileged.
+func (l *Listener) Announce(log *slog.Logger) {
+	e := &l.export
+	log.Info("listener", "at", l.Addr().String(), "lets in", e.describe())
+	warn := func(what, why string) {
+		log.Warn("listener: "+what, "at", l.Addr().String(), "why", why)
+	}
+	for _, terms := range e.allTerms() {
+		if id, err := namedIdentity(terms.As); terms.As != "" && err == nil && privileged(id.uid) {
+			warn("as="+terms.As, "whoever can connect is privileged")
+		}
+		if terms.TrustUname {
+			warn("trust=uname", "whoever can connect is whom he says he is")
+		}
+	}
+	if e.NoRootSquash {
+		warn("no_root_squash", "what root's programs relay for others is taken for root's")
+	}
+	for _, name := range e.Users {
+		if id, err := namedIdentity(name); err == nil && privileged(id.uid) {
+			warn("users="+name, "a certificate can make a peer privileged")
+		}
+	}
+}
+
+// describe is one line about who is let in, as whom and where to.
+func (e *Export) describe() string {
+	if e.Network != "vsock" {
+		return e.who() + e.Terms.describe()
+	}
+	var parts []string
+	for cid, terms := range e.CIDs {
+		parts = append(parts, fmt.Sprintf("CID %d", cid)+terms.describe())
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, "; ")
+}
+
+// who are those that are let in at all, and as whom if the terms do not say it.
+func (e *Export) who() string {
+	from := "everywhere"
+	if len(e.Allow) > 0 {
+		var nets []string
+		for _, p := range e.Allow {
+			nets = append(nets, p.String())
+		}
+		from = strings.Join(nets, " ")
+	}
+	byName := e.As == "" && !e.TrustUname
+	switch {
+	case e.Network == "tls" && len(e.Users) > 0:
+		return "users " + strings.Join(e.Users, " ") + " by certificate, from " + from
+	case e.Network == "tls" && byName:
+		return "unprivileged users by certificate, from " + from
+	case e.Network == "tls":
+		return "who has a certificate, from " + from
+	case e.Network == "unix" && byName:
+		return "users of this host by their credentials"
+	case e.Network == "unix":
+		return "users of this host"
+	case byName && e.NoRootSquash:
+		return "users of this host who own their socket"
+	case byName:
+		return "users of this host who own their socket, root as nobody"
+	}
+	return "peers from " + from
+}
+
+func (t Terms) describe() string {
+	s := ""
+	switch {
+	case t.As != "":
+		s = " as " + t.As
+	case t.TrustUname:
+		s = " as whom they say"
+	}
+	if t.ReadOnly {
+		s += ", to read"
+	} else {
+		s += ", to read and write"
+	}
+	if t.Attach != "" {
+		s += ", in /" + t.Attach
+	}
+	return s
+}
+
+func listenTCP(e Export) (*Listener, error) {
+	t, err := net.ResolveTCPAddr("tcp", e.Address)
+	if err != nil {
+		return nil, err
+	}
+	if e.Network == "tcp" && !t.IP.IsLoopback() && e.As == "" && !e.TrustUname {
+		return nil, errors.New("not a loopback address: peers from elsewhere have no identity; it needs tls://, as= or trust=")
+	}
+	n, err := net.ListenTCP("tcp", t)
+	if err != nil {
+		return nil, err
+	}
+	e.Address = n.Addr().String()
+	return &Listener{net: n, export: e}, nil
+}
+
+func listenTLS(e Export) (*Listener, error) {
+	config, err := e.TLS.serverConfig()
+	if err != nil {
+		return nil, err
+	}
+	l, err := listenTCP(e)
+	if err != nil {
+		return nil, err
+	}
+	l.tls = config
+	return l, nil
+}
+
+func listenUnix(e Export) (*Listener, error) {
+	path := e.Address
+	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("listen %s: %w", a, err)
+		return nil, err
 	}
 	// Between two servers that start at once, the second must not take the
 	// first one's socket for a stale one. Where directories cannot be locked, it is
@@ -64,19 +214,19 @@ func listenUnix(a Addr) (*Listener, error) {
 		defer d.Close()
 		unix.Flock(int(d.Fd()), unix.LOCK_EX)
 	}
-	if err := removeStale(a.Address); err != nil {
-		return nil, fmt.Errorf("listen %s: %w", a, err)
+	if err := removeStale(path); err != nil {
+		return nil, err
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: a.Address})
+	n, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
 	if err != nil {
-		return nil, fmt.Errorf("listen %s: %w", a, err)
+		return nil, err
 	}
 	// Everybody may connect: permission is by who they are.
-	if err := os.Chmod(a.Address, 0o666); err != nil {
-		l.Close()
-		return nil, fmt.Errorf("listen %s: %w", a, err)
+	if err := os.Chmod(path, 0o666); err != nil {
+		n.Close()
+		return nil, err
 	}
-	return &Listener{l, a}, nil
+	return &Listener{net: n, export: e}, nil
 }
 
 // removeStale removes the socket of a server that is gone.

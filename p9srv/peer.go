@@ -1,12 +1,18 @@
 package p9srv
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/user"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/hugelgupf/p9/linux"
@@ -20,42 +26,77 @@ const squashed = 65534
 
 // identity is who the kernel says that a peer is.
 type identity struct {
-	uid   uint32
-	gids  []uint32
-	local bool
+	uid  uint32
+	gids []uint32
 }
+
+// nobody is the identity of who has none, or none that is let in.
+var nobody = identity{uid: squashed, gids: []uint32{squashed}}
+
+// privileged reports whether a uid may do everything: root and the user that the
+// server runs as (SPEC §1).
+func privileged(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) }
 
 // peer is the other end of a connection.
 type peer struct {
-	name string // for logs
+	name  string // for logs
+	from  string // what a peer cannot change by connecting again: its address, CID or uid
+	local bool   // on a unix socket
+	terms Terms
+
+	// squash is unset when uid 0 is believed where others can speak for it.
+	squash bool
+
+	// greet, if it is not nil, is what comes before the first frame.
+	greet func(context.Context) error
 
 	// identify asks the kernel, at each attach anew: a socket that was the
-	// peer's when it connected can have been closed since.
+	// peer's when it connected can have been closed since. Nil: nobody knows.
 	identify func() (identity, error)
 }
 
 func (p *peer) String() string { return p.name }
 
-// peerOf looks at a connection that a listener at addr has accepted.
-func peerOf(conn net.Conn, addr Addr) peer {
+// admit decides on a connection before a byte of it is read: who it is, or why it
+// is hung up on.
+func (l *Listener) admit(conn net.Conn) (net.Conn, peer, error) {
+	e := &l.export
+	p := peer{terms: e.Terms, squash: !e.NoRootSquash}
 	switch c := conn.(type) {
 	case *net.UnixConn:
+		p.local = true
 		id, err := unixIdentity(c)
-		name := "unix"
+		p.name = "unix"
 		if err == nil {
-			name = fmt.Sprintf("unix uid %d", id.uid)
+			p.name = fmt.Sprintf("unix uid %d", id.uid)
 		}
+		p.from = p.name
 		// Fixed by the kernel when the peer connected.
-		return peer{name, func() (identity, error) { return id, err }}
+		p.identify = func() (identity, error) { return id, err }
 	case *net.TCPConn:
-		mine, theirs := addrPort(c.LocalAddr()), addrPort(c.RemoteAddr())
-		return peer{"tcp " + theirs.String(), func() (identity, error) {
-			return loopbackIdentity(theirs, mine, addr.NoRootSquash)
-		}}
+		theirs := addrPort(c.RemoteAddr())
+		p.name, p.from = e.Network+" "+theirs.String(), e.Network+" "+theirs.Addr().String()
+		if len(e.Allow) > 0 && !slices.ContainsFunc(e.Allow, func(n netip.Prefix) bool { return n.Contains(theirs.Addr()) }) {
+			return nil, p, errors.New("not from where the listener allows")
+		}
+		if l.tls == nil {
+			p.identify = func() (identity, error) { return loopbackIdentity(c, p.squash) }
+			break
+		}
+		t := tls.Server(c, l.tls)
+		p.greet = t.HandshakeContext
+		p.identify = func() (identity, error) { return tlsIdentity(t, e.Users, time.Now()) }
+		conn = t
+	default:
+		cid, ok := peerCID(conn)
+		p.name, p.from = "vsock "+conn.RemoteAddr().String(), fmt.Sprintf("vsock cid %d", cid)
+		terms, listed := e.CIDs[cid]
+		if !ok || !listed {
+			return nil, p, errors.New("not from a CID that the listener lists")
+		}
+		p.terms = terms
 	}
-	return peer{"unknown", func() (identity, error) {
-		return identity{}, errors.New("connection carries no identity")
-	}}
+	return conn, p, nil
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -67,20 +108,59 @@ func addrPort(a net.Addr) netip.AddrPort {
 
 // caller decides who requests of an attach are made for.
 func (p *peer) caller(uname string, nuname uint32) (*ops.Caller, error) {
-	id, err := p.identify()
+	id, err := p.identity(uname, nuname)
 	if err != nil {
-		return nil, fmt.Errorf("%w: peer is not known: %v", linux.EACCES, err)
-	}
-	if id, err = id.as(uname, nuname); err != nil {
 		return nil, err
 	}
-	return &ops.Caller{UID: id.uid, GIDs: id.gids, Local: id.local, Peer: p.name}, nil
+	return &ops.Caller{
+		UID: id.uid, GIDs: id.gids, Local: p.local,
+		ReadOnly: p.terms.ReadOnly, Confined: p.terms.Attach,
+		Peer: p.name, Origin: p.from,
+	}, nil
+}
+
+func (p *peer) identity(uname string, nuname uint32) (id identity, err error) {
+	switch {
+	case p.terms.As != "":
+		id, err = namedIdentity(p.terms.As)
+	case p.terms.TrustUname:
+		id, err = p.trusted(uname, nuname)
+	case p.identify == nil:
+		err = errors.New("connection carries no identity")
+	default:
+		if id, err = p.identify(); err == nil {
+			return id.as(uname, nuname)
+		}
+	}
+	if err != nil {
+		return identity{}, fmt.Errorf("%w: peer is not known: %v", linux.EACCES, err)
+	}
+	return id, nil
+}
+
+// trusted is whom a peer says it is. Who says nothing is nobody, or on a unix socket
+// himself.
+func (p *peer) trusted(uname string, nuname uint32) (id identity, err error) {
+	switch {
+	case nuname != noUID:
+		id, err = uidIdentity(nuname)
+	case uname != "" && uname != "nobody":
+		id, err = namedIdentity(uname)
+	case p.local:
+		return p.identify()
+	default:
+		return nobody, nil
+	}
+	if err == nil && privileged(id.uid) && p.squash {
+		id = nobody
+	}
+	return id, err
 }
 
 // as applies the names of a Tattach, which can only lower an identity: uid 0 may
 // become any user of the server's passwd, others only themselves.
 func (id identity) as(uname string, nuname uint32) (identity, error) {
-	var u *user.User
+	var to identity
 	var err error
 	switch {
 	case nuname == noUID && (uname == "" || uname == "nobody"):
@@ -88,25 +168,46 @@ func (id identity) as(uname string, nuname uint32) (identity, error) {
 	case nuname == id.uid:
 		return id, nil
 	case nuname != noUID && id.uid == 0:
-		u, err = user.LookupId(strconv.FormatUint(uint64(nuname), 10))
+		to, err = uidIdentity(nuname)
 	case nuname != noUID:
 		return identity{}, fmt.Errorf("%w: uid %d may not attach as %d", linux.EPERM, id.uid, nuname)
 	default:
-		u, err = user.Lookup(uname)
+		to, err = namedIdentity(uname)
 	}
-	if err != nil {
-		return identity{}, fmt.Errorf("%w: %v", linux.EPERM, err)
-	}
-	uid, gids, err := userIDs(u)
 	switch {
 	case err != nil:
 		return identity{}, fmt.Errorf("%w: %v", linux.EPERM, err)
-	case uid == id.uid:
+	case to.uid == id.uid:
 		return id, nil
 	case id.uid != 0:
 		return identity{}, fmt.Errorf("%w: uid %d may not attach as %q", linux.EPERM, id.uid, uname)
 	}
-	return identity{uid, gids, id.local}, nil
+	return to, nil
+}
+
+// namedIdentity is a user of the server's passwd with that user's groups.
+func namedIdentity(name string) (identity, error) {
+	if strings.ContainsRune(name, 0) { // where a lookup by libc would end
+		return identity{}, user.UnknownUserError(name)
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return identity{}, err
+	}
+	return identityOf(u)
+}
+
+func uidIdentity(uid uint32) (identity, error) {
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return identity{}, err
+	}
+	return identityOf(u)
+}
+
+func identityOf(u *user.User) (identity, error) {
+	uid, gids, err := userIDs(u)
+	return identity{uid, gids}, err
 }
 
 // userIDs returns a user's uid and groups, the primary one first.
@@ -132,27 +233,30 @@ func userIDs(u *user.User) (uint32, []uint32, error) {
 	return uint32(uid), gids, nil
 }
 
-// loopbackIdentity is the identity of the owner of a socket on this host.
-func loopbackIdentity(theirs, mine netip.AddrPort, noRootSquash bool) (identity, error) {
+// loopbackIdentity is the identity of who owns the other socket of a connection
+// within this host.
+func loopbackIdentity(c *net.TCPConn, squash bool) (identity, error) {
+	theirs, mine := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
 	if !theirs.Addr().IsLoopback() || !mine.Addr().IsLoopback() {
 		return identity{}, errors.New("not a loopback connection")
 	}
 	uid, err := socketOwner(theirs, mine)
+	if err == nil {
+		// Had the peer been gone before, somebody else's socket could have got
+		// its port and be connected to us by now.
+		err = stillEstablished(c)
+	}
 	if err != nil {
 		return identity{}, err
 	}
-	if uid == 0 && !noRootSquash {
-		return identity{uid: squashed, gids: []uint32{squashed}}, nil
+	if uid == 0 && squash {
+		return nobody, nil
 	}
-	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	id, err := uidIdentity(uid)
 	if errors.As(err, new(user.UnknownUserIdError)) {
 		return identity{uid: uid, gids: []uint32{squashed}}, nil // in no group
 	}
-	if err != nil {
-		return identity{}, err
-	}
-	_, gids, err := userIDs(u)
-	return identity{uid: uid, gids: gids}, err
+	return id, err
 }
 
 // unixIdentity asks for the credentials that the peer connected with.
@@ -174,7 +278,7 @@ func unixIdentity(c *net.UnixConn) (id identity, err error) {
 	if errGroups != nil && errGroups != unix.ENOPROTOOPT { // Linux before 4.13
 		return id, errGroups
 	}
-	id = identity{uid: cred.Uid, gids: []uint32{cred.Gid}, local: true}
+	id = identity{uid: cred.Uid, gids: []uint32{cred.Gid}}
 	for _, g := range groups {
 		if g != cred.Gid {
 			id.gids = append(id.gids, g)

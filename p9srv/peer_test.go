@@ -6,11 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"os/user"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -123,7 +121,7 @@ func TestClosingPeer(t *testing.T) {
 			if err == nil {
 				t.Errorf("%s, %s: believed: %+v", name, way, st)
 			}
-			if id, err := loopbackIdentity(theirs, mine, true); err == nil {
+			if id, err := loopbackIdentity(server, false); err == nil {
 				t.Errorf("%s: taken for %+v", name, id)
 			}
 		}
@@ -187,19 +185,56 @@ func TestFindSocket(t *testing.T) {
 func TestLoopbackSquash(t *testing.T) {
 	_, server := connect(t, "127.0.0.1:0", "127.0.0.1")
 	me := uint32(os.Getuid())
-	id, err := loopbackIdentity(addrPort(server.RemoteAddr()), addrPort(server.LocalAddr()), true)
-	if err != nil || id.uid != me || id.local {
+	id, err := loopbackIdentity(server, false)
+	if err != nil || id.uid != me {
 		t.Errorf("%+v, %v: want uid %d", id, err, me)
 	}
-	id, err = loopbackIdentity(addrPort(server.RemoteAddr()), addrPort(server.LocalAddr()), false)
+	id, err = loopbackIdentity(server, true)
 	if me == 0 {
 		me = squashed
 	}
 	if err != nil || id.uid != me || me == squashed && !slices.Equal(id.gids, []uint32{squashed}) {
 		t.Errorf("%+v, %v: want uid %d", id, err, me)
 	}
-	if id, err := loopbackIdentity(netip.MustParseAddrPort("192.0.2.1:1"), addrPort(server.LocalAddr()), true); err == nil || !strings.Contains(err.Error(), "not a loopback") {
-		t.Errorf("a peer from elsewhere is %+v, %v", id, err)
+}
+
+// TestPortOfAnother: a peer breaks its connection while its requests wait, and
+// another's socket gets its port. The first is not taken for the other.
+func TestPortOfAnother(t *testing.T) {
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	connect := func(local net.Addr) (client, server *net.TCPConn) {
+		d := net.Dialer{LocalAddr: local}
+		c, err := d.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		server, err = l.AcceptTCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close(); server.Close() })
+		return c.(*net.TCPConn), server
+	}
+	attacker, first := connect(nil)
+	if _, err := loopbackIdentity(first, false); err != nil {
+		t.Fatal(err)
+	}
+	attacker.SetLinger(0)
+	at := attacker.LocalAddr()
+	attacker.Close()
+	_, second := connect(at)
+	if _, err := loopbackIdentity(second, false); err != nil {
+		t.Fatal(err)
+	}
+	if uid, err := socketOwner(addrPort(first.RemoteAddr()), addrPort(first.LocalAddr())); err != nil {
+		t.Fatalf("the attack does not work: %d, %v", uid, err)
+	}
+	if id, err := loopbackIdentity(first, false); err == nil {
+		t.Errorf("a connection that is broken is %+v's", id)
 	}
 }
 
@@ -220,7 +255,7 @@ func TestUnixIdentity(t *testing.T) {
 	}
 	defer s.Close()
 	id, err := unixIdentity(s.(*net.UnixConn))
-	if err != nil || id.uid != uint32(os.Getuid()) || id.gids[0] != uint32(os.Getgid()) || !id.local {
+	if err != nil || id.uid != uint32(os.Getuid()) || id.gids[0] != uint32(os.Getgid()) {
 		t.Errorf("%+v, %v", id, err)
 	}
 	groups, _ := os.Getgroups()
@@ -231,72 +266,8 @@ func TestUnixIdentity(t *testing.T) {
 	}
 }
 
-// TestOtherUser has a process of another user connect, with more groups than
-// are first asked for.
-func TestOtherUser(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root to become somebody else")
-	}
-	dir, err := os.MkdirTemp("", "p9")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	os.Chmod(dir, 0o755)
-	groups := make([]uint32, 100)
-	for i := range groups {
-		groups[i] = uint32(5000 + i)
-	}
-	for _, a := range []Addr{{Network: "unix", Address: dir + "/s"}, {Network: "tcp", Address: "127.0.0.1:0"}} {
-		l, err := Listen(a)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestOtherUserPeer$")
-		cmd.Env = []string{"P9SRV_CONNECT=" + a.Network + " " + l.Addr().Address}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 4321, Gid: 4322, Groups: groups}}
-		if err := cmd.Start(); err != nil {
-			t.Skip(err)
-		}
-		conn, err := l.net.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := peerOf(conn, l.addr)
-		c, err := p.caller("nobody", noUID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if c.UID != 4321 || c.Local != (a.Network == "unix") {
-			t.Errorf("%s: %+v", a, c)
-		}
-		if a.Network == "unix" && (c.GIDs[0] != 4322 || len(c.GIDs) != 101) {
-			t.Errorf("groups %v", c.GIDs)
-		}
-		if _, err := p.caller("", 0); !errors.Is(err, linux.EPERM) {
-			t.Errorf("%s: as uid 0: %v", a, err)
-		}
-		conn.Close()
-		l.Close()
-		cmd.Wait()
-	}
-}
-
-// TestOtherUserPeer is the other process of TestOtherUser.
-func TestOtherUserPeer(t *testing.T) {
-	network, addr, ok := strings.Cut(os.Getenv("P9SRV_CONNECT"), " ")
-	if !ok {
-		t.Skip("is TestOtherUser's")
-	}
-	c, err := net.Dial(network, addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Read(make([]byte, 1))
-}
-
 func TestAs(t *testing.T) {
-	root := identity{uid: 0, gids: []uint32{0, 7}, local: true}
+	root := identity{uid: 0, gids: []uint32{0, 7}}
 	user1 := identity{uid: 1000, gids: []uint32{1000, 5}}
 	nobody := identity{uid: squashed, gids: []uint32{squashed}}
 	daemon, err := user.Lookup("daemon")
@@ -317,9 +288,9 @@ func TestAs(t *testing.T) {
 		{root, "", noUID, root},
 		{root, "root", noUID, root},
 		{root, "anything", 0, root},
-		{root, "", uid, identity{uid, gids, true}},
-		{root, "daemon", noUID, identity{uid, gids, true}},
-		{root, "root", uid, identity{uid, gids, true}}, // n_uname wins
+		{root, "", uid, identity{uid, gids}},
+		{root, "daemon", noUID, identity{uid, gids}},
+		{root, "root", uid, identity{uid, gids}}, // n_uname wins
 		{root, "no-such-user", noUID, linux.EPERM},
 		{root, "", 3999999999, linux.EPERM},
 		{user1, "nobody", noUID, user1},
@@ -343,7 +314,7 @@ func TestAs(t *testing.T) {
 			}
 			continue
 		}
-		if want := tt.want.(identity); err != nil || got.uid != want.uid || !slices.Equal(got.gids, want.gids) || got.local != want.local {
+		if want := tt.want.(identity); err != nil || got.uid != want.uid || !slices.Equal(got.gids, want.gids) {
 			t.Errorf("uid %d as %q %d: %+v, %v; want %+v", tt.id.uid, tt.uname, int32(tt.nuname), got, err, want)
 		}
 	}

@@ -25,6 +25,7 @@ const MinMsize = 4 << 10
 type Config struct {
 	Attacher Attacher
 	Logger   *slog.Logger // nil: nothing is logged
+	Audit    *ops.Audit   // nil: one of its own, to Logger
 
 	MaxMsize    uint32 // largest message: 1 MiB
 	MaxFids     int    // of a connection: 65536, several times what Linux caches of a busy mount
@@ -46,6 +47,9 @@ func (c *Config) setDefaults() {
 	setDefault(&c.WriteTimeout, 30*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Audit == nil {
+		c.Audit = ops.NewAudit(c.Logger)
 	}
 }
 
@@ -97,7 +101,7 @@ func (srv *Server) Serve(l *Listener) error {
 		conn, err := l.net.Accept()
 		if err == nil {
 			pause = 0
-			srv.start(conn, l.addr)
+			srv.start(conn, l)
 			continue
 		}
 		srv.mu.Lock()
@@ -111,18 +115,20 @@ func (srv *Server) Serve(l *Listener) error {
 		}
 		// Out of descriptors, most likely: it gets better when someone leaves.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		srv.log.Warn("accept failed", "listener", l.addr.String(), "err", err, "pause", pause)
+		srv.log.Warn("accept failed", "listener", l.Addr().String(), "err", err, "pause", pause)
 		time.Sleep(pause)
 	}
 }
 
 // start begins the session of a connection, if there may be one more from there.
-func (srv *Server) start(conn net.Conn, addr Addr) {
-	p := peerOf(conn, addr)
-	from := p.name
-	if t, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		from = t.IP.String()
+func (srv *Server) start(raw net.Conn, l *Listener) {
+	conn, p, err := l.admit(raw)
+	if err != nil {
+		srv.cfg.Audit.Denied(p.from, "connection refused", "peer", p.name, "listener", l.Addr().String(), "err", err)
+		raw.Close()
+		return
 	}
+	from := p.from
 	s := newSession(srv, conn, p)
 	srv.mu.Lock()
 	if srv.closed || srv.conns[from] >= srv.cfg.MaxConns {
@@ -130,7 +136,7 @@ func (srv *Server) start(conn net.Conn, addr Addr) {
 		srv.mu.Unlock()
 		conn.Close()
 		if !closed {
-			srv.log.Warn("too many connections", "peer", p.name)
+			srv.cfg.Audit.Denied(from, "too many connections", "peer", p.name)
 		}
 		return
 	}

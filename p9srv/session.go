@@ -2,6 +2,7 @@ package p9srv
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -83,7 +84,10 @@ func newSession(srv *Server, conn net.Conn, p peer) *session {
 
 // run serves the connection until it ends, and leaves nothing behind.
 func (s *session) run() {
-	err := s.loop()
+	err := s.greet()
+	if err == nil {
+		err = s.loop()
+	}
 	if err != io.EOF {
 		s.conn.Close() // frees a worker that is in the middle of a write
 	}
@@ -98,8 +102,19 @@ func (s *session) run() {
 	if err == io.EOF {
 		s.log.Debug("connection closed")
 	} else {
-		s.log.Info("connection ended", "err", err)
+		s.srv.cfg.Audit.Ended(s.peer.from, "peer", s.peer.name, "err", err)
 	}
+}
+
+// greet does what comes before the first frame, in the time that there is for a
+// version.
+func (s *session) greet() error {
+	if s.peer.greet == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.srv.cfg.VersionTimeout)
+	defer cancel()
+	return s.peer.greet(ctx)
 }
 
 // loop reads, serves and writes, a batch at a time.

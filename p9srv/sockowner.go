@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -58,6 +59,25 @@ func socketOwner(local, remote netip.AddrPort) (uint32, error) {
 		return 0, errNoSocket
 	}
 	return st.owner()
+}
+
+// stillEstablished is an error when the peer has closed its side or broken the
+// connection: then what had its address may be another socket by now.
+func stillEstablished(c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var info *unix.TCPInfo
+	var errInfo error
+	err = raw.Control(func(fd uintptr) { info, errInfo = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+	if err := errors.Join(err, errInfo); err != nil {
+		return err
+	}
+	if info.State != tcpEstablished {
+		return fmt.Errorf("our socket is in state %d, not established", info.State)
+	}
+	return nil
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort {

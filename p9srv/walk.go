@@ -25,7 +25,8 @@ func (s *session) attach(r *request, out []byte) ([]byte, error) {
 	}
 	caller, err := s.peer.caller(r.name, r.uid)
 	if err != nil {
-		s.log.Info("attach refused", "uname", r.name, "n_uname", int32(r.uid), "aname", r.name2, "err", err)
+		s.srv.cfg.Audit.Denied(s.peer.from, "attach refused", "peer", s.peer.name,
+			"uname", r.name, "n_uname", int32(r.uid), "aname", r.name2, "err", err)
 		return nil, err
 	}
 	file, err := s.srv.cfg.Attacher.Attach(caller, r.name2)

@@ -385,7 +385,7 @@ func TestVanish(t *testing.T) {
 func TestShutdown(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	tree := p9test.NewTree()
-	l, err := p9srv.Listen(p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0", NoRootSquash: true})
+	l, err := p9srv.Listen(p9srv.Export{Addr: p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"}, NoRootSquash: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -419,7 +419,7 @@ func TestShutdown(t *testing.T) {
 // TestShutdownTimeout cuts connections whose requests do not come to an end.
 func TestShutdownTimeout(t *testing.T) {
 	tree := p9test.NewTree()
-	l, err := p9srv.Listen(p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"})
+	l, err := p9srv.Listen(p9srv.Export{Addr: p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,12 +29,13 @@ type engine struct {
 	tree       *tree.Tree
 	subsystems []tree.Subsystem
 	fs         *ops.FS
+	audit      *ops.Audit
 	log        *slog.Logger
 }
 
 // newEngine opens the host and makes its model, with the hierarchies asked for.
 func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
-	e := &engine{log: log}
+	e := &engine{log: log, audit: ops.NewAudit(log)}
 	defer func() {
 		if err != nil {
 			e.close()
@@ -67,7 +68,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	e.host.Start(model{e.tree, e.host, recorder, log})
 	e.tree.Drain()
 	e.fs = ops.New(ops.Config{
-		Tree: e.tree, Host: e.host, Recorder: recorder, Log: log,
+		Tree: e.tree, Host: e.host, Recorder: recorder, Log: log, Audit: e.audit,
 		Signal:               e.host.Signal,
 		AllowReleaseAgent:    conf.AllowReleaseAgent,
 		MaxContainersPerUser: conf.MaxContainersPerUser,
@@ -127,11 +128,13 @@ func (e *engine) maintain(ctx context.Context) {
 			e.log.Warn("tasks were not where the model had them", "tasks", n)
 		}
 		e.tree.Sweep(idleFor)
+		e.audit.Flush()
 	}
 }
 
 // close ends what newEngine began, in reverse.
 func (e *engine) close() {
+	defer e.audit.Flush()
 	if e.fs != nil {
 		e.fs.Close()
 	}

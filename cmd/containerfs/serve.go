@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,7 +20,7 @@ import (
 
 // config is what a server is asked to be.
 type config struct {
-	Listen      []p9srv.Addr
+	Listen      []p9srv.Export
 	Hierarchies []hierarchy
 	Enable      []string // subsystems that there are only when asked for
 	Mirror      bool     // anchor membership in the kernel where that is possible
@@ -48,11 +47,33 @@ requests in hand are answered, sockets removed.
 
 A client on the unix socket is the user that the kernel says it is. A TCP
 client on this host is the owner of its socket, but root counts as nobody
-unless the address ends in ?no_root_squash.
+unless the address ends in ?no_root_squash. From elsewhere nobody has an identity:
+the address must give one by as=USER, or trust=uname, or ask for certificates.
+
+ADDR is tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH or vsock://CID:PORT, then ?
+and options, joined by &:
+
+  as=USER            everyone is that user
+  trust=uname        everyone is whom they say they are
+  access=ro|rw       ro: nothing can be changed
+  attach=NAME        only this hierarchy or container can be attached to
+  allow=CIDR,...     who may connect; on vsock CIDs, of which there must be some
+  no_root_squash     root stays root
+  cert= key= ca=     TLS: PEM files of the server and the CA of the clients, whose
+                     certificates name their user in the URI containerfs:user:NAME
+  users=NAME,...     TLS: who may come in; only so can root be among them
+  cid.N.OPTION=...   vsock: as, trust, access or attach of CID N
+
+The config file has the flags as keys, lists for those that may be repeated, and a
+table [[listen]] for each listener, with its address in addr and the options as
+keys. Flags take the place of the file's values; listeners, hierarchies and
+subsystems of flags come in addition.
 
   containerfs serve --hierarchy cpu=cpuset --listen unix:///run/cfs.sock
-  containerfs serve --listen tcp://127.0.0.1:5640?no_root_squash`,
+  containerfs serve --listen tcp://127.0.0.1:5640?no_root_squash
+  containerfs serve --listen 'tcp://0.0.0.0:5640?as=batch&allow=10.0.0.0/8&attach=/cpu/vm42'`,
 		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Usage: "read `FILE` (TOML), too"},
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`; may be repeated", DefaultText: "the unix socket " + defaultAddr().Address},
 			&cli.StringSliceFlag{Name: "hierarchy", Usage: "mount the hierarchy `NAME=OPTIONS`; may be repeated", DefaultText: "all=all"},
 			&cli.StringSliceFlag{Name: "enable", Usage: "have the subsystem `NAME`, which there is only when asked for: " + strings.Join(subsys.Optional, " ") + "; may be repeated"},
@@ -73,58 +94,6 @@ unless the address ends in ?no_root_squash.
 	}
 }
 
-func serveConfig(c *cli.Context) (config, error) {
-	conf := config{Stderr: c.App.ErrWriter}
-	if c.NArg() > 0 {
-		return conf, usagef("serve takes no argument, got %q", c.Args().First())
-	}
-	for _, addr := range c.StringSlice("listen") {
-		a, err := p9srv.ParseAddr(addr)
-		if err != nil {
-			return conf, usagef("listen: %v", err)
-		}
-		conf.Listen = append(conf.Listen, a)
-	}
-	if len(conf.Listen) == 0 {
-		conf.Listen = []p9srv.Addr{defaultAddr()}
-	}
-	seen := map[string]bool{}
-	for _, h := range c.StringSlice("hierarchy") {
-		name, options, ok := strings.Cut(h, "=")
-		if !ok || name == "" || options == "" {
-			return conf, usagef("hierarchy %q: want NAME=OPTIONS", h)
-		}
-		if seen[name] {
-			return conf, usagef("hierarchy %q is given twice", name)
-		}
-		seen[name] = true
-		conf.Hierarchies = append(conf.Hierarchies, hierarchy{name, options})
-	}
-	if len(conf.Hierarchies) == 0 {
-		conf.Hierarchies = []hierarchy{{"all", "all"}}
-	}
-	for _, name := range c.StringSlice("enable") {
-		if !slices.Contains(subsys.Optional, name) {
-			return conf, usagef("enable %q: want one of %s", name, strings.Join(subsys.Optional, " "))
-		}
-		conf.Enable = append(conf.Enable, name)
-	}
-	conf.MaxContainers = c.Int("max-containers")
-	conf.MaxContainersPerUser = c.Int("max-containers-per-user")
-	conf.AllowReleaseAgent = c.Bool("allow-release-agent")
-	if conf.MaxContainers < 0 || conf.MaxContainersPerUser < 0 {
-		return conf, usagef("a limit cannot be negative")
-	}
-	switch mirror := c.String("mirror"); mirror {
-	case "auto":
-		conf.Mirror = true
-	case "off":
-	default:
-		return conf, usagef("mirror %q: want auto or off", mirror)
-	}
-	return conf, nil
-}
-
 // shutdownWithin bounds how long the requests in hand are waited for.
 const shutdownWithin = 10 * time.Second
 
@@ -143,7 +112,7 @@ func run(ctx context.Context, conf config) (err error) {
 	for _, addr := range conf.Listen {
 		l, err := p9srv.Listen(addr)
 		if err != nil {
-			return fmt.Errorf("listen on %s: %w", addr, err)
+			return err
 		}
 		listeners = append(listeners, l)
 	}
@@ -155,10 +124,11 @@ func run(ctx context.Context, conf config) (err error) {
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	srv := p9srv.New(p9srv.Config{Attacher: e.fs, Logger: log})
+	srv := p9srv.New(p9srv.Config{Attacher: e.fs, Logger: log, Audit: e.audit})
 	var tasks errgroup.Group
 	tasks.Go(func() error { e.maintain(ctx); return nil })
 	for _, l := range listeners {
+		l.Announce(log)
 		fmt.Fprintf(conf.Stderr, "listening on %s\n", l.Addr())
 		tasks.Go(func() error { defer stop(); return srv.Serve(l) })
 	}

@@ -13,7 +13,7 @@ import (
 func errText(_ any, err error) string { return err.Error() }
 
 func TestServeConfig(t *testing.T) {
-	standard := []p9srv.Addr{defaultAddr()}
+	standard := []p9srv.Export{{Addr: defaultAddr()}}
 	all := []hierarchy{{"all", "all"}}
 	for _, test := range []struct {
 		name string
@@ -25,8 +25,8 @@ func TestServeConfig(t *testing.T) {
 		{"commas stay in a hierarchy", []string{"--hierarchy", "cpu=cpuset,cpuacct", "--hierarchy=x=debug,name=y"},
 			config{Listen: standard, Hierarchies: []hierarchy{{"cpu", "cpuset,cpuacct"}, {"x", "debug,name=y"}}, Mirror: true}, ""},
 		{"listeners", []string{"--listen", "tcp://127.0.0.1:0?no_root_squash", "--listen", "unix!/x", "--mirror", "off"},
-			config{Listen: []p9srv.Addr{{Network: "tcp", Address: "127.0.0.1:0", NoRootSquash: true}, {Network: "unix", Address: "/x"}}, Hierarchies: all}, ""},
-		{"no address", []string{"--listen", "here"}, config{}, "listen: " + errText(p9srv.ParseAddr("here"))},
+			config{Listen: []p9srv.Export{{Addr: p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"}, NoRootSquash: true}, {Addr: p9srv.Addr{Network: "unix", Address: "/x"}}}, Hierarchies: all}, ""},
+		{"no address", []string{"--listen", "here"}, config{}, "listen: " + errText(p9srv.ParseExport("here"))},
 		{"no options", []string{"--hierarchy", "cpu"}, config{}, `hierarchy "cpu": want NAME=OPTIONS`},
 		{"empty options", []string{"--hierarchy", "cpu="}, config{}, `hierarchy "cpu=": want NAME=OPTIONS`},
 		{"no name", []string{"--hierarchy", "=cpu"}, config{}, `hierarchy "=cpu": want NAME=OPTIONS`},

@@ -28,7 +28,13 @@ func Serve(t testing.TB, cfg p9srv.Config) p9srv.Addr {
 // ServeAt serves at an address until the test ends.
 func ServeAt(t testing.TB, cfg p9srv.Config, a p9srv.Addr) (*p9srv.Server, p9srv.Addr) {
 	t.Helper()
-	l, err := p9srv.Listen(a)
+	return ServeExport(t, cfg, p9srv.Export{Addr: a})
+}
+
+// ServeExport serves an export until the test ends.
+func ServeExport(t testing.TB, cfg p9srv.Config, e p9srv.Export) (*p9srv.Server, p9srv.Addr) {
+	t.Helper()
+	l, err := p9srv.Listen(e)
 	if err != nil {
 		t.Fatal(err)
 	}

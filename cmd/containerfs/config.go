@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+	"github.com/urfave/cli/v2"
+
+	"containerfs/p9srv"
+	"containerfs/subsys"
+)
+
+// configFile is what --config names: the flags of serve as keys, in lists those that
+// may be repeated, but for the listeners, which are tables. A nil value was not given.
+type configFile struct {
+	Hierarchy            []string      `toml:"hierarchy"`
+	Enable               []string      `toml:"enable"`
+	Mirror               *string       `toml:"mirror"`
+	MaxContainers        *int          `toml:"max-containers"`
+	MaxContainersPerUser *int          `toml:"max-containers-per-user"`
+	AllowReleaseAgent    *bool         `toml:"allow-release-agent"`
+	Listen               []listenTable `toml:"listen"`
+
+	name  string
+	lines map[string]int // of keys, as listen.0.cid.3.as
+}
+
+// listenTable is a [[listen]]: an address with the options of p9srv.Export as keys.
+type listenTable struct {
+	termsTable
+	Addr         string                `toml:"addr"`
+	Allow        []string              `toml:"allow"`
+	Users        []string              `toml:"users"`
+	NoRootSquash bool                  `toml:"no_root_squash"`
+	Cert         *string               `toml:"cert"`
+	Key          *string               `toml:"key"`
+	CA           *string               `toml:"ca"`
+	CID          map[string]termsTable `toml:"cid"`
+}
+
+type termsTable struct {
+	As     *string `toml:"as"`
+	Trust  *string `toml:"trust"`
+	Access *string `toml:"access"`
+	Attach *string `toml:"attach"`
+}
+
+// readConfig reads a config file. Its errors name the line.
+func readConfig(name string) (*configFile, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return parseConfig(name, b)
+}
+
+func parseConfig(name string, b []byte) (*configFile, error) {
+	f := &configFile{name: name}
+	d := toml.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	var unknown *toml.StrictMissingError
+	var bad *toml.DecodeError
+	switch err := d.Decode(f); {
+	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
+		line, _ := unknown.Errors[0].Position()
+		return nil, fmt.Errorf("%s:%d: unknown key %q", name, line, strings.Join(unknown.Errors[0].Key(), "."))
+	case errors.As(err, &bad):
+		line, _ := bad.Position()
+		return nil, fmt.Errorf("%s:%d: %v", name, line, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	f.lines = keyLines(b)
+	return f, nil
+}
+
+// keyLines finds the lines of keys in a file that has been decoded.
+func keyLines(b []byte) map[string]int {
+	lines := make(map[string]int)
+	tables := make(map[string]int) // how many of each [[name]] there were
+	var p unstable.Parser
+	p.Reset(b)
+	prefix := ""
+	for p.NextExpression() {
+		e := p.Expression()
+		key, line := "", 0
+		for it := e.Key(); it.Next(); {
+			if line == 0 {
+				line = p.Shape(it.Node().Raw).Start.Line
+			}
+			key += "." + string(it.Node().Data)
+		}
+		switch key = strings.TrimPrefix(key, "."); e.Kind {
+		case unstable.ArrayTable:
+			key += "." + strconv.Itoa(tables[key])
+			tables[key[:strings.LastIndexByte(key, '.')]]++
+			prefix = key + "."
+		case unstable.Table:
+			// One of an array's is of its last element.
+			first, rest, _ := strings.Cut(key, ".")
+			if n := tables[first]; n > 0 {
+				key = fmt.Sprintf("%s.%d.%s", first, n-1, rest)
+			}
+			prefix = key + "."
+		default:
+			key = prefix + key
+		}
+		lines[key] = line
+	}
+	return lines
+}
+
+// errorf is about a key, or about what it is in.
+func (f *configFile) errorf(key, format string, args ...any) error {
+	at := f.name
+	for k := key; ; k = k[:strings.LastIndexByte(k, '.')] {
+		if line, ok := f.lines[k]; ok {
+			at += ":" + strconv.Itoa(line)
+			break
+		}
+		if !strings.Contains(k, ".") {
+			break
+		}
+	}
+	return usagef("%s: %s: %s", at, key, fmt.Sprintf(format, args...))
+}
+
+// exports are the listeners.
+func (f *configFile) exports() ([]p9srv.Export, error) {
+	var list []p9srv.Export
+	for i, t := range f.Listen {
+		table := fmt.Sprintf("listen.%d", i)
+		opts := t.options("")
+		for _, l := range []struct {
+			key    string
+			values []string
+		}{{"allow", t.Allow}, {"users", t.Users}} {
+			if l.values != nil {
+				opts = append(opts, p9srv.Option{Key: l.key, Value: strings.Join(l.values, ",")})
+			}
+		}
+		for _, o := range []struct {
+			key   string
+			value *string
+		}{{"cert", t.Cert}, {"key", t.Key}, {"ca", t.CA}} {
+			if o.value != nil {
+				opts = append(opts, p9srv.Option{Key: o.key, Value: *o.value})
+			}
+		}
+		if t.NoRootSquash {
+			opts = append(opts, p9srv.Option{Key: "no_root_squash"})
+		}
+		for cid, terms := range t.CID {
+			own := terms.options("cid." + cid + ".")
+			if len(own) == 0 { // let in on the listener's terms
+				return nil, f.errorf(table+".cid."+cid, "empty; CIDs on the listener's terms are listed in allow")
+			}
+			opts = append(opts, own...)
+		}
+		e, err := p9srv.NewExport(t.Addr, opts)
+		if opt := (*p9srv.OptionError)(nil); errors.As(err, &opt) && opt.Key != "" {
+			return nil, f.errorf(table+"."+opt.Key, "%v", opt.Err)
+		}
+		if err != nil {
+			return nil, f.errorf(table, "%v", err)
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+func (t *termsTable) options(prefix string) (opts []p9srv.Option) {
+	for _, o := range []struct {
+		key   string
+		value *string
+	}{{"as", t.As}, {"trust", t.Trust}, {"access", t.Access}, {"attach", t.Attach}} {
+		if o.value != nil {
+			opts = append(opts, p9srv.Option{Key: prefix + o.key, Value: *o.value})
+		}
+	}
+	return opts
+}
+
+// serveConfig puts the config file and the flags together: a flag takes the place
+// of the file's value, and lists are the file's with the flags' behind it.
+func serveConfig(c *cli.Context) (config, error) {
+	conf := config{Stderr: c.App.ErrWriter}
+	if c.NArg() > 0 {
+		return conf, usagef("serve takes no argument, got %q", c.Args().First())
+	}
+	file := &configFile{}
+	if name := c.String("config"); name != "" {
+		var err error
+		if file, err = readConfig(name); err != nil {
+			return conf, usagef("config: %v", err)
+		}
+	}
+	fromFlag := func(key, format string, args ...any) error {
+		return usagef("%s", key+" "+fmt.Sprintf(format, args...))
+	}
+	var err error
+	if conf.Listen, err = file.exports(); err != nil {
+		return conf, err
+	}
+	for _, addr := range c.StringSlice("listen") {
+		e, err := p9srv.ParseExport(addr)
+		if err != nil {
+			return conf, usagef("listen: %v", err)
+		}
+		conf.Listen = append(conf.Listen, e)
+	}
+	if len(conf.Listen) == 0 {
+		conf.Listen = []p9srv.Export{{Addr: defaultAddr()}}
+	}
+	for _, list := range []struct {
+		hierarchies, enable []string
+		errorf              func(key, format string, args ...any) error
+	}{
+		{file.Hierarchy, file.Enable, file.errorf},
+		{c.StringSlice("hierarchy"), c.StringSlice("enable"), fromFlag},
+	} {
+		for _, h := range list.hierarchies {
+			name, options, ok := strings.Cut(h, "=")
+			if !ok || name == "" || options == "" {
+				return conf, list.errorf("hierarchy", "%q: want NAME=OPTIONS", h)
+			}
+			if slices.ContainsFunc(conf.Hierarchies, func(h hierarchy) bool { return h.Name == name }) {
+				return conf, list.errorf("hierarchy", "%q is given twice", name)
+			}
+			conf.Hierarchies = append(conf.Hierarchies, hierarchy{name, options})
+		}
+		for _, name := range list.enable {
+			if !slices.Contains(subsys.Optional, name) {
+				return conf, list.errorf("enable", "%q: want one of %s", name, strings.Join(subsys.Optional, " "))
+			}
+			conf.Enable = append(conf.Enable, name)
+		}
+	}
+	if len(conf.Hierarchies) == 0 {
+		conf.Hierarchies = []hierarchy{{"all", "all"}}
+	}
+	if conf.MaxContainers, err = limit(c, file, "max-containers", file.MaxContainers); err != nil {
+		return conf, err
+	}
+	if conf.MaxContainersPerUser, err = limit(c, file, "max-containers-per-user", file.MaxContainersPerUser); err != nil {
+		return conf, err
+	}
+	conf.AllowReleaseAgent = c.Bool("allow-release-agent")
+	if file.AllowReleaseAgent != nil && !c.IsSet("allow-release-agent") {
+		conf.AllowReleaseAgent = *file.AllowReleaseAgent
+	}
+	mirror, errorf := c.String("mirror"), fromFlag
+	if file.Mirror != nil && !c.IsSet("mirror") {
+		mirror, errorf = *file.Mirror, file.errorf
+	}
+	switch mirror {
+	case "auto":
+		conf.Mirror = true
+	case "off":
+	default:
+		return conf, errorf("mirror", "%q: want auto or off", mirror)
+	}
+	return conf, nil
+}
+
+// limit is a limit on a number of containers.
+func limit(c *cli.Context, file *configFile, name string, given *int) (int, error) {
+	n := c.Int(name)
+	if given != nil && !c.IsSet(name) {
+		n = *given
+	}
+	switch {
+	case n >= 0:
+		return n, nil
+	case c.IsSet(name):
+		return 0, usagef("%s: a limit cannot be negative", name)
+	}
+	return 0, file.errorf(name, "a limit cannot be negative")
+}
