@@ -94,6 +94,7 @@ func (s *Subsystem) Enforce() {
 	if s.since.Load() == 0 {
 		return
 	}
+	s.tree.Drain() // what has ended will not be claimed later
 	s.readUnread()
 	now := s.host.Now()
 	s.mu.Lock()

@@ -1,0 +1,553 @@
+package cpuacct
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"containerfs/tree"
+	"containerfs/tree/hostsim"
+)
+
+func TestMoveLeavesHistory(t *testing.T) {
+	bothModes(t, func(t *testing.T, f *fixture) {
+		f.mkdir("a")
+		f.mkdir("a/b")
+		f.mkdir("c")
+		k := f.sim.Fork(hostsim.InitTID)
+		f.run(k, 5)
+		f.expect("", 5, "a", 0)
+		f.attach("a/b", k)
+		f.run(k, 10)
+		f.expect("", 15, "a", 10, "a/b", 10, "c", 0)
+		f.attach("c", k)
+		f.run(k, 100)
+		f.expect("", 115, "a", 10, "a/b", 10, "c", 100)
+		f.attach("", k)
+		f.run(k, 1000)
+		f.attach("a", k)
+		f.expect("", 1115, "a", 10, "a/b", 10, "c", 100)
+		f.run(k, 10000)
+		f.exit(k)
+		f.expect("", 11115, "a", 10010, "a/b", 10, "c", 100)
+	})
+}
+
+// TestChildren is of one parent's children, which end in many containers.
+func TestChildren(t *testing.T) {
+	bothModes(t, func(t *testing.T, f *fixture) {
+		parent := f.sim.Fork(hostsim.InitTID)
+		f.run(parent, 7)
+		total := 7
+		for i := range 20 {
+			name := fmt.Sprintf("c%d", i)
+			f.mkdir(name)
+			k := f.sim.Fork(parent)
+			f.run(k, 1)
+			f.attach(name, k)
+			f.run(k, uint64(100+i))
+			f.exit(k)
+			f.expect(name, 100+i)
+			total += 101 + i
+		}
+		f.expect("", total)
+	})
+}
+
+// TestUnseen is of tasks that begin and end between two reads, in the container of
+// their forker.
+func TestUnseen(t *testing.T) {
+	bothModes(t, func(t *testing.T, f *fixture) {
+		f.mkdir("a")
+		parent := f.sim.Fork(hostsim.InitTID)
+		f.attach("a", parent)
+		for range 1000 {
+			k := f.sim.Fork(parent)
+			f.run(k, 3)
+			f.exit(k)
+		}
+		before := f.machine.reads
+		f.expect("a", 3000)
+		if n := f.machine.reads - before; n != 1 {
+			t.Errorf("a read of a container with one task has read %d", n)
+		}
+	})
+}
+
+func TestFinalsComeInAnyOrder(t *testing.T) {
+	bothModes(t, func(t *testing.T, f *fixture) {
+		f.mkdir("a")
+		k, l := f.sim.Fork(hostsim.InitTID), f.sim.Fork(hostsim.InitTID)
+		f.attach("a", k)
+		f.run(k, 10)
+		f.expect("a", 10)
+		f.run(k, 5)
+		f.run(l, 1)
+		late := append(f.machine.final(k), f.machine.final(l)...)
+		f.sim.Exit(k)
+		f.sim.Exit(l)
+		f.Drain()
+		go func() {
+			time.Sleep(grace / 5)
+			f.machine.ended(late)
+		}()
+		f.expect("a", 15, "", 16)
+		// A final that is there before the event is a reading that is known.
+		k = f.sim.Fork(hostsim.InitTID)
+		f.attach("a", k)
+		f.run(k, 100)
+		early := f.machine.final(k)
+		f.machine.ended(early)
+		f.machine.afterRead = nil
+		f.sim.Zombie(k)
+		f.expect("a", 115, "", 116)
+		f.Drain()
+		f.sim.Reap(k)
+		f.expect("a", 115, "", 116)
+	})
+}
+
+// TestFinalOfAnother is about a tid that is used again.
+func TestFinalOfAnother(t *testing.T) {
+	bothModes(t, func(t *testing.T, f *fixture) {
+		f.mkdir("a")
+		k := f.sim.ForkAs(hostsim.InitTID, 500)
+		f.attach("a", k)
+		f.run(k, 10)
+		old := f.machine.final(k)
+		f.sim.Exit(k)
+		f.Drain()
+		f.sim.Now() // ticks pass
+		f.sim.Now()
+		f.sim.ForkAs(hostsim.InitTID, 500)
+		f.Drain()
+		f.run(k, 1)
+		f.machine.ended(f.machine.final(500)) // the later one's first
+		f.machine.ended(old)
+		f.sim.Exit(500)
+		f.expect("a", 10, "", 11)
+	})
+}
+
+func TestFinalLost(t *testing.T) {
+	f := newFixture(t, true)
+	f.mkdir("a")
+	k := f.sim.Fork(hostsim.InitTID)
+	f.attach("a", k)
+	f.run(k, 10)
+	f.expect("a", 10)
+	f.run(k, 5)
+	f.sim.Exit(k)
+	start := time.Now()
+	f.expect("a", 10)
+	if waited := time.Since(start); waited < grace || waited > 20*grace {
+		t.Errorf("waited %v for a final that does not come", waited)
+	}
+	f.machine.pass(2 * grace)
+	start = time.Now()
+	f.expect("a", 10)
+	if waited := time.Since(start); waited > grace/2 {
+		t.Errorf("waited %v for a final that is overdue", waited)
+	}
+	f.machine.pass(intervalLength)
+	f.s.Enforce()
+	f.said("credited as last read", "tasks=1")
+
+	// The other way round: somebody whom no event ever told of.
+	f.machine.ended([]Final{{TID: 9999, Start: 1, Times: Times{Run: 77}}})
+	f.machine.pass(intervalLength)
+	f.s.Enforce()
+	f.said("nobody is credited", "run=77ns")
+	f.expect("", 10)
+}
+
+func TestNoFinals(t *testing.T) {
+	f := unboundFixture(t, true)
+	f.machine.refused = errors.New("not here")
+	f.mount()
+	f.said("when they were last read", "not here")
+	k := f.sim.Fork(hostsim.InitTID)
+	f.run(k, 10)
+	f.Drain()
+	f.machine.pass(intervalLength)
+	f.s.Enforce()
+	f.run(k, 5)
+	f.sim.Exit(k)
+	start := time.Now()
+	f.expect("", 10)
+	if waited := time.Since(start); waited > grace/2 {
+		t.Errorf("waited %v for finals that nobody sends", waited)
+	}
+}
+
+func TestThreads(t *testing.T) {
+	bothModes(t, func(t *testing.T, f *fixture) {
+		f.mkdir("a")
+		f.mkdir("b")
+		first := f.sim.Fork(hostsim.InitTID)
+		f.attach("a", first)
+		second := f.sim.Thread(first)
+		third := f.sim.Thread(first)
+		f.run(first, 1)
+		f.run(second, 10)
+		f.run(third, 100)
+		f.expect("a", 111)
+		f.attach("b", second)
+		f.run(second, 1000)
+		f.expect("a", 111, "b", 1000)
+		f.exit(first)
+		f.run(third, 10000)
+		f.exit(third)
+		f.run(second, 100000)
+		f.expect("a", 10111, "b", 101000)
+		f.exit(second)
+		f.expect("", 111111)
+	})
+}
+
+// TestExecByThread is about a thread that gets another tid.
+func TestExecByThread(t *testing.T) {
+	bothModes(t, func(t *testing.T, f *fixture) {
+		f.mkdir("a")
+		first := f.sim.Fork(hostsim.InitTID)
+		f.attach("a", first)
+		second := f.sim.Thread(first)
+		f.run(first, 1)
+		f.run(second, 10)
+		f.expect("a", 11)
+		f.run(first, 2)
+		f.run(second, 20)
+		f.machine.ended(f.machine.final(first))
+		f.sim.Exec(second)
+		f.machine.mu.Lock()
+		f.machine.times[first] = f.machine.times[second]
+		delete(f.machine.times, second)
+		f.machine.mu.Unlock()
+		f.expect("a", 33)
+		f.run(first, 100)
+		f.exit(first)
+		f.expect("a", 133, "", 133)
+	})
+}
+
+func TestRmdirLeavesHistory(t *testing.T) {
+	f := newFixture(t, true)
+	f.mkdir("a")
+	f.mkdir("a/b")
+	k, l := f.sim.Fork(hostsim.InitTID), f.sim.Fork(hostsim.InitTID)
+	f.attach("a/b", k)
+	f.attach("a/b", l)
+	f.run(k, 10)
+	f.run(l, 100)
+	f.exit(k)
+	late := f.machine.final(l)
+	f.sim.Exit(l)
+	f.rmdir("a/b")
+	f.machine.ended(late) // for a container that is not there any more
+	f.expect("a", 110)
+	f.mkdir("a/b")
+	f.expect("a/b", 0)
+	f.rmdir("a/b")
+	f.rmdir("a")
+	f.expect("", 110)
+}
+
+func TestReset(t *testing.T) {
+	const second = 1_000_000_000
+	f := newFixture(t, true)
+	f.mkdir("a")
+	f.mkdir("a/b")
+	k, l := f.sim.Fork(hostsim.InitTID), f.sim.Fork(hostsim.InitTID)
+	f.attach("a/b", k)
+	f.attach("a", l)
+	f.runIn(k, 10e9, 10e9)
+	f.runIn(l, 1e9, 0)
+	if got := f.read("a/b", "stat"); got != "user 1000\nsystem 1000\n" {
+		t.Errorf("stat is %q", got)
+	}
+	for text, want := range map[string]error{
+		"1": syscall.EINVAL, "": syscall.EINVAL, "\n": syscall.EINVAL, "00\n\n": syscall.EINVAL, "-0": syscall.EINVAL,
+		"+0": syscall.EINVAL, "0x0": syscall.EINVAL, " 0": syscall.EINVAL, "0 ": syscall.EINVAL, "zero": syscall.EINVAL,
+		"18446744073709551615": syscall.EINVAL, "18446744073709551616": syscall.ERANGE, "0_0": syscall.EINVAL,
+	} {
+		if err := f.write("a", text); !errors.Is(err, want) {
+			t.Errorf("writing %q: %v, want %v", text, err, want)
+		}
+	}
+	f.expect("a", 21*second, "a/b", 20*second)
+	f.runIn(k, 0, 1e9) // is history too
+	if err := f.write("a", "0\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.read("a", "stat"); got != "user 0\nsystem 0\n" {
+		t.Errorf("stat is %q", got)
+	}
+	f.expect("a", 0, "a/b", 21*second, "", 22*second)
+	f.run(k, 5)
+	f.run(l, 7)
+	f.exit(l)
+	f.expect("a", 12, "a/b", 21*second+5, "", 22*second+12)
+	if err := f.write("", "0"); err != nil {
+		t.Fatal(err)
+	}
+	f.expect("", 0, "a", 12)
+}
+
+// TestStat: the parts are the ticks' share of the run time, and never go back.
+func TestStat(t *testing.T) {
+	f := newFixture(t, true)
+	f.mkdir("a")
+	k := f.sim.Fork(hostsim.InitTID)
+	f.attach("a", k)
+	if got := f.read("a", "stat"); got != "user 0\nsystem 0\n" {
+		t.Errorf("stat is %q", got)
+	}
+	f.runIn(k, 3e9, 1e9)
+	if got := f.read("a", "stat"); got != "user 300\nsystem 100\n" {
+		t.Errorf("stat is %q", got)
+	}
+	f.runIn(k, 0, 996e9)
+	if got := f.read("a", "stat"); got != "user 300\nsystem 99700\n" {
+		t.Errorf("stat is %q", got)
+	}
+	// The ticks say that all was user time: system time does not go back.
+	f.runIn(k, 1000e9, 0)
+	f.machine.mu.Lock()
+	f.machine.times[k] = Times{Run: 2000e9, User: 1e18, System: 997e9}
+	f.machine.mu.Unlock()
+	if got := f.read("a", "stat"); got != "user 100300\nsystem 99700\n" {
+		t.Errorf("stat is %q", got)
+	}
+	// usage needs no more than one file of each task.
+	splits := f.machine.splits
+	f.usage("a")
+	if f.machine.splits != splits {
+		t.Error("usage has read user and system times")
+	}
+}
+
+func TestLoad(t *testing.T) {
+	f := newFixture(t, true)
+	f.mkdir("a")
+	f.mkdir("a/b")
+	f.mkdir("c")
+	k, l := f.sim.Fork(hostsim.InitTID), f.sim.Fork(hostsim.InitTID)
+	f.attach("a/b", k)
+	f.attach("a", l)
+	expect := func(path, want string) {
+		t.Helper()
+		if got := f.read(path, "load"); got != want+"\n" {
+			t.Errorf("load of /%s is %q, want %s", path, got, want)
+		}
+	}
+	second := func() {
+		f.machine.pass(time.Second)
+		f.s.Enforce()
+	}
+	f.run(k, 2e9)
+	for range 9 {
+		second()
+	}
+	f.usage("a")
+	expect("a", "0") // there is no full interval yet
+	f.run(l, 10e9)
+	second()
+	expect("a/b", "20")
+	expect("a", "120") // two CPUs
+	expect("", "120")
+	expect("c", "0")
+	f.run(k, 5e9)
+	f.exit(l)
+	expect("a", "120")
+	for range 10 {
+		second()
+	}
+	expect("a", "50")
+	expect("a/b", "50")
+	// An interval that Enforce ends late is that much longer.
+	f.run(k, 6e9)
+	f.machine.pass(20 * time.Second)
+	f.s.Enforce()
+	expect("a", "30")
+	for range 10 {
+		second()
+	}
+	expect("a", "0")
+	f.run(k, 1e9)
+	f.attach("c", k)
+	f.run(k, 3e9)
+	for range 10 {
+		second()
+	}
+	expect("a", "10")
+	expect("c", "30")
+	expect("", "40")
+	for range 20 {
+		second()
+	}
+	expect("", "0")
+}
+
+// TestBind: nothing is counted, and nobody is read, while nobody can look.
+func TestBind(t *testing.T) {
+	f := unboundFixture(t, true)
+	k, dead := f.sim.Fork(hostsim.InitTID), f.sim.Fork(hostsim.InitTID)
+	f.run(k, 1000)
+	f.run(dead, 1)
+	f.sim.Exit(dead)
+	f.s.Enforce()
+	if f.machine.reads != 0 || f.machine.ended != nil {
+		t.Error("the host is asked while the subsystem is unbound")
+	}
+	f.mount()
+	f.expect("", 0)
+	f.run(k, 10)
+	f.expect("", 10)
+	f.run(k, 5)
+	if err := f.Unmount(f.h); err != nil {
+		t.Fatal(err)
+	}
+	if f.machine.ended != nil || f.s.tracks != nil {
+		t.Error("something goes on after unmount")
+	}
+	f.run(k, 100)
+	l := f.sim.Fork(k)
+	f.run(l, 10000)
+	f.sim.Exit(l)
+	f.mount()
+	f.expect("", 15)
+	f.run(k, 1)
+	f.exit(k)
+	f.expect("", 16)
+}
+
+// TestBeforeTheScan is of tasks that the model finds after the subsystem was
+// bound: only those that were forked later have their whole life counted.
+func TestBeforeTheScan(t *testing.T) {
+	f := newFixture(t, true)
+	k := f.sim.Fork(hostsim.InitTID)
+	f.sim.Lose()
+	f.run(k, 10)
+	if err := f.Resync(); err != nil {
+		t.Fatal(err)
+	}
+	f.expect("", 10)
+
+	g := unboundFixture(t, true)
+	old := g.sim.Fork(hostsim.InitTID)
+	brief := g.sim.Fork(hostsim.InitTID)
+	g.sim.Lose()
+	g.run(old, 10)
+	g.run(brief, 1000)
+	g.mount()
+	if err := g.Resync(); err != nil {
+		t.Fatal(err)
+	}
+	g.exit(brief)
+	g.s.Enforce()
+	g.expect("", 0)
+	g.run(old, 5)
+	g.expect("", 5)
+}
+
+// TestAttachFails: what ran is where it was.
+func TestAttachFails(t *testing.T) {
+	bothModes(t, func(t *testing.T, f *fixture) {
+		f.mkdir("a")
+		f.mkdir("b")
+		k := f.sim.Fork(hostsim.InitTID)
+		f.attach("a", k)
+		f.run(k, 10)
+		f.last.err = syscall.EPERM
+		if err := f.Attach(tree.AttachRequest{To: f.at("b"), ID: k}); !errors.Is(err, syscall.EPERM) {
+			t.Fatal(err)
+		}
+		f.last.err = nil
+		f.run(k, 5)
+		f.expect("a", 15, "b", 0)
+		f.exit(k)
+		f.expect("a", 15, "b", 0)
+	})
+}
+
+// TestBornInAttach is of a child that is forked when its forker was moved already:
+// what it ran is the new container's.
+func TestBornInAttach(t *testing.T) {
+	f := newFixture(t, true)
+	f.mkdir("a")
+	k := f.sim.Fork(hostsim.InitTID)
+	f.run(k, 10)
+	var child int32
+	f.sim.During = func(tid int32) {
+		if child == 0 {
+			child = f.sim.Fork(tid)
+			f.run(child, 5)
+			f.run(k, 0)
+		}
+	}
+	f.attach("a", k)
+	f.sim.During = nil
+	f.expect("a", 5, "", 15)
+}
+
+// TestReadInAttach is of a read that goes on while the task is moved: what it has
+// read is the old container's, before the model shows the task in the new one.
+func TestReadInAttach(t *testing.T) {
+	bothModes(t, func(t *testing.T, f *fixture) {
+		f.mkdir("a")
+		f.mkdir("b")
+		k := f.sim.Fork(hostsim.InitTID)
+		f.attach("a", k)
+		f.run(k, 10)
+		f.machine.afterRead = func(tid int32) {
+			f.machine.afterRead = nil
+			f.attach("b", tid) // and between the look and the credit
+			f.run(tid, 100)
+		}
+		f.expect("a", 10, "b", 100)
+	})
+}
+
+// TestExitInRead is of a task that ends between its reading and the credit.
+func TestExitInRead(t *testing.T) {
+	bothModes(t, func(t *testing.T, f *fixture) {
+		f.mkdir("a")
+		k := f.sim.Fork(hostsim.InitTID)
+		f.attach("a", k)
+		f.run(k, 10)
+		f.machine.afterRead = func(tid int32) {
+			f.machine.afterRead = nil
+			f.exit(tid)
+			f.Drain()
+		}
+		f.expect("a", 10)
+		f.expect("", 10)
+	})
+}
+
+// TestStolen is of a task that somebody else moved in the mirror: what it ran
+// until that is found stays behind.
+func TestStolen(t *testing.T) {
+	f := newFixture(t, true)
+	f.mkdir("a")
+	k, l := f.sim.Fork(hostsim.InitTID), f.sim.Fork(hostsim.InitTID)
+	f.attach("a", l)
+	f.run(k, 10)
+	group, _ := f.sim.Group(l)
+	f.sim.Steal(k, group)
+	if f.Audit() != 1 {
+		t.Error("not mended")
+	}
+	f.run(k, 5)
+	f.expect("a", 5, "", 15)
+}
+
+// TestSize: there may be a million containers; the Tree's slot is 16 bytes more.
+func TestSize(t *testing.T) {
+	if n := unsafe.Sizeof(state{}); n > 80 {
+		t.Errorf("a container costs %d bytes", n)
+	}
+}
