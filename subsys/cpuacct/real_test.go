@@ -271,3 +271,123 @@ func TestRealUsage(t *testing.T) {
 		t.Error(w.log.String())
 	}
 }
+
+// TestRealTaskstats is of the second best source. What the exit records lack is
+// what it says that it is; nothing is counted that was not used.
+func TestRealTaskstats(t *testing.T) {
+	w := newRealWorld(t, finalSources[1])
+	for _, load := range workloads {
+		t.Run(load.name, func(t *testing.T) {
+			w.t = t
+			c := w.mkdir(load.name)
+			j := newJob(t, load.script)
+			w.attach(c, j.Process.Pid)
+			j.begin()
+			waited := j.rusage(t)
+			got := w.usage(c)
+			t.Logf("of %v that wait4 knows %v, %.1f %%, are in the records", waited, got, 100*float64(got)/float64(waited))
+			if got > waited+waited/100 || got < waited/20 {
+				t.Errorf("usage is %v, not about %v", got, waited)
+			}
+		})
+	}
+}
+
+// TestRealMoves stops and moves what runs, with and without threads' exits in
+// between, in the kernel's cpuacct at the same time.
+func TestRealMoves(t *testing.T) {
+	w := newRealWorld(t, finalSources[0])
+	ours := []*tree.Container{w.mkdir("a"), w.mkdir("b")}
+	kernels := []*kernelGroup{newKernelGroup(t, "a"), newKernelGroup(t, "b")}
+	if kernels[0] == nil {
+		t.Skip("nothing to compare with")
+	}
+	j := newJob(t, spin+`while :; do (spin 2000); spin 3000; done`)
+	pid := j.Process.Pid
+	j.begin()
+	for i := range 30 {
+		// With SIGSTOP to all of them nobody runs between the two moves.
+		to := i % 2
+		if err := syscall.Kill(-pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+		for _, member := range groupOf(t, pid) {
+			if err := w.Attach(tree.AttachRequest{To: ours[to], ID: int32(member), Process: true}); err != nil && !errors.Is(err, syscall.ESRCH) {
+				t.Fatal(err)
+			}
+			kernels[to].attach(member)
+		}
+		if err := syscall.Kill(-pid, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(20+10*to) * time.Millisecond)
+	}
+	_ = syscall.Kill(-pid, syscall.SIGKILL)
+	_ = j.Wait()
+	time.Sleep(20 * time.Millisecond) // for the last orphan
+	sum := w.usage(ours[0]) + w.usage(ours[1])
+	for i, kernel := range kernels {
+		compare(t, "container "+ours[i].Name(), w.usage(ours[i]), kernel.usage(), 0.01)
+	}
+	// The root has all that others on this machine use too.
+	if all := w.usage(w.root); all < sum {
+		t.Errorf("the root has %v, its children %v", all, sum)
+	}
+}
+
+// groupOf lists the live processes of a process group, the leader first.
+func groupOf(t *testing.T, leader int) []int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", leader, leader))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := []int{leader}
+	for _, f := range strings.Fields(string(text)) {
+		if pid, err := strconv.Atoi(f); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// TestRealLive is of what has not ended: usage is there while it runs, and stat
+// and load go with it.
+func TestRealLive(t *testing.T) {
+	w := newRealWorld(t, finalSources[0])
+	c := w.mkdir("a")
+	kernel := newKernelGroup(t, "live")
+	j := newJob(t, spin+`while :; do spin 1000; done`)
+	w.attach(c, j.Process.Pid)
+	kernel.attach(j.Process.Pid)
+	j.begin()
+	last := time.Duration(0)
+	for range 10 {
+		time.Sleep(50 * time.Millisecond)
+		now := w.usage(c)
+		if now <= last {
+			t.Errorf("usage is %v after %v", now, last)
+		}
+		last = now
+	}
+	if err := syscall.Kill(j.Process.Pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(10 * time.Millisecond)
+	if kernel != nil {
+		compare(t, "live", w.usage(c), kernel.usage(), 0.01)
+	}
+	b, err := w.ReadFile(c, &w.s.files[1], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var user, system int64
+	if _, err := fmt.Sscanf(string(b), "user %d\nsystem %d\n", &user, &system); err != nil {
+		t.Fatalf("%q: %v", b, err)
+	}
+	const tick = time.Second / userHZ
+	if sum := time.Duration(user+system) * tick; sum > w.usage(c) || sum < w.usage(c)-2*tick || user == 0 {
+		t.Errorf("stat is %q of a usage of %v", b, w.usage(c))
+	}
+}
