@@ -88,7 +88,7 @@ func (e *Export) allTerms() []Terms {
 // privileged.
 func (l *Listener) Announce(log *slog.Logger) {
 	e := &l.export
-	log.Info("listener", "at", l.Addr().String(), "lets in", e.describe())
+	log.Info("listener", "at", l.Addr().String(), "lets_in", e.describe())
 	warn := func(what, why string) {
 		log.Warn("listener: "+what, "at", l.Addr().String(), "why", why)
 	}

@@ -1,0 +1,196 @@
+package p9srv
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestParseExport(t *testing.T) {
+	const files = "cert=/c&key=/k&ca=/a"
+	for _, tt := range []struct{ in, want string }{
+		{"tcp://0.0.0.0:5640?as=batch&access=rw&allow=10.0.0.0/8&attach=/cpu/vm42", "tcp://0.0.0.0:5640?as=batch&attach=cpu/vm42&allow=10.0.0.0/8"},
+		{"tcp!0.0.0.0!5640?access=ro&trust=uname", "tcp://0.0.0.0:5640?trust=uname&access=ro"},
+		{"tcp://[::1]:1?allow=::1,10.1.2.3,fe80::/10", "tcp://[::1]:1?allow=::1/128,10.1.2.3/32,fe80::/10"},
+		{"tcp://127.0.0.1:1?no_root_squash", "tcp://127.0.0.1:1?no_root_squash"},
+		{"tcp://127.0.0.1:1?attach=a%26b/c=d", "tcp://127.0.0.1:1?attach=a%26b/c%3Dd"},
+		{"unix:///x?access=ro&as=a", "unix:///x?as=a&access=ro"},
+		{"unix!/x?no_root_squash", "unix:///x?no_root_squash"},
+		{"tls://:1?" + files + "&users=a,root", "tls://:1?" + files + "&users=a,root"},
+		{"tls://:1?" + files + "&as=a&allow=10.0.0.1", "tls://:1?" + files + "&as=a&allow=10.0.0.1/32"},
+		{"vsock://:1?as=a&allow=3,4", "vsock://*:1?as=a&allow=3,4"},
+		{"vsock://*:1?cid.3.as=a&cid.3.attach=x/y&cid.4.as=b&cid.4.access=ro", "vsock://*:1?cid.3.as=a&cid.3.attach=x/y&cid.4.as=b&cid.4.access=ro"},
+		{"vsock!2!1?as=a&access=ro&allow=3&cid.4.access=rw&cid.5.trust=uname", "vsock://2:1?as=a&access=ro&cid.4.access=rw&cid.5.trust=uname&allow=3"},
+		{"vsock://:1?trust=uname&allow=3&cid.4.as=b", "vsock://*:1?trust=uname&cid.4.as=b&allow=3"},
+
+		{"tcp://127.0.0.1:1?root_squash", ""},
+		{"tcp://127.0.0.1:1?no_root_squash=1", ""},
+		{"tcp://127.0.0.1:1?no_root_squash=", ""},
+		{"tcp://127.0.0.1:1?access", ""},
+		{"tcp://127.0.0.1:1?access=", ""},
+		{"tcp://127.0.0.1:1?access=r", ""},
+		{"tcp://127.0.0.1:1?access=ro&access=rw", ""},
+		{"tcp://127.0.0.1:1?access=ro&&as=a", ""},
+		{"tcp://127.0.0.1:1?as=", ""},
+		{"tcp://127.0.0.1:1?as=a%00", ""},
+		{"tcp://127.0.0.1:1?as=a%", ""},
+		{"tcp://127.0.0.1:1?as=a&trust=uname", ""},
+		{"tcp://127.0.0.1:1?trust=uid", ""},
+		{"tcp://127.0.0.1:1?allow=", ""},
+		{"tcp://127.0.0.1:1?allow=10.0.0.0/8,", ""},
+		{"tcp://127.0.0.1:1?allow=10.0.0.1/8", ""},
+		{"tcp://127.0.0.1:1?allow=10.0.0.0/33", ""},
+		{"tcp://127.0.0.1:1?allow=::ffff:10.0.0.0/104", ""},
+		{"tcp://127.0.0.1:1?allow=fe80::1%25eth0", ""},
+		{"tcp://127.0.0.1:1?allow=host", ""},
+		{"tcp://127.0.0.1:1?attach=", ""},
+		{"tcp://127.0.0.1:1?attach=/", ""},
+		{"tcp://127.0.0.1:1?attach=../x", ""},
+		{"tcp://127.0.0.1:1?attach=x/../..", ""},
+		{"tcp://127.0.0.1:1?attach=x/./y", ""},
+		{"tcp://127.0.0.1:1?attach=x//y", ""},
+		{"tcp://127.0.0.1:1?attach=x/", ""},
+		{"tcp://127.0.0.1:1?users=a", ""},
+		{"tcp://127.0.0.1:1?cert=/c", ""},
+		{"tcp://127.0.0.1:1?cid.3.as=a", ""},
+		{"tcp://127.0.0.1:1/x?as=a", ""},
+		{"unix:///x?allow=10.0.0.0/8", ""},
+		{"unix:///x?frob=1", ""},
+		{"tls://:1", ""},
+		{"tls://:1?cert=/c&key=/k", ""},
+		{"tls://:1?" + files + "&name=x", ""},
+		{"tls://:1?" + files + "&users=", ""},
+		{"tls://:1?" + files + "&users=a,,b", ""},
+		{"tls://:1?" + files + "&users=a&as=b", ""},
+		{"tls://:1?" + files + "&users=a&trust=uname", ""},
+		{"vsock://:1", ""},
+		{"vsock://:1?as=a", ""}, // nobody could come in
+		{"vsock://:1?allow=3", ""},
+		{"vsock://:1?allow=*&as=a", ""},
+		{"vsock://:1?allow=4294967295&as=a", ""},
+		{"vsock://:1?cid.3=a", ""},
+		{"vsock://:1?cid.x.as=a", ""},
+		{"vsock://:1?cid.03.as=a", ""},
+		{"vsock://:1?cid.3.allow=1", ""},
+		{"vsock://:1?cid.3.access=ro", ""},
+		{"vsock://:1?cid.3.as=a&cid.3.trust=uname", ""},
+		{"vsock://:1?cid.3.as=a&cid.3.attach=..", ""},
+		{"vsock://-1:1?as=a&allow=3", ""},
+	} {
+		e, err := ParseExport(tt.in)
+		if tt.want == "" {
+			if err == nil || !strings.Contains(err.Error(), "address ") {
+				t.Errorf("%q: %v, %v: want an error that names it", tt.in, e, err)
+			}
+			continue
+		}
+		if err != nil || e.String() != tt.want {
+			t.Errorf("%q: %v, %v: want %s", tt.in, e, err, tt.want)
+			continue
+		}
+		if again, err := ParseExport(e.String()); err != nil || !reflect.DeepEqual(again, e) {
+			t.Errorf("%q: %v is parsed as %v, %v", tt.in, e, again, err)
+		}
+	}
+}
+
+// TestOptionErrors: who reads a config file can say where it is wrong.
+func TestOptionErrors(t *testing.T) {
+	for _, tt := range []struct {
+		addr string
+		opts []Option
+		key  string
+	}{
+		{"tcp://h", nil, "addr"},
+		{"tcp://h:1?as=x", nil, "addr"},
+		{"tcp://h:1", []Option{{"as", "a"}, {"allow", "x"}}, "allow"},
+		{"tcp://h:1", []Option{{"frob", ""}}, "frob"},
+		{"tcp://h:1", []Option{{"as", "a"}, {"trust", "uname"}}, ""},
+		{"vsock://:1", []Option{{"cid.3.as", ""}}, "cid.3.as"},
+	} {
+		_, err := NewExport(tt.addr, tt.opts)
+		var opt *OptionError
+		if !errors.As(err, &opt) || opt.Key != tt.key {
+			t.Errorf("%s %v: %v: want one of %q", tt.addr, tt.opts, err, tt.key)
+		}
+	}
+}
+
+// TestListenUsers: an export to a user that there is not would let nobody in.
+func TestListenUsers(t *testing.T) {
+	for _, s := range []string{"tcp://127.0.0.1:0?as=no-such-user", "vsock://:1?cid.3.as=no-such-user"} {
+		e, err := ParseExport(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, err := Listen(e); err == nil || !strings.Contains(err.Error(), "no-such-user") {
+			t.Errorf("%s: %v, %v", s, l, err)
+		}
+	}
+}
+
+// TestAnnounce: a listener says what it lets in, and warns of what makes peers
+// privileged.
+func TestAnnounce(t *testing.T) {
+	for _, tt := range []struct {
+		export string
+		lines  []string
+	}{
+		{"tcp://127.0.0.1:0", []string{`INFO listener "users of this host who own their socket, root as nobody, to read and write"`}},
+		{"tcp://127.0.0.1:0?no_root_squash&access=ro", []string{`INFO listener "users of this host who own their socket, to read"`, "WARN no_root_squash"}},
+		{"tcp://127.0.0.1:0?as=daemon&attach=/cpu/vm42&allow=10.0.0.0/8,::1", []string{`INFO listener "peers from 10.0.0.0/8 ::1/128 as daemon, to read and write, in /cpu/vm42"`}},
+		{"tcp://127.0.0.1:0?as=root", []string{`INFO listener "peers from everywhere as root, to read and write"`, "WARN as=root"}},
+		{"tcp://127.0.0.1:0?trust=uname", []string{`INFO listener "peers from everywhere as whom they say, to read and write"`, "WARN trust=uname"}},
+		{"vsock://:1?cid.3.as=root&cid.4.as=daemon&cid.4.attach=a&cid.5.trust=uname", []string{
+			`INFO listener "CID 3 as root, to read and write; CID 4 as daemon, to read and write, in /a; CID 5 as whom they say, to read and write"`, "WARN as=root", "WARN trust=uname"}},
+	} {
+		e, err := ParseExport(tt.export)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		(&Listener{export: e}).Announce(slog.New(slog.NewTextHandler(&b, nil)))
+		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+		if len(lines) != len(tt.lines) {
+			t.Errorf("%s:\n%s", tt.export, b.String())
+			continue
+		}
+		for _, want := range tt.lines {
+			level, rest, _ := strings.Cut(want, " ")
+			rest = strings.TrimPrefix(rest, "listener ")
+			found := false
+			for _, line := range lines {
+				found = found || strings.Contains(line, "level="+level) && strings.Contains(line, rest)
+			}
+			if !found {
+				t.Errorf("%s: no line %s in\n%s", tt.export, want, b.String())
+			}
+		}
+	}
+}
+
+func FuzzParseExport(f *testing.F) {
+	for _, s := range []string{
+		"tcp://0.0.0.0:5640?as=batch&access=rw&allow=10.0.0.0/8&attach=/cpu/vm42", "tcp!::1!1?no_root_squash",
+		"tls://h:1?cert=/c&key=/k&ca=/a&users=a,root", "unix:///a%20b?trust=uname", "vsock://:1?as=a&allow=3&cid.4.access=ro&cid.5.trust=uname",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		e, err := ParseExport(s)
+		if err != nil {
+			return
+		}
+		again, err := ParseExport(e.String())
+		if err != nil || again.String() != e.String() {
+			t.Errorf("%q: %v is parsed as %v, %v", s, e, again, err)
+		}
+		// What keeps strangers out is not lost on the way.
+		if !reflect.DeepEqual(again, e) {
+			t.Errorf("%q: %#v is parsed as %#v", s, e, again)
+		}
+	})
+}
