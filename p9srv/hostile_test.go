@@ -3,10 +3,7 @@ package p9srv_test
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
-	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -171,15 +168,6 @@ func TestTimeLimits(t *testing.T) {
 	}
 }
 
-// inuse is the memory of the process that is not free to be used again.
-func inuse() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapInuse + m.StackInuse
-}
-
 // TestNeverReads sends large reads and takes no reply.
 func TestNeverReads(t *testing.T) {
 	tree, a := start(t, p9srv.Config{WriteTimeout: 300 * time.Millisecond})
@@ -216,44 +204,5 @@ func TestNeverReads(t *testing.T) {
 		}
 		waitFor(t, "closed by the write deadline", func() bool { return tree.Open() == 0 })
 		w.Close()
-	}
-}
-
-// TestIdleConnections measures what an attached connection costs that has been
-// busy once.
-func TestIdleConnections(t *testing.T) {
-	const n = 1000
-	_, a := start(t, p9srv.Config{})
-	data := strings.Repeat("x", 500<<10)
-	before := inuse()
-	for i := range n {
-		conn := p9test.Dial(t, a)
-		conn.SetDeadline(time.Now().Add(20 * time.Second))
-		send := func(m string) {
-			b, err := p9test.Encode(m)
-			if err != nil {
-				t.Fatal(err)
-			}
-			conn.Write(b)
-			var head [4]byte
-			if _, err := io.ReadFull(conn, head[:]); err != nil {
-				t.Fatal(err)
-			}
-			io.CopyN(io.Discard, conn, int64(binary.LittleEndian.Uint32(head[:])-4))
-		}
-		send("Tversion ~ 1048576 9P2000.L")
-		send(`Tattach 1 0 ~ "" "" ~`)
-		if i%100 == 0 {
-			send("Twalk 1 0 1 f")
-			send("Tlopen 1 1 2")
-			send("Twrite 1 1 0 " + data)
-			send("Tread 1 1 0 0xffffffff")
-			send("Tclunk 1 1")
-		}
-	}
-	each := (int64(inuse()) - int64(before)) / n
-	t.Logf("%d bytes for each of %d idle connections, with this test's own end of them", each, n)
-	if each > 16<<10 {
-		t.Errorf("an idle connection costs %d bytes", each)
 	}
 }

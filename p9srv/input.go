@@ -26,6 +26,12 @@ type input struct {
 	n    int // what tryRead has read
 	err  error
 
+	// Of a connection that is not the kernel's own, such as TLS, nobody says when
+	// it is readable. The read that waits is into this, the next one into a buffer
+	// if there seems to be more.
+	first []byte
+	more  bool
+
 	due bool // a deadline for reads is set
 }
 
@@ -34,9 +40,15 @@ func (in *input) open(conn net.Conn) {
 	if sc, ok := conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			in.raw, in.try = raw, in.tryRead
+			return
 		}
 	}
+	in.first = make([]byte, firstRead)
 }
+
+// firstRead is what an idle connection is read by if it is not the kernel's own:
+// some small requests.
+const firstRead = 512
 
 // partial reports whether there are bytes of an unfinished frame.
 func (in *input) partial() bool { return in.w > in.r }
@@ -50,8 +62,7 @@ func (in *input) fill() error {
 			err = in.err
 		}
 	} else {
-		in.makeRoom()
-		in.n, err = in.conn.Read(in.buf.b[in.w:])
+		err = in.read()
 	}
 	if in.n > 0 {
 		in.w += in.n
@@ -60,6 +71,22 @@ func (in *input) fill() error {
 	if err == nil {
 		err = io.EOF
 	}
+	return err
+}
+
+// read is fill for a connection that is not the kernel's own.
+func (in *input) read() (err error) {
+	if in.partial() || in.more {
+		in.makeRoom()
+		in.n, err = in.conn.Read(in.buf.b[in.w:])
+		in.more = in.n == len(in.buf.b)-in.w
+		return err
+	}
+	in.release()
+	in.n, err = in.conn.Read(in.first)
+	in.makeRoom()
+	copy(in.buf.b, in.first[:in.n])
+	in.more = in.n == len(in.first)
 	return err
 }
 
