@@ -44,3 +44,26 @@ func TestProcessWithAnExitStillToBeTold(t *testing.T) {
 	}
 	f.wantTasks(c, p, thread)
 }
+
+// The mirror must not move a process at once when one of its threads is to stay,
+// even if another that was to go ends meanwhile.
+func TestThreadThatStaysWhenAnotherEnds(t *testing.T) {
+	f := newFixture(t, true, plain("a"), plain("b"))
+	c, d := f.mkdir(f.mount(1, ""), "x"), f.mkdir(f.mount(2, ""), "y")
+	p := f.host.Fork(1)
+	thread, ends := f.host.Thread(p), f.host.Thread(p)
+	f.attach(d, p)
+	f.attach(c, p)
+	f.host.Fail = func(op string, _ int32) error {
+		if op == "make" {
+			f.host.Exit(ends)
+			f.host.Drain()
+		}
+		return nil
+	}
+	if err := f.Attach(tree.AttachRequest{To: c, ID: p, Process: true}); err != nil {
+		t.Fatal(err)
+	}
+	f.wantTasks(c, p, thread)
+	f.wantTasks(d, p)
+}

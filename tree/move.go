@@ -60,8 +60,9 @@ func (t *Tree) includeLocked(m *move, task *Task) *moved {
 // error, unless it is the only one that the move is about.
 func (t *Tree) perform(m *move, tasks []*moved) error {
 	gone := func(mv *moved) bool { return m.process != nil || mv.task != m.tasks[0].task }
+	atOnce := t.isWhole(m)
 	for _, mv := range tasks {
-		err := t.moveInMirror(m, mv)
+		err := t.moveInMirror(m, mv, atOnce)
 		if mv.missed = err == syscall.ESRCH && gone(mv); err != nil && !mv.missed {
 			return err
 		}
@@ -89,7 +90,7 @@ func (t *Tree) perform(m *move, tasks []*moved) error {
 
 // moveInMirror moves one task to its group's directory, or its whole process if
 // that shares a css group.
-func (t *Tree) moveInMirror(m *move, mv *moved) error {
+func (t *Tree) moveInMirror(m *move, mv *moved, atOnce bool) error {
 	if t.mirror == nil || mv.inMirror {
 		return nil
 	}
@@ -99,7 +100,7 @@ func (t *Tree) moveInMirror(m *move, mv *moved) error {
 		}
 		mv.to.inMirror = true
 	}
-	if m.process != nil && !m.hinted && len(m.targets) == 1 && len(m.tasks) == int(m.process.nthreadsNow(t)) {
+	if atOnce && !m.hinted {
 		if err := t.mirror.Move(mv.to.num, m.process.tgid, true); err != nil {
 			return errnoOf(err)
 		}
@@ -117,9 +118,22 @@ func (t *Tree) moveInMirror(m *move, mv *moved) error {
 	return nil
 }
 
-func (p *Process) nthreadsNow(t *Tree) (n int32) {
-	t.View(func() { n = p.nthreads })
-	return n
+// isWhole reports whether a move takes all threads of a process to one css group.
+// Those that they make from now on are forked into it.
+func (t *Tree) isWhole(m *move) (whole bool) {
+	if m.process == nil {
+		return false
+	}
+	t.View(func() {
+		n := int32(0)
+		for _, mv := range m.tasks {
+			if mv.task.group != nil && mv.task.proc == m.process {
+				n++
+			}
+		}
+		whole = len(m.targets) == 1 && n == m.process.nthreads
+	})
+	return whole
 }
 
 // verify finds out whether the tasks that were moved are still those that were
