@@ -20,11 +20,12 @@ func writeKill(at *attachment, c *tree.Container, data []byte) error {
 		return syscall.EINVAL
 	}
 	deadline := time.Now().Add(killLimit)
-	dead := make(map[member]bool)
+	h := &hunt{dead: make(map[member]bool), known: make(map[member]bool)}
+	defer at.fs.resume(h)
 	for round := 0; ; round++ {
 		left := 0
 		err := at.fs.tree.Change(func() (err error) {
-			left, err = at.killOnce(c, dead)
+			left, err = at.killOnce(c, h, round%maxStops == 0)
 			return err
 		})
 		if err != nil || left == 0 {
@@ -37,6 +38,23 @@ func writeKill(at *attachment, c *tree.Container, data []byte) error {
 		if round > 0 {
 			time.Sleep(time.Millisecond) // they need the processor to die
 		}
+	}
+}
+
+// hunt is what a kill knows of those that it is after.
+type hunt struct {
+	dead    map[member]bool // seen to be gone
+	known   map[member]bool // that have had a signal
+	stopped []tree.TaskInfo // and were not killed since
+}
+
+// maxStops is how often newcomers are stopped in a row before all are killed.
+const maxStops = 64
+
+// resume lets go on who was stopped and is not to be killed after all.
+func (fs *FS) resume(h *hunt) {
+	for _, info := range h.stopped {
+		fs.signal(info, syscall.SIGCONT)
 	}
 }
 
@@ -54,24 +72,24 @@ type victim struct {
 }
 
 // killOnce kills the processes that there are now and returns how many tasks it
-// found. Those in dead were seen to be gone, though the model has yet to be told:
+// found. Those in h.dead were seen to be gone, though the model has yet to be told:
 // they do not count. Who has just been seen to be gone counts once more, since the
 // events of its last children may have been on their way. Inside a change, so that
 // nothing is moved meanwhile.
-func (at *attachment) killOnce(c *tree.Container, dead map[member]bool) (left int, err error) {
+func (at *attachment) killOnce(c *tree.Container, h *hunt, now bool) (left int, err error) {
 	if c.Removed() {
 		return 0, syscall.ENODEV
 	}
 	at.fs.tree.Drain()
 	var alive []victim
 	for _, v := range at.fs.below(c) {
-		if dead[v.member] {
+		if h.dead[v.member] {
 			continue
 		}
 		v.info, err = at.fs.host.Task(v.tid)
 		switch {
 		case errors.Is(err, syscall.ESRCH) || (err == nil && !at.fs.is(v)):
-			dead[v.member] = true
+			h.dead[v.member] = true
 		case err != nil:
 			return 0, err
 		case v.info.Kernel:
@@ -86,17 +104,42 @@ func (at *attachment) killOnce(c *tree.Container, dead map[member]bool) (left in
 			return 0, err
 		}
 	}
-	killed := make(map[int32]bool)
+	return left, at.signalAll(alive, h, now)
+}
+
+// signalAll kills processes, unless some of them were born since the last round:
+// a fork bomb has as many again by the time that the last one is killed. These
+// are stopped first, which leaves nobody else their places, until nobody is
+// born any more; or all are killed now.
+func (at *attachment) signalAll(alive []victim, h *hunt, now bool) error {
+	var fresh []victim
 	for _, v := range alive {
-		if killed[v.info.TGID] {
-			continue
-		}
-		killed[v.info.TGID] = true
-		if err := at.fs.signal(v.info, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return 0, err
+		if !h.known[v.member] {
+			h.known[v.member] = true
+			fresh = append(fresh, v)
 		}
 	}
-	return left, nil
+	sig, targets := syscall.SIGKILL, alive
+	if len(fresh) > 0 && !now {
+		sig, targets = syscall.SIGSTOP, fresh
+	}
+	done := make(map[int32]bool)
+	for _, v := range targets {
+		if done[v.info.TGID] {
+			continue
+		}
+		done[v.info.TGID] = true
+		if err := at.fs.signal(v.info, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+		if sig == syscall.SIGSTOP {
+			h.stopped = append(h.stopped, v.info)
+		}
+	}
+	if sig == syscall.SIGKILL {
+		h.stopped = nil
+	}
+	return nil
 }
 
 // below are the tasks in the container or below.
