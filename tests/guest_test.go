@@ -30,7 +30,7 @@ type guest struct {
 func startGuest(t testing.TB, files map[string]string, script string) *guest {
 	t.Helper()
 	lacking(t, "guest", "")
-	args := []string{"--timeout", "120"}
+	args := []string{"--timeout", "300"}
 	for to, from := range files {
 		args = append(args, "--file", from+":"+to)
 	}

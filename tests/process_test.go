@@ -22,14 +22,22 @@ type spawner struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
+
+	children []int
 }
 
 // startSpawner starts a shell, which has one thread. It and its children end
 // with the test.
-func startSpawner(t testing.TB) *spawner {
-	return spawn(t, exec.Command("sh", "-c", `
+func startSpawner(t testing.TB) *spawner { return startSpawnerAs(t, 0) }
+
+// startSpawnerAs starts one that is another user's.
+func startSpawnerAs(t testing.TB, uid int) *spawner {
+	cmd := exec.Command("sh", "-c", `
 		while read line; do sleep 1000 </dev/null >/dev/null & kids="$kids $!"; echo $!; done
-		[ -z "$kids" ] || kill -9 $kids; wait`))
+		[ -z "$kids" ] || kill -9 $kids; wait`)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	return spawn(t, cmd)
 }
 
 // startThreadedSpawner starts a process with several threads, any of which may
@@ -77,7 +85,10 @@ func spawn(t testing.TB, cmd *exec.Cmd) *spawner {
 	t.Helper()
 	s := &spawner{t: t, cmd: cmd}
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	cmd.SysProcAttr.Setpgid = true
 	var err error
 	if s.in, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -106,7 +117,9 @@ func (s *spawner) fork() int {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return number(s.t, line)
+	child := number(s.t, line)
+	s.children = append(s.children, child)
+	return child
 }
 
 // kill ends the process and its children, and waits until they are gone. The
@@ -121,9 +134,17 @@ func (s *spawner) kill() {
 	late := time.AfterFunc(5*time.Second, func() { syscall.Kill(-group, syscall.SIGKILL) })
 	s.cmd.Wait()
 	late.Stop()
-	waitFor(s.t, "the spawner's children to be gone", func() bool {
-		return syscall.Kill(-group, 0) == syscall.ESRCH
-	})
+	syscall.Kill(-group, syscall.SIGKILL) // if somebody killed it, they live on
+	for _, child := range s.children {
+		waitFor(s.t, "the spawner's children to be gone", func() bool { return !lives(child) })
+	}
+}
+
+// lives reports whether a process is there and no zombie: one that was killed
+// together with its parent may be nobody's to wait for.
+func lives(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ") && !strings.Contains(string(stat), ") X ")
 }
 
 // zombie returns the pid of a process that has exited and that nobody has
