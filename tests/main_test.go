@@ -20,6 +20,13 @@ func TestMain(m *testing.M) {
 		spawnerMain()
 		return
 	}
+	if role := os.Getenv("CONTAINERFS_TEST_BOMB"); role != "" {
+		bombMain(role)
+		return
+	}
+	if inside {
+		os.Exit(m.Run()) // the command is there
+	}
 	os.Exit(withCommand(m.Run))
 }
 
