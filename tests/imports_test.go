@@ -30,6 +30,7 @@ var mayImport = []struct {
 	{"tree/kernfs", nil},
 	{"tree/*", []string{"tree"}}, // what tests put in a host's place
 	{"subsys", []string{"subsys/*", "tree", "tree/kernfs"}},
+	{"subsys/subsystest", []string{"tree", "tree/hostsim"}},
 	{"subsys/*", []string{"tree", "tree/kernfs"}},
 }
 
@@ -156,6 +157,9 @@ func TestMisdirected(t *testing.T) {
 		{"subsys/cpuset", "containerfs/tree", false},
 		{"subsys/cpuset", "containerfs/tree/kernfs", false},
 		{"subsys/cpuset", "containerfs/subsys/debug", true},
+		{"subsys/cpuset", "containerfs/subsys/subsystest", true}, // its tests may
+		{"subsys/subsystest", "containerfs/tree/hostsim", false},
+		{"subsys/subsystest", "containerfs/subsys/debug", true},
 		{"subsys/cpuset", "containerfs/ops", true},
 		{"subsys/cpuset", "containerfs/p9srv", true},
 		{"p9srv/p9test", "containerfs/ops", false},

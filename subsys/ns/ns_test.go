@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -293,9 +294,9 @@ func TestRules(t *testing.T) {
 func TestQueue(t *testing.T) {
 	var log bytes.Buffer
 	gate := make(chan struct{})
-	looked := 0
+	var looked atomic.Int32
 	looking := make(chan struct{}, maxWaiting+10)
-	q := queue{log: slog.New(slog.NewTextHandler(&log, nil)), look: func(*tree.Process) { looked++; looking <- struct{}{}; <-gate }}
+	q := queue{log: slog.New(slog.NewTextHandler(&log, nil)), look: func(*tree.Process) { looked.Add(1); looking <- struct{}{}; <-gate }}
 	q.add(nil)
 	<-looking
 	for range maxWaiting + 3 {
@@ -303,8 +304,8 @@ func TestQueue(t *testing.T) {
 	}
 	close(gate)
 	q.worker.Wait()
-	if looked != 1+maxWaiting || !strings.Contains(log.String(), "processes=3") {
-		t.Errorf("%d were looked at, logged %q", looked, log.String())
+	if looked.Load() != 1+maxWaiting || !strings.Contains(log.String(), "processes=3") {
+		t.Errorf("%d were looked at, logged %q", looked.Load(), log.String())
 	}
 	gate = make(chan struct{})
 	q.add(nil)
@@ -313,13 +314,13 @@ func TestQueue(t *testing.T) {
 	go func() { q.close(); close(done) }()
 	for !q.isClosed() {
 	}
-	before := looked
+	before := looked.Load()
 	close(gate)
 	<-done
 	q.add(nil)
 	q.worker.Wait()
-	if looked > before+1 {
-		t.Errorf("%d more were looked at after close", looked-before)
+	if looked.Load() > before+1 {
+		t.Errorf("%d more were looked at after close", looked.Load()-before)
 	}
 }
 
