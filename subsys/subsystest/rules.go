@@ -224,7 +224,7 @@ func (w *world) binding() error {
 	if err := w.writeAll(w.root, w.RootValues); err != nil {
 		return err
 	}
-	p := w.sim.Fork(1)
+	w.sim.Fork(1)
 	before, err := w.show(w.root)
 	if err != nil {
 		return err
@@ -246,8 +246,6 @@ func (w *world) binding() error {
 			if err := w.tree.Remount(tree.RemountRequest{Hierarchy: w.root.Hierarchy(), Subsystems: 2}); err != nil {
 				return err
 			}
-			w.sim.Exec(p)
-			w.tree.Drain()
 			return w.tree.Remount(tree.RemountRequest{Hierarchy: w.root.Hierarchy(), Subsystems: 3})
 		}},
 	}
