@@ -157,63 +157,71 @@ func TestFileThatIsSlow(t *testing.T) {
 }
 
 func TestFlush(t *testing.T) {
-	tree, a := start(t, p9srv.Config{})
-	g := hold(t, tree, "mkdir")
-	w := dial(t, a)
-	w.Script(hello + `
-		Twalk 1 0 1
-		Rwalk 1
-		Tmkdir 2 1 e 0755 0
-		Tflush 3 2          # held back
-		Tflush 4 2          # so is a second one
-		Tflush 5 3          # and a flush of a flush
-		Tflush 6 6          # but not one of itself
-		Rflush 6
-		Tgetattr 7 0 1
-		Rgetattr 7...`)
-	g.await(t, 1)
-	g.release()
-	w.Want("Rmkdir 2 d4", "Rflush 3", "Rflush 5", "Rflush 4")
+	inEach(t, func(t *testing.T, d tongue) {
+		tree, a := start(t, p9srv.Config{})
+		g := hold(t, tree, "setattr")
+		w := d.dial(t, a)
+		w.Script(d.hello)
+		d.try(t, w, d.clone, 1, 0, 1)
+		w.Send(fmt.Sprintf(d.chmod, 2, 1),
+			fmt.Sprintf(d.flush, 3, 2), // held back
+			fmt.Sprintf(d.flush, 4, 2), // so is a second one
+			fmt.Sprintf(d.flush, 5, 3), // and a flush of a flush
+			fmt.Sprintf(d.flush, 6, 6)) // but not one of itself
+		if name, tag := d.parse(t, w.Receive()); name != "Rflush" || tag != 6 {
+			t.Errorf("%s %d", name, tag)
+		}
+		d.try(t, w, d.stat, 7, 0)
+		g.await(t, 1)
+		g.release()
+		for _, want := range []int{2, 3, 5, 4} {
+			if name, tag := d.parse(t, w.Receive()); tag != want || (name == "Rflush") != (tag > 2) {
+				t.Errorf("%s %d, want that of %d", name, tag, want)
+			}
+		}
+	})
 }
 
 // TestFlushStorm sees every Rflush after the reply to the request it names.
 func TestFlushStorm(t *testing.T) {
-	_, a := start(t, p9srv.Config{})
-	w := dial(t, a)
-	w.Script(hello)
-	const rounds, wide = 500, 16
-	for i := range rounds {
-		var batch []string
-		for j := range wide {
-			batch = append(batch, fmt.Sprintf("Twalk %d 0 %d", 100+j, 10+j))
-		}
-		for j := range wide {
-			if (i+j)%2 == 0 {
-				batch = append(batch, fmt.Sprintf("Tsetattr %d %d 1 0755 0 0 0 0 0 0 0", 200+j, 10+j))
-			} else {
-				batch = append(batch, fmt.Sprintf("Tgetattr %d %d 1", 200+j, 10+j))
+	inEach(t, func(t *testing.T, d tongue) {
+		_, a := start(t, p9srv.Config{})
+		w := d.dial(t, a)
+		w.Script(d.hello)
+		const rounds, wide = 500, 16
+		for i := range rounds {
+			var batch []string
+			send := func(format string, args ...any) { batch = append(batch, fmt.Sprintf(format, args...)) }
+			for j := range wide {
+				send(d.clone, 100+j, 0, 10+j)
 			}
-			batch = append(batch, fmt.Sprintf("Tflush %d %d", 300+j, 200+j))
-		}
-		for j := range wide {
-			batch = append(batch, fmt.Sprintf("Tclunk %d %d", 400+j, 10+j))
-		}
-		// Tags are used again only when they are free.
-		w.Send(batch...)
-		var answered [1000]bool
-		for range batch {
-			reply := w.Receive()
-			var name string
-			var tag int
-			if _, err := fmt.Sscanf(reply, "%s %d", &name, &tag); err != nil || name == "Rlerror" {
-				t.Fatalf("round %d: %s", i, reply)
+			for j := range wide {
+				if (i+j)%2 == 0 {
+					send(d.chmod, 200+j, 10+j)
+				} else {
+					send(d.stat, 200+j, 10+j)
+				}
+				send(d.flush, 300+j, 200+j)
 			}
-			answered[tag] = true
-			if name == "Rflush" && !answered[tag-100] {
-				t.Fatalf("round %d: Rflush %d before the reply of %d", i, tag, tag-100)
+			for j := range wide {
+				send(d.clunk, 400+j, 10+j)
+			}
+			// Tags are used again only when they are free.
+			w.Send(batch...)
+			var answered [1000]bool
+			for range batch {
+				reply := w.Receive()
+				name, tag := d.parse(t, reply)
+				if strings.HasSuffix(name, "error") {
+					t.Fatalf("round %d: %s", i, reply)
+				}
+				answered[tag] = true
+				if name == "Rflush" && !answered[tag-100] {
+					t.Fatalf("round %d: Rflush %d before the reply of %d", i, tag, tag-100)
+				}
 			}
 		}
-	}
+	})
 }
 
 func TestDuplicateTag(t *testing.T) {
