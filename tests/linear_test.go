@@ -4,14 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,11 +17,9 @@ import (
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 
-	"containerfs/ops"
 	"containerfs/p9srv"
 	"containerfs/p9srv/p9test"
 	"containerfs/subsys/debug"
-	"containerfs/tree"
 	"containerfs/tree/hostsim"
 )
 
@@ -464,37 +460,6 @@ func (c *linearClient) tasks(v *view, in linearOp, write bool) {
 		}
 		return linearAnswer{ids: fmt.Sprint(in)}, err
 	})
-}
-
-// simulation is a FS over a simulated host.
-type simulation struct {
-	fs   *ops.FS
-	host *hostsim.Host
-	tree *tree.Tree
-}
-
-func newSimulation(t testing.TB, subsystems ...tree.Subsystem) *simulation {
-	t.Helper()
-	host := hostsim.New()
-	recorder := ops.NewRecorder(1 << 20)
-	tr, err := tree.New(tree.Config{Host: host, Mirror: host.Mirror(), Subsystems: subsystems, Observer: recorder})
-	if err != nil {
-		t.Fatal(err)
-	}
-	host.Run(tr)
-	if err := tr.Resync(); err != nil {
-		t.Fatal(err)
-	}
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	fs := ops.New(ops.Config{Tree: tr, Host: host, Recorder: recorder, Log: quiet, Signal: func(tree.TaskInfo, syscall.Signal) error { return syscall.EPERM }})
-	t.Cleanup(func() {
-		fs.Close()
-		tr.Drain()
-		if err := errors.Join(tr.Check(), tr.CheckMirror(host.TIDs())); err != nil {
-			t.Errorf("inconsistent at the end:\n%v", err)
-		}
-	})
-	return &simulation{fs, host, tr}
 }
 
 // walkTo walks to what must be there.
