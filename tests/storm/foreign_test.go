@@ -41,7 +41,7 @@ func (g *gale) astray(w *world, want map[int32]string) (differences []string) {
 			}
 		})
 		if now := inMirror(g.t, w, tid); group != dir || now != dir {
-			differences = append(differences, fmt.Sprintf("task %d should be in %q, the mirror has it in %q, the model in %q", tid, dir, now, group))
+			differences = append(differences, fmt.Sprintf("task %d should be in %q, the mirror has it in %q, the model in %q", tid, dir, now, group)+g.history(w, tid))
 		}
 	}
 	return differences
@@ -182,7 +182,9 @@ func TestRunningMoves(t *testing.T) {
 			pid = g.root
 		}
 		h := g.rng.IntN(len(shape))
-		err := w.tree.Attach(tree.AttachRequest{To: w.containers[h][g.rng.IntN(shape[h])], ID: pid, Process: g.rng.IntN(2) == 0})
+		to, process, began := g.rng.IntN(shape[h]), g.rng.IntN(2) == 0, w.host.Now()
+		err := w.tree.Attach(tree.AttachRequest{To: w.containers[h][to], ID: pid, Process: process})
+		g.moved[pid] = append(g.moved[pid], fmt.Sprintf("attach of %d (process %v) to %d of hierarchy %d at %d..%d: %v", pid, process, to, h, began, w.host.Now(), err))
 		if errors.Is(err, syscall.ESRCH) {
 			refused[syscall.ESRCH]++
 		} else if errors.Is(err, syscall.EAGAIN) {
@@ -213,7 +215,7 @@ func TestRunningMoves(t *testing.T) {
 				t.Error(err)
 			}
 		}()
-		w.tree.Sweep(20 * time.Millisecond)
+		w.tree.Sweep(0) // a directory goes at once: its tasks can still come
 	}
 	if t.Failed() {
 		return

@@ -248,6 +248,12 @@ func (g *gale) difference(w *world, tid int32) string {
 			why += fmt.Sprintf(", model: group %d", task.Group().Num())
 		}
 	})
+	return why + g.history(w, tid)
+}
+
+// history is what is known of a task and its ancestors: what the model was told,
+// and moves.
+func (g *gale) history(w *world, tid int32) string {
 	ids := []int32{tid}
 	// With ancestors, as the events have them.
 	for range 3 {
@@ -266,7 +272,7 @@ func (g *gale) difference(w *world, tid int32) string {
 		m := g.moved[id]
 		lines = append(lines, m[max(0, len(m)-4):]...)
 	}
-	return why + "\n\t" + strings.Join(lines, "\n\t")
+	return "\n\t" + strings.Join(lines, "\n\t")
 }
 
 // still compares while the whole storm is stopped, also with the mirror.

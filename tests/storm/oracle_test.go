@@ -133,7 +133,8 @@ type hold struct {
 func (o *oracle) hold(pid int32) *hold {
 	fd, err := unix.PidfdOpen(int(pid), 0)
 	if err != nil {
-		if err != unix.ESRCH && err != unix.EINVAL { // no process of that number any more
+		// Nobody's number any more, or a thread's.
+		if err != unix.ESRCH && err != unix.EINVAL && err != unix.ENOENT {
 			o.t.Fatal(err)
 		}
 		return nil
