@@ -43,8 +43,9 @@
 //     CAP_PERFMON, and the kernel's own type information for the layout of a task.
 //   - The records that taskstats sends at exit (taskstats.go). The kernel makes
 //     them when the exit begins, without bringing run time up to date: what is
-//     missing is up to a tick, and the end itself, which is most of a task that
-//     did nothing else. Needs CAP_NET_ADMIN.
+//     missing is up to a tick, and the end itself. Of processes that ran for 5 ms
+//     a quarter was missing, of those that did nothing half, with 250 ticks a
+//     second. Needs CAP_NET_ADMIN.
 //   - Without either a task that ends is credited as it was read last, each 10 s.
 //
 // Finals and the events of the host come on different ways, in any order. A task
