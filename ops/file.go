@@ -18,6 +18,11 @@ const MaxWrite = 4096
 // magic is the type that statfs answers.
 const magic = 0x27e0eb
 
+// magicRemote is what it answers for a log: v9fs's own type. GNU tail takes the
+// other for a file system of its host and waits for inotify, which is silent about
+// what happens at a server; of this type it knows that it has to look again.
+const magicRemote = 0x01021997
+
 // file is a node as one fid has it: the p9.File of this package. Its methods but
 // for those that use its contents may be called concurrently; p9srv keeps
 // requests on one fid in order.
@@ -95,7 +100,11 @@ func (f *file) StatFS() (p9.FSStat, error) {
 	if err := f.gone(); err != nil {
 		return p9.FSStat{}, wire(err)
 	}
-	return p9.FSStat{Type: magic, BlockSize: blockSize, NameLength: maxName}, nil
+	st := p9.FSStat{Type: magic, BlockSize: blockSize, NameLength: maxName}
+	if s, ok := f.n.(stream); ok && s.stream(f.at.fs) != nil {
+		st.Type = magicRemote
+	}
+	return st, nil
 }
 
 var attrMask = p9.AttrMask{
