@@ -1,0 +1,78 @@
+package tests
+
+import (
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestBeancounters has what a real process holds show up in its container, and a
+// barrier tell when it is crossed.
+func TestBeancounters(t *testing.T) {
+	s := startServer(t, "--hierarchy", "h=bc")
+	s.run("mkdir", "/h/a")
+	c := exec.Command("bash", "-c", "echo here; read go; exec 3</dev/null 4</dev/null 5</dev/null; echo open; read end")
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		in.Close()
+		_ = c.Wait()
+	}()
+	says := func(want string) {
+		t.Helper()
+		line := make([]byte, 5)
+		if _, err := io.ReadFull(out, line); err != nil || string(line) != want {
+			t.Fatalf("%q, %v, want %q", line, err, want)
+		}
+	}
+	says("here\n")
+	s.run("write", "/h/a/tasks", fmt.Sprint(c.Process.Pid))
+	held := func(resource string) (n int) {
+		t.Helper()
+		if _, err := fmt.Sscan(s.run("read", "/h/a/bc."+resource+".held"), &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if held("numproc") != 1 || held("physpages") < 10 || held("lockedpages") != 0 {
+		t.Errorf("resources:\n%s", s.run("read", "/h/a/bc.resources"))
+	}
+	before := held("numfile")
+	s.run("write", "/h/a/bc.numfile.barrier", fmt.Sprint(before))
+	if _, err := in.Write([]byte("go\n")); err != nil {
+		t.Fatal(err)
+	}
+	says("open\n")
+	// Nobody has to read for it to be told.
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if strings.Contains(s.run("read", "/h/events"), " limit hierarchy=h path=/a over=bc.numfile.barrier\n") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no limit event:\n%s%s", s.run("read", "/h/events"), s.run("read", "/h/a/bc.resources"))
+		}
+	}
+	if got := held("numfile"); got != before+3 {
+		t.Errorf("%d files, want %d", got, before+3)
+	}
+	if got := s.run("read", "/h/a/bc.numfile.failcnt"); got != "1\n" {
+		t.Errorf("failcnt is %q", got)
+	}
+	if code, _, _ := s.command("write", "/h/a/bc.numfile.limit", "1"); code == 0 {
+		t.Error("a limit under the barrier is taken")
+	}
+}
