@@ -128,7 +128,30 @@ func TestWstatTakesTheNameBack(t *testing.T) {
 		Rwalk tag 1 wqid [0x2.0.d]`)
 }
 
-// refusing is a Tree in which nobody may change attributes.
+// TestCreateThatCannotBeOpened makes directories whose Open is refused: the maker may
+// have it open for all that its mode says, and it is not left behind for other reasons.
+func TestCreateThatCannotBeOpened(t *testing.T) {
+	tree := p9test.NewTree()
+	a := p9test.Serve(t, p9srv.Config{Attacher: refusing{tree}})
+	trace(t, a).Script(helloClassic + `
+		Twalk tag 1 fid 0 newfid 1
+		Rwalk tag 1 wqid []
+		Tcreate tag 1 fid 1 name secret perm d---------- mode OREAD
+		Rcreate tag 1 qid 0x2.0.d iounit 0
+		Tread tag 1 fid 1 count 100
+		Rread tag 1 count 0 []
+		Twalk tag 1 fid 0 newfid 2
+		Rwalk tag 1 wqid []
+		Tcreate tag 1 fid 2 name broken perm d-rwxr-xr-x mode OREAD
+		Rerror tag 1 ename No such device
+		Twalk tag 1 fid 0 newfid 3 wname broken
+		Rerror tag 1 ename No such file or directory
+		Tstat tag 1 fid 2                        # stays where it was
+		Rstat tag 1 stat name '/'...`)
+}
+
+// refusing is a Tree in which nobody may change attributes, nor open anything: EACCES
+// of what has no permissions, ENODEV of what has some.
 type refusing struct{ *p9test.Tree }
 
 func (t refusing) Attach(c *ops.Caller, aname string) (p9.File, error) {
@@ -139,6 +162,20 @@ func (t refusing) Attach(c *ops.Caller, aname string) (p9.File, error) {
 type refusingFile struct{ p9.File }
 
 func (f refusingFile) SetAttr(p9.SetAttrMask, p9.SetAttr) error { return linux.EPERM }
+
+func (f refusingFile) Open(flags p9.OpenFlags) (p9.QID, uint32, error) {
+	_, _, attr, err := f.GetAttr(p9.AttrMask{Mode: true})
+	switch {
+	case err != nil:
+	case attr.Mode&0o777 == 0:
+		err = linux.EACCES
+	default:
+		err = linux.ENODEV
+	}
+	return p9.QID{}, 0, err
+}
+
+func (f refusingFile) Remove() error { return f.File.(interface{ Remove() error }).Remove() }
 
 func (f refusingFile) Rename(dir p9.File, name string) error {
 	return f.File.Rename(dir.(refusingFile).File, name)
