@@ -17,11 +17,9 @@ func TestKill(t *testing.T) {
 	}
 	w.refused(linux.ENOENT, "of a hierarchy", func() error { return k.write("m/kill", "1") })
 	k.must(k.write("m/a/kill", "1")) // nobody there
-	var inside []int32
 	for i := range 20 {
 		p := w.fork(0)
 		w.host.Thread(p)
-		inside = append(inside, p)
 		k.must(k.write([]string{"m/a/procs", "m/a/b/procs"}[i%2], fmt.Sprint(p)))
 	}
 	outside := w.fork(0)
