@@ -1,0 +1,266 @@
+package tests
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+)
+
+// at is the address of the server's listener on a host: one that says
+// `listening on` it.
+func (s *server) at(host string) string {
+	s.t.Helper()
+	for line := range strings.Lines(s.log.String()) {
+		if at, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on "); ok && strings.Contains(at, "://"+host+":") {
+			return at
+		}
+	}
+	s.t.Fatalf("no listener on %s:\n%s", host, s.log.String())
+	return ""
+}
+
+// commandAs runs a client command as a user, over an address.
+func commandAs(t testing.TB, uid uint32, addr string, args ...string) (code int, output string) {
+	t.Helper()
+	path, err := exec.LookPath("containerfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(filepath.Dir(path), 0o755) // others must reach it
+	c := exec.Command(path, append([]string{"--server", addr}, args...)...)
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	c.Dir = "/"
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	err = c.Run()
+	if _, exited := err.(*exec.ExitError); err != nil && !exited {
+		t.Fatal(err)
+	}
+	return c.ProcessState.ExitCode(), out.String()
+}
+
+// Exit codes of commands.
+const (
+	ok            = 0
+	usage         = 2
+	notFound      = 3
+	notPermitted  = 4
+	stranger      = 4321
+	otherStranger = 4322
+)
+
+// setAttr changes a file's owner and mode.
+func (c *client) setAttr(path string, uid int, mode p9.FileMode) {
+	c.t.Helper()
+	f, err := c.walk(path)
+	if err == nil {
+		err = f.SetAttr(p9.SetAttrMask{UID: true, Permissions: true}, p9.SetAttr{UID: p9.UID(uid), Permissions: mode})
+		f.Close()
+	}
+	if err != nil {
+		c.t.Fatalf("setattr %s: %v", path, err)
+	}
+}
+
+// TestNetworkRules: what SPEC §17 asks of who moves a task, over sockets.
+func TestNetworkRules(t *testing.T) {
+	s := startServer(t, "--listen", "tcp://127.0.0.2:0")
+	local, squashed, trusted := "unix://"+s.sock, s.at("127.0.0.2"), "tcp://127.0.0.1:"+s.port
+	os.Chmod(filepath.Dir(s.sock), 0o755)
+	c := s.client("")
+	for _, name := range []string{"/all/a", "/all/b"} {
+		s.run("mkdir", name)
+		s.run("write", name+"/cpuset.cpus", "0")
+		s.run("write", name+"/cpuset.mems", "0")
+		c.setAttr(name+"/tasks", stranger, 0o644)
+		c.setAttr(name+"/procs", stranger, 0o644)
+	}
+	pid := fmt.Sprint(startSpawnerAs(t, stranger).pid())
+	others := fmt.Sprint(startSpawnerAs(t, otherStranger).pid())
+	server := fmt.Sprint(s.cmd.Process.Pid)
+	for _, tt := range []struct {
+		what string
+		uid  uint32
+		addr string
+		args []string
+		want int
+	}{
+		{"from where he may not write, over the network", stranger, squashed, []string{"write", "/all/a/tasks", pid}, notPermitted},
+		{"the same of a process", stranger, squashed, []string{"write", "/all/a/procs", pid}, notPermitted},
+		{"the same locally", stranger, local, []string{"write", "/all/a/tasks", pid}, ok},
+		{"from where he may write, over the network", stranger, squashed, []string{"write", "/all/b/tasks", pid}, ok},
+		{"another's task", stranger, local, []string{"write", "/all/a/tasks", others}, notPermitted},
+		{"another's task, over the network", stranger, squashed, []string{"write", "/all/a/tasks", others}, notPermitted},
+		{"to where he may not write", otherStranger, local, []string{"write", "/all/a/tasks", others}, notPermitted},
+		{"root, over the network", 0, squashed, []string{"write", "/all/a/tasks", pid}, notPermitted},
+		{"root makes a container over the network", 0, squashed, []string{"mkdir", "/all/c"}, notPermitted},
+		{"root that is let in, over the network", 0, trusted, []string{"write", "/all/a/tasks", pid}, ok},
+		{"protected, by root over the network", 0, trusted, []string{"write", "/all/a/procs", server}, notPermitted},
+		{"pid 1, by root over the network", 0, trusted, []string{"write", "/all/a/tasks", "1"}, notPermitted},
+		{"an agent, by root over the network", 0, trusted, []string{"write", "/all/release_agent", "/bin/true"}, notPermitted},
+		{"protected, by who is not root", stranger, local, []string{"write", "/all/a/procs", server}, notPermitted},
+		{"protected, by root here", 0, local, []string{"write", "/all/a/procs", server}, ok},
+		{"and back", 0, local, []string{"write", "/all/procs", server}, ok},
+		{"mount, by who is not root", stranger, local, []string{"write", "/ctl", "umount all"}, notPermitted},
+		{"mount, by root over the network", 0, squashed, []string{"write", "/ctl", "umount all"}, notPermitted},
+	} {
+		if code, output := commandAs(t, tt.uid, tt.addr, tt.args...); code != tt.want {
+			t.Errorf("%s: exit code %d, want %d\n%s", tt.what, code, tt.want, output)
+		}
+	}
+	// Each has left its line.
+	log := s.log.String()
+	for _, line := range []string{
+		fmt.Sprintf(`level=WARN msg=denied op=write path=/all/a/tasks uid=%d peer="tcp 127.0.0.1:`, stranger),
+		fmt.Sprintf(`level=INFO msg=change op=write path=/all/a/tasks uid=%d peer="unix uid %d" data="%s\n"`, stranger, stranger, pid),
+		`level=WARN msg=denied op=mkdir path=/all/c uid=65534 peer="tcp 127.0.0.1:`,
+		`level=WARN msg=denied op=write path=/all/a/procs uid=0 peer="tcp 127.0.0.1:`,
+		`: a protected process moves only for a privileged local caller\npermission denied"`,
+	} {
+		if !strings.Contains(log, line) {
+			t.Errorf("no line with %s", line)
+		}
+	}
+}
+
+// TestReadOnlyListener: root can read all on it and change nothing.
+func TestReadOnlyListener(t *testing.T) {
+	s := startServer(t, "--listen", "tcp://127.0.0.2:0?access=ro&no_root_squash")
+	ro := s.at("127.0.0.2")
+	s.run("mkdir", "/all/a")
+	before := s.run("ls", "/all", "/all/a") + s.run("read", "/ctl", "/all/a/notify_on_release")
+	pid := fmt.Sprint(startSpawner(t).pid())
+	for _, args := range [][]string{
+		{"mkdir", "/all/b"}, {"rmdir", "/all/a"}, {"mv", "/all/a", "/all/b"}, {"write", "/all/a/tasks", pid}, {"write", "/all/a/procs", pid},
+		{"write", "/all/a/notify_on_release", "1"}, {"write", "/all/a/kill", "1"}, {"write", "/ctl", "mount x debug"}, {"write", "/ctl", "umount all"},
+	} {
+		if code, output := commandAs(t, 0, ro, args...); code != notPermitted || !strings.Contains(output, "read-only file system") {
+			t.Errorf("%v: exit code %d\n%s", args, code, output)
+		}
+	}
+	for _, args := range [][]string{{"ls", "/"}, {"ls", "/all/a"}, {"read", "/all/tasks"}, {"read", "/ctl"}, {"stat", "/all/a"}} {
+		if code, output := commandAs(t, 0, ro, args...); code != ok {
+			t.Errorf("%v: exit code %d\n%s", args, code, output)
+		}
+	}
+	if after := s.run("ls", "/all", "/all/a") + s.run("read", "/ctl", "/all/a/notify_on_release"); after != before {
+		t.Errorf("before\n%s\nafter\n%s", before, after)
+	}
+	// By attach name, too.
+	for aname, want := range map[string]error{"all": nil, "debug+name=x": linux.ENOENT} {
+		conn := dialAddr(t, ro)
+		_, err := attach(conn, aname)
+		if conn.Close(); (err == nil) != (want == nil) {
+			t.Errorf("attach %q: %v", aname, err)
+		}
+	}
+	if ctl := s.run("read", "/ctl"); strings.Contains(ctl, "x ") && strings.Contains(ctl, "\nx ") {
+		t.Errorf("something was mounted:\n%s", ctl)
+	}
+}
+
+// dialAddr connects to a tcp:// address.
+func dialAddr(t testing.TB, addr string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(addr, "tcp://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// TestConfinedListener: what is outside cannot be named.
+func TestConfinedListener(t *testing.T) {
+	s := startServer(t, "--listen", "tcp://127.0.0.2:0?attach=/all/vm&no_root_squash", "--listen", "tcp://127.0.0.3:0?attach=proc&no_root_squash")
+	in := s.at("127.0.0.2")
+	s.run("mkdir", "/all/vm", "/all/vm/sub", "/all/other")
+	for _, tt := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"ls", "/"}, ok}, {[]string{"read", "/tasks"}, ok}, {[]string{"mkdir", "/mine"}, ok}, {[]string{"rmdir", "/mine"}, ok},
+		{[]string{"read", "/ctl"}, notFound}, {[]string{"read", "/containers"}, notFound}, {[]string{"read", "/events"}, notFound},
+		{[]string{"ls", "/proc"}, notFound}, {[]string{"read", "/proc/1/container"}, notFound}, {[]string{"ls", "/all"}, notFound},
+		{[]string{"ls", "/../other"}, notFound}, {[]string{"ls", "/sub/../../other"}, notFound},
+		{[]string{"write", "/../ctl", "umount all"}, notFound}, {[]string{"read", "/../../proc/1/container"}, notFound},
+	} {
+		if code, output := commandAs(t, 0, in, tt.args...); code != tt.want {
+			t.Errorf("%v: exit code %d, want %d\n%s", tt.args, code, tt.want, output)
+		}
+	}
+	for aname, want := range map[string]bool{
+		"": true, "/": true, "sub": true, "/sub/": true, "..": true, "all": false, "/all": false, "all/vm": false, "all/other": false,
+		"../other": false, "debug": false, "cpuset+debug": false, "name=x+debug": false, "proc": false, "ctl": false, "/proc/1": false,
+	} {
+		conn := dialAddr(t, in)
+		root, err := attach(conn, aname)
+		if (err == nil) != want {
+			t.Errorf("attach %q: %v", aname, err)
+		}
+		if err == nil {
+			c := &client{t, root}
+			if names, err := c.names("/.."); err != nil || slices.Contains(names, "other") || slices.Contains(names, "proc") {
+				t.Errorf("attach %q shows %v, %v", aname, names, err)
+			}
+		}
+		conn.Close()
+	}
+	if code, output := commandAs(t, 0, s.at("127.0.0.3"), "ls", "/"); code == ok {
+		t.Errorf("proc was exported:\n%s", output)
+	}
+}
+
+// TestRefusedListeners: a server that would let strangers in, or nobody, does not
+// start, and says why.
+func TestRefusedListeners(t *testing.T) {
+	for _, tt := range []struct {
+		listener, want string
+		code           int
+	}{
+		{"tcp://0.0.0.0:0", "peers from elsewhere have no identity", 1},
+		{"tcp://[::]:0?allow=10.0.0.0/8&access=ro", "peers from elsewhere have no identity", 1},
+		{"tcp://127.0.0.1:0?as=no-such-user", "no-such-user", 1},
+		{"tls://0.0.0.0:0?cert=/nonexistent&key=/nonexistent&ca=/nonexistent", "/nonexistent", 1},
+		{"tls://0.0.0.0:0", "cert=, key= and ca=", usage},
+		{"vsock://:1", "CIDs", usage},
+		{"tcp://127.0.0.1:0?frob", "frob", usage},
+		{"tcp://127.0.0.1:0?as=daemon&trust=uname", "exclude each other", usage},
+	} {
+		c := exec.Command("containerfs", "serve", "--listen", tt.listener)
+		out, err := c.CombinedOutput()
+		if err == nil || c.ProcessState.ExitCode() != tt.code || !strings.Contains(string(out), tt.want) || strings.Contains(string(out), "ready") {
+			t.Errorf("%s: %v, want exit code %d and %q\n%s", tt.listener, err, tt.code, tt.want, out)
+		}
+	}
+}
+
+// TestConfigFile starts a server from a file.
+func TestConfigFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.toml")
+	writeFile(t, path, "hierarchy = [\"m=debug\"]\n[[listen]]\naddr = \"tcp://127.0.0.2:0\"\nas = \"daemon\"\nattach = \"/m/d\"\n")
+	s := startServer(t, "--config", path)
+	s.run("mkdir", "/m/d")
+	c := s.client("")
+	c.setAttr("/m/d", 1, 0o755)
+	for _, uid := range []uint32{0, stranger} {
+		if code, output := commandAs(t, uid, s.at("127.0.0.2"), "mkdir", fmt.Sprintf("/by%d", uid)); code != ok {
+			t.Errorf("uid %d: exit code %d\n%s", uid, code, output)
+		}
+		if got := strings.Fields(s.run("stat", fmt.Sprintf("/m/d/by%d", uid))); !slices.Contains(got, "1") && !strings.Contains(strings.Join(got, " "), "uid=1") {
+			t.Errorf("uid %d made %v", uid, got)
+		}
+	}
+	if log := s.log.String(); !strings.Contains(log, `msg=listener at=tcp://127.0.0.2:`) || !strings.Contains(log, `lets_in="peers from everywhere as daemon, to read and write, in /m/d"`) {
+		t.Errorf("no line says what is let in:\n%s", log)
+	}
+}
