@@ -17,6 +17,12 @@ var inside = os.Getenv("CONTAINERFS_TEST_INSIDE") != ""
 // soaking has tests run at full size.
 var soaking = os.Getenv("SOAK") != ""
 
+func init() {
+	if soaking {
+		guestLimit = "7200"
+	}
+}
+
 // commandPath is where the command is that is tested.
 func commandPath() string {
 	path, _ := exec.LookPath("containerfs") // TestMain has put it there
@@ -68,7 +74,7 @@ func runInside(t *testing.T, run string, settings ...string) {
 		export PATH=/root/bin:$PATH CONTAINERFS_TEST_INSIDE=1 `+strings.Join(settings, " ")+`
 		chmod 755 /root
 		cd /root/tests
-		exec tests -test.v -test.run '`+run+`' 2>&1
+		exec tests -test.v -test.timeout 2h -test.run '`+run+`' 2>&1
 	`)
 	out := g.finish()
 	if !strings.Contains(out, "--- PASS") {
