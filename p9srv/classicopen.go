@@ -19,6 +19,9 @@ func classicFlags(mode uint32) (p9.OpenFlags, error) {
 	return p9.OpenFlags(mode & 3), nil
 }
 
+// openTruncate is O_TRUNC of Linux, which a File may refuse.
+const openTruncate p9.OpenFlags = 0o1000
+
 // open is Topen.
 func (s *session) open(r *request, out []byte) ([]byte, error) {
 	f, err := s.lookup(r.fid)
@@ -44,7 +47,11 @@ func (s *session) open(r *request, out []byte) ([]byte, error) {
 	if _, ok := f.file.(remover); !ok && r.flags&plan9.ORCLOSE != 0 {
 		return nil, linux.EPERM
 	}
-	qid, iounit, err := f.file.Open(flags)
+	how := flags
+	if r.flags&plan9.OTRUNC != 0 {
+		how |= openTruncate
+	}
+	qid, iounit, err := f.file.Open(how)
 	if err != nil {
 		return nil, err
 	}

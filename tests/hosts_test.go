@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/hugelgupf/p9/p9"
 )
 
 // twoHosts makes a second host out of a network namespace: 10.177.0.1 is here and
@@ -95,8 +97,13 @@ func TestTwoHosts(t *testing.T) {
 			t.Errorf("%v: exit code %d, want %d\n%s", tt.args, code, tt.want, output)
 		}
 	}
-	if got := s.run("stat", "/all/vm/mine"); !strings.Contains(got, "1") {
-		t.Errorf("what was made there is %s", got)
+	f, err := s.client("").walk("/all/vm/mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, _, attr, err := f.GetAttr(p9.AttrMaskAll); err != nil || attr.UID != 1 {
+		t.Errorf("what was made there is uid %d's, %v", attr.UID, err)
 	}
 	if log := s.log.String(); !strings.Contains(log, `level=WARN msg="connection refused" peer="tcp 10.177.0.2:`) {
 		t.Errorf("no line about who came from where he may not")

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"9fans.net/go/plan9"
+	plan9client "9fans.net/go/plan9/client"
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 )
@@ -153,6 +155,7 @@ func TestReadOnlyListener(t *testing.T) {
 			t.Errorf("%v: exit code %d\n%s", args, code, output)
 		}
 	}
+	tryClassic(t, ro)
 	if after := s.run("ls", "/all", "/all/a") + s.run("read", "/ctl", "/all/a/notify_on_release"); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
 	}
@@ -166,6 +169,46 @@ func TestReadOnlyListener(t *testing.T) {
 	}
 	if ctl := s.run("read", "/ctl"); strings.Contains(ctl, "x ") && strings.Contains(ctl, "\nx ") {
 		t.Errorf("something was mounted:\n%s", ctl)
+	}
+}
+
+// tryClassic changes what it can on a read-only listener by plain 9P2000.
+func tryClassic(t testing.TB, addr string) {
+	t.Helper()
+	conn, err := plan9client.NewConn(dialAddr(t, addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	all, err := conn.Attach(nil, "", "all")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(name string, mode uint8) error { _, err := all.Open(name, mode); return err }
+	wstat := func(set func(*plan9.Dir)) error {
+		var d plan9.Dir
+		d.Null()
+		set(&d)
+		return all.Wstat("a", &d)
+	}
+	for what, err := range map[string]error{
+		"Topen to write":             open("a/tasks", plan9.OWRITE),
+		"Topen to truncate":          open("a/tasks", plan9.OREAD|plan9.OTRUNC),
+		"Topen to write and to read": open("a/notify_on_release", plan9.ORDWR),
+		"Twstat of the name":         wstat(func(d *plan9.Dir) { d.Name = "b" }),
+		"Twstat of the mode":         wstat(func(d *plan9.Dir) { d.Mode = plan9.DMDIR | 0o700 }),
+		"Tremove":                    all.Remove("a"),
+		"Tcreate": func() error {
+			_, err := all.Create("b", plan9.OREAD, plan9.DMDIR|0o755)
+			return err
+		}(),
+	} {
+		if err == nil || !strings.Contains(strings.ToLower(err.Error()), "read-only") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := open("a/tasks", plan9.OREAD); err != nil {
+		t.Error(err)
 	}
 }
 
