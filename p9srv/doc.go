@@ -12,6 +12,10 @@
 // are shared. An attach gives a fid the root of a tree, and the identity that
 // the kernel knows of the peer.
 //
+// An Export is what a listener serves: where, to whom, and on which terms. A peer is
+// the other end of a connection; who it is, is told at each attach (SPEC §17), and
+// what a fid may do is what its attach may.
+//
 // # Invariants
 //
 //   - No size on the wire is believed before it has been compared with its bound,
@@ -26,6 +30,8 @@
 //     sends and whether it reads or not.
 //   - uid 0 is never the outcome of a doubt: a peer that cannot be told for
 //     certain is refused with EACCES.
+//   - Nothing is read from a peer that its listener does not allow, and no frame
+//     from one whose TLS handshake has not ended well.
 //
 // # Concurrency
 //
