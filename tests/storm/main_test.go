@@ -12,11 +12,13 @@
 package storm
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -34,6 +36,9 @@ func TestMain(m *testing.M) {
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(storm.Main(os.Args[2:], os.Stdout, os.Stderr))
 	}
+	if err := removeLeftovers(); err != nil {
+		fmt.Fprintln(os.Stderr, "what a killed run of this test has left:", err)
+	}
 	code := m.Run()
 	names, err := kernfs.Names()
 	if err != nil {
@@ -47,6 +52,38 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+// removeLeftovers removes the hierarchies of runs that were killed, with their
+// storms, which may be stopped for ever.
+func removeLeftovers() error {
+	names, err := kernfs.Names()
+	for _, name := range names {
+		var pid int
+		at := strings.LastIndexByte(name, '-')
+		if _, bad := fmt.Sscan(name[at+1:], &pid); !strings.Contains(name, prefix) || bad != nil || unix.Kill(pid, 0) != unix.ESRCH {
+			continue
+		}
+		root, bad := kernfs.OpenNamed(name)
+		if bad != nil {
+			return bad
+		}
+		// In the oracle's directories nobody is but the storm.
+		dirs, bad := root.Dirs()
+		for n := 1; strings.Contains(name, "oracle") && n > 0; {
+			n = 0
+			for _, dir := range dirs {
+				pids, _ := root.IDs(dir + "/cgroup.procs")
+				for _, pid := range pids {
+					unix.Kill(int(pid), unix.SIGKILL)
+				}
+				n += len(pids)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		err = errors.Join(err, bad, kernfs.Retire(root, 10*time.Second))
+	}
+	return err
 }
 
 // refused ends a test to which the host refuses something: skipped when that is
