@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +59,8 @@ func TestMain(m *testing.M) {
 // storms, which may be stopped for ever.
 func removeLeftovers() error {
 	names, err := kernfs.Names()
-	for _, name := range names {
+	slices.Sort(names)
+	for _, name := range slices.Backward(names) { // the oracles first, since these end the storms
 		var pid int
 		at := strings.LastIndexByte(name, '-')
 		if _, bad := fmt.Sscan(name[at+1:], &pid); !strings.Contains(name, prefix) || bad != nil || unix.Kill(pid, 0) != unix.ESRCH {
