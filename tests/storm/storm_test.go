@@ -115,7 +115,7 @@ func TestLoss(t *testing.T) {
 // The first look at the host finds it forking.
 func TestLateStart(t *testing.T) {
 	for i := range 3 {
-		p := forks(size(5000, 20_000))
+		p := forks(max(size(5000, 20_000), 3000)) // it must not be over by then
 		p.Seed = uint64(i)
 		late := time.Duration(1+i) * 50 * time.Millisecond
 		t.Run(fmt.Sprint("mirror ", i), func(t *testing.T) { trial{storm: p, late: late}.exact(t) })
