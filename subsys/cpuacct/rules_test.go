@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unsafe"
 
@@ -90,23 +91,35 @@ func TestFinalsComeInAnyOrder(t *testing.T) {
 		f.sim.Exit(k)
 		f.sim.Exit(l)
 		f.Drain()
-		go func() {
-			time.Sleep(grace / 5)
-			f.machine.ended(late)
-		}()
+		f.machine.ended(late)
 		f.expect("a", 15, "", 16)
 		// A final that is there before the event is a reading that is known.
 		k = f.sim.Fork(hostsim.InitTID)
 		f.attach("a", k)
 		f.run(k, 100)
-		early := f.machine.final(k)
-		f.machine.ended(early)
-		f.machine.afterRead = nil
-		f.sim.Zombie(k)
+		f.machine.ended(f.machine.final(k))
+		f.machine.gone = k
 		f.expect("a", 115, "", 116)
+		f.sim.Exit(k)
+		f.expect("a", 115, "", 116)
+	})
+}
+
+// TestReadWaits is of a read between a task's exit and its final.
+func TestReadWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, true)
+		k := f.sim.Fork(hostsim.InitTID)
+		f.run(k, 10)
+		final := f.machine.final(k)
+		f.sim.Exit(k)
 		f.Drain()
-		f.sim.Reap(k)
-		f.expect("a", 115, "", 116)
+		start := time.Now()
+		time.AfterFunc(grace/2, func() { f.machine.ended(final) })
+		f.expect("", 10)
+		if waited := time.Since(start); waited != grace/2 {
+			t.Errorf("waited %v for a final that came after %v", waited, grace/2)
+		}
 	})
 }
 
@@ -132,7 +145,9 @@ func TestFinalOfAnother(t *testing.T) {
 	})
 }
 
-func TestFinalLost(t *testing.T) {
+func TestFinalLost(t *testing.T) { synctest.Test(t, testFinalLost) }
+
+func testFinalLost(t *testing.T) {
 	f := newFixture(t, true)
 	f.mkdir("a")
 	k := f.sim.Fork(hostsim.InitTID)
@@ -143,13 +158,13 @@ func TestFinalLost(t *testing.T) {
 	f.sim.Exit(k)
 	start := time.Now()
 	f.expect("a", 10)
-	if waited := time.Since(start); waited < grace || waited > 20*grace {
+	if waited := time.Since(start); waited != grace {
 		t.Errorf("waited %v for a final that does not come", waited)
 	}
 	f.machine.pass(2 * grace)
 	start = time.Now()
 	f.expect("a", 10)
-	if waited := time.Since(start); waited > grace/2 {
+	if waited := time.Since(start); waited != 0 {
 		t.Errorf("waited %v for a final that is overdue", waited)
 	}
 	f.machine.pass(intervalLength)
@@ -265,7 +280,7 @@ func TestReset(t *testing.T) {
 	f.attach("a", l)
 	f.runIn(k, 10e9, 10e9)
 	f.runIn(l, 1e9, 0)
-	if got := f.read("a/b", "stat"); got != "user 1000\nsystem 1000\n" {
+	if got := f.read("a", "stat") + f.read("a/b", "stat"); got != "user 1100\nsystem 1000\nuser 1000\nsystem 1000\n" {
 		t.Errorf("stat is %q", got)
 	}
 	for text, want := range map[string]error{
@@ -422,6 +437,20 @@ func TestBind(t *testing.T) {
 	f.run(k, 1)
 	f.exit(k)
 	f.expect("", 16)
+
+	// What ran before is in no interval of now.
+	k = f.sim.Fork(hostsim.InitTID)
+	f.run(k, uint64(intervalLength))
+	f.usage("")
+	if err := f.Unmount(f.h); err != nil {
+		t.Fatal(err)
+	}
+	f.mount()
+	f.machine.pass(intervalLength)
+	f.s.Enforce()
+	if got := f.read("", "load"); got != "0\n" {
+		t.Errorf("load is %q", got)
+	}
 }
 
 // TestBeforeTheScan is of tasks that the model finds after the subsystem was
