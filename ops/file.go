@@ -18,10 +18,11 @@ const MaxWrite = 4096
 // magic is the type that statfs answers.
 const magic = 0x27e0eb
 
-// magicRemote is what it answers for a log: v9fs's own type. GNU tail takes the
-// other for a file system of its host and waits for inotify, which is silent about
-// what happens at a server; of this type it knows that it has to look again.
-const magicRemote = 0x01021997
+// magicRemote is what it answers for a log: the type of FUSE, which is a file
+// server as well. GNU tail takes cgroup's type, and v9fs's own, for a file system
+// of its host and waits for inotify, which is silent about what happens at a
+// server. FUSE it knows to be remote, so that it looks again.
+const magicRemote = 0x65735546
 
 // file is a node as one fid has it: the p9.File of this package. Its methods but
 // for those that use its contents may be called concurrently; p9srv keeps
