@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
@@ -102,5 +103,51 @@ func TestNamesAreLookedUpInsideTheChange(t *testing.T) {
 	}
 	if got := w.container("m").NumChildren(); got != 2 {
 		t.Errorf("%d children", got)
+	}
+}
+
+// inOrder starts requests one after the other while a change is under way, so that
+// each has looked up its names before the first one acts.
+func (w *world) inOrder(requests ...func() error) []error {
+	errs := make([]error, len(requests))
+	var running sync.WaitGroup
+	w.tree.Change(func() error {
+		for i, request := range requests {
+			running.Go(func() { errs[i] = request() })
+			time.Sleep(5 * time.Millisecond)
+		}
+		return nil
+	})
+	running.Wait()
+	return errs
+}
+
+func TestNamesThatChangeWhileARequestWaits(t *testing.T) {
+	w, k := aWorld(t)
+	for range 10 {
+		k.must(k.mkdir("m/x"))
+		first, err := k.walk("m/x")
+		k.must(err)
+		qid := first.(*file).n.qid()
+		errs := w.inOrder(
+			func() error { return k.rename("m/x", "m/y") },
+			func() error { return k.rmdir("m/x") },
+		)
+		if errs[0] != nil || errno(errs[1]) != linux.ENOENT {
+			t.Errorf("rename: %v, rmdir of the former name: %v, want ENOENT", errs[0], errs[1])
+		}
+		errs = w.inOrder(
+			func() error { return k.rename("m/y", "m/z") },
+			func() error { return k.mkdir("m/y") },
+			func() error { return first.Rename(k.parentOf("m/"), "x") },
+		)
+		f, err := k.walk("m/x")
+		if err != nil || f.(*file).n.qid() != qid {
+			t.Errorf("%v: the fid's container is not at x: %v", errs, err)
+		}
+		f.Close()
+		first.Close()
+		k.must(k.rmdir("m/x"))
+		k.must(k.rmdir("m/y"))
 	}
 }
