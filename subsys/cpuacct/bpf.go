@@ -7,7 +7,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -124,7 +123,6 @@ func (s *switches) run(ended func([]Final)) {
 	batch := make([]Final, 0, most)
 	for {
 		// Wait for one, then take what is there.
-		s.reader.SetDeadline(time.Time{})
 		err := s.reader.ReadInto(&record)
 		for ; err == nil; err = s.reader.ReadInto(&record) {
 			if f, ok := decodeRecord(record.RawSample); ok {
