@@ -1,11 +1,17 @@
 package p9srv_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
+	"containerfs/ops"
 	"containerfs/p9srv"
 	"containerfs/p9srv/p9test"
+
+	"github.com/hugelgupf/p9/fsimpl/templatefs"
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
 )
 
 func trace(t testing.TB, a p9srv.Addr) *p9test.Wire {
@@ -98,6 +104,8 @@ func TestClassicScripts(t *testing.T) {
 			Ropen tag 1 qid 0x1.0.d iounit 0
 			Tread tag 1 fid 1 count 61          # not even one
 			Rerror tag 1 ename Invalid argument
+			Tread tag 1 fid 1 count 62
+			Rread tag 1 count 62 [(` + statD + `)]
 			Tread tag 1 fid 1 count 120
 			Rread tag 1 count 62 [(` + statD + `)]
 			Tread tag 1 fid 1 offset 61 count 1000
@@ -189,6 +197,8 @@ func TestClassicScripts(t *testing.T) {
 			Rcreate tag 1 qid 0x5.0 iounit 0
 			Twrite tag 1 fid 0 data text
 			Rwrite tag 1 count 4
+			Tstat tag 1 fid 0
+			Rstat tag 1 stat name 'n'...
 			Tcreate tag 1 fid 0 name n perm --rw-r--r--
 			Rerror tag 1 ename Not a directory`,
 		"remove": helloClassic + `
@@ -262,6 +272,75 @@ func TestClassicScripts(t *testing.T) {
 			trace(t, a).Script(script)
 		})
 	}
+}
+
+// TestDirectoryReadIsShort has as much of a large directory in a reply as a worker's
+// reply may have.
+func TestDirectoryReadIsShort(t *testing.T) {
+	tree, a := start(t, p9srv.Config{})
+	for i := range 2000 {
+		tree.Put(fmt.Sprintf("%04d", i), nil)
+	}
+	w := trace(t, a)
+	w.Script(tongues[1].version1M + `
+		Topen tag 1 fid 0 mode OREAD
+		Ropen tag 1 qid 0x1.0.d iounit 0`)
+	w.Send("Tread tag 1 fid 0 count 0xffffffff")
+	var count int
+	if _, err := fmt.Sscanf(w.Receive(), "Rread tag 1 count %d ", &count); err != nil || count < 30<<10 || count > 32<<10 {
+		t.Errorf("a reply with %d bytes, %v", count, err)
+	}
+}
+
+// shifty is a directory whose entries are gone, or may not be looked at, when they are
+// walked to.
+type shifty struct {
+	templatefs.NotImplementedFile
+	templatefs.NilSyncer
+	templatefs.NoopRenamed
+	p9.DefaultWalkGetAttr
+}
+
+var shiftyEntries = map[string]error{"gone": linux.ENOENT, "removed": linux.ENODEV, "secret": linux.EACCES, "clumsy": linux.EIO}
+
+func (f shifty) Attach(*ops.Caller, string) (p9.File, error) { return f, nil }
+func (shifty) Close() error                                  { return nil }
+
+func (shifty) GetAttr(req p9.AttrMask) (p9.QID, p9.AttrMask, p9.Attr, error) {
+	return p9.QID{Type: p9.TypeDir, Path: 1}, req, p9.Attr{Mode: p9.ModeDirectory | 0o755}, nil
+}
+
+func (f shifty) Walk(names []string) ([]p9.QID, p9.File, error) {
+	if len(names) == 0 {
+		return nil, f, nil
+	}
+	return nil, nil, shiftyEntries[names[0]]
+}
+
+func (shifty) Open(p9.OpenFlags) (p9.QID, uint32, error) {
+	return p9.QID{Type: p9.TypeDir, Path: 1}, 0, nil
+}
+
+func (shifty) Readdir(offset uint64, _ uint32) (list p9.Dirents, err error) {
+	for i, name := range []string{"gone", "removed", "secret", "clumsy"} {
+		if cookie := uint64(i + 1); cookie > offset {
+			list = append(list, p9.Dirent{QID: p9.QID{Type: p9.TypeDir, Path: 7}, Offset: cookie, Name: name})
+		}
+	}
+	return list, nil
+}
+
+func TestEntriesThatCannotBeLookedAt(t *testing.T) {
+	a := p9test.Serve(t, p9srv.Config{Attacher: shifty{}})
+	trace(t, a).Script(helloClassic + `
+		Twalk tag 1 fid 0 newfid 1
+		Rwalk tag 1 wqid []
+		Topen tag 1 fid 1 mode OREAD
+		Ropen tag 1 qid 0x1.0.d iounit 0
+		Tread tag 1 fid 1 count 4096
+		Rread tag 1 count 58 [(name 'secret' uid '?' gid '?' muid '?' qid 0x7.0.d mode d---------- atime 0 mtime 0 length 0 type 0 dev 0)]
+		Tread tag 1 fid 1 offset 58 count 4096
+		Rerror tag 1 ename Input/output error`)
 }
 
 const (

@@ -130,9 +130,12 @@ func (s *session) readRecords(r *request, out []byte) ([]byte, error) {
 		for i := range entries {
 			e := &entries[i]
 			if !isDot(e.Name) {
-				record, err := s.recordOf(f.file, e)
-				if err != nil {
-					return nil, err
+				var record []byte
+				if record, err = s.recordOf(f.file, e); err != nil {
+					if len(out) == start {
+						return nil, err
+					}
+					break // the next read tells it
 				}
 				if full = len(out)-start+len(record) > room; full {
 					break

@@ -111,6 +111,22 @@ func TestWstat(t *testing.T) {
 	}
 }
 
+// TestWstatOfNothing is a commit, says stat(5).
+func TestWstatOfNothing(t *testing.T) {
+	tree, a := start(t, p9srv.Config{})
+	w := trace(t, a)
+	w.Script(helloClassic + `
+		Twalk tag 1 fid 0 newfid 1 wname f
+		Rwalk tag 1 wqid [0x3.0]
+		Topen tag 1 fid 1 mode OWRITE
+		Ropen tag 1 qid 0x3.0 iounit 0`)
+	g := hold(t, tree, "fsync")
+	w.Send("Twstat tag 1 fid 1 stat ()")
+	g.await(t, 1)
+	g.release()
+	w.Want("Rwstat tag 1")
+}
+
 // TestWstatTakesTheNameBack has a File refuse the attributes after the name was
 // changed.
 func TestWstatTakesTheNameBack(t *testing.T) {

@@ -16,6 +16,18 @@
 // the other end of a connection; who it is, is told at each attach (SPEC §17), and
 // what a fid may do is what its attach may.
 //
+// 9P2000.L is what Linux speaks; 9P2000 (classic*.go) what Plan 9, its ports and
+// 9pfuse do. Where the latter has no counterpart in a File:
+//
+//   - A stat record has the name that a directory has now, found in its parent; and
+//     users as names of the server's passwd and group, digits without one.
+//   - A directory is read in whole records, from its start or from where the last read
+//     ended: any other offset is EINVAL.
+//   - Tcreate with DMDIR is Mkdir, Walk and Open; its maker may have it open, whatever its mode.
+//   - ORCLOSE is honoured for all that Remove is, at clunk, a new version and hang-up.
+//   - Twstat is all or nothing; length 0 is a truncation, which is ignored like OTRUNC.
+//   - Errors are strerror(3)'s texts, which Linux and 9pfuse turn into numbers.
+//
 // # Invariants
 //
 //   - No size on the wire is believed before it has been compared with its bound,
@@ -66,8 +78,9 @@
 //     it was asked for. Readdir goes on behind the Offset of an entry.
 //   - Directories are told by the type in the qid; nothing of a directory is called on
 //     what is none.
+//   - Readdir needs no Open: 9P2000 looks for names in directories that are not open.
 //   - Optional: Remove() error removes what the File stands for, whatever its name
-//     (without it, Tremove is EPERM); Slow() bool says that open, read, fsync or close may
+//     (without it, Tremove and ORCLOSE are EPERM); Slow() bool says that open, read, fsync or close may
 //     wait for the host. What changes state is taken for slow in any case.
 //
 // # Errors
@@ -86,7 +99,7 @@
 //	directory operation on a file                     ENOTDIR
 //	fid table full                                    EMFILE
 //	xattr messages                                    EOPNOTSUPP
-//	Tauth                                             ENOENT ("no authentication needed")
+//	Tauth                                             ENOENT, or "authentication not required"
 //	msize under 4096                                  EMSGSIZE, no version agreed
 //	a File that panics                                EIO, logged with its stack; the connection ends
 package p9srv
