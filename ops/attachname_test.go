@@ -176,3 +176,26 @@ func TestLastFidWaitsForNoChange(t *testing.T) {
 		return nil
 	})
 }
+
+// TestAttachWhileTheLastFidGoes has a client come between the last clunk and the
+// unmount that it asks for.
+func TestAttachWhileTheLastFidGoes(t *testing.T) {
+	w := newWorld(t)
+	last, err := w.fs.Attach(root, "alpha")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var comes p9.File
+	w.inOrder(last.Close, func() error { comes, err = w.fs.Attach(alice, "alpha"); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.as(root).want("ctl", "alpha alpha\n")
+	if _, f, err := comes.Walk([]string{"tasks"}); err != nil {
+		t.Errorf("walk: %v", err)
+	} else {
+		f.Close()
+	}
+	comes.Close()
+	w.as(root).want("ctl", "")
+}
