@@ -11,7 +11,7 @@ require (
 
 require pgregory.net/rapid v1.3.0
 
-require github.com/anishathalye/porcupine v1.3.1 // indirect
+require github.com/anishathalye/porcupine v1.3.1
 
 require (
 	github.com/mdlayher/socket v0.8.0 // indirect
