@@ -1,6 +1,7 @@
 package p9srv_test
 
 import (
+	"sync/atomic"
 	"testing"
 
 	"containerfs/p9srv"
@@ -42,6 +43,25 @@ func TestRemoveOnCloseIsSlow(t *testing.T) {
 	g.await(t, 1)
 	g.release()
 	w.Want("Rclunk tag 1")
+}
+
+// TestRemovedOnce has Tremove of a fid that is opened to be removed remove it once.
+func TestRemovedOnce(t *testing.T) {
+	tree, a := start(t, p9srv.Config{})
+	var times atomic.Int32
+	tree.SetGate(func(op, _ string) {
+		if op == "remove" {
+			times.Add(1)
+		}
+	})
+	trace(t, a).Script(helloClassic + `
+		Tcreate tag 1 fid 0 name e perm d-rwxr-xr-x mode ORCLOSE
+		Rcreate tag 1 qid 0x4.0.d iounit 0
+		Tremove tag 1 fid 0
+		Rremove tag 1`)
+	if n := times.Load(); n != 1 {
+		t.Errorf("removed %d times", n)
+	}
 }
 
 // TestPanicInRemoveOnClose: even then the file is closed, and the others go on.

@@ -68,12 +68,20 @@ func TestWaitingInputHoldsNothing(t *testing.T) {
 	waits := &watched{Conn: server, reads: make(chan int, 10)}
 	var in input
 	in.open(waits)
-	go in.fill()
-	if n := <-waits.reads; n != firstRead || in.buf != nil {
-		t.Errorf("waits with %d bytes and buffer %v", n, in.buf)
+	for range 2 { // before the first message and after one
+		done := make(chan error)
+		go func() { done <- in.fill() }()
+		if n := <-waits.reads; n != firstRead || in.buf != nil {
+			t.Errorf("waits with %d bytes and buffer %v", n, in.buf)
+		}
+		client.Write([]byte{7, 0, 0, 0, 120, 1, 0})
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if f, err := in.frame(7); len(f) != 7 || err != nil {
+			t.Fatal(f, err)
+		}
 	}
-	client.Write(make([]byte, 7))
-	server.Close()
 }
 
 // watched tells the room of each read before it waits.
