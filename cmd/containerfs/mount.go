@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -146,11 +148,21 @@ func kernelEnd(ctx context.Context, addr p9srv.Addr) (*os.File, error) {
 		return nil, &unavailableError{addr.String(), err}
 	}
 	defer conn.Close()
-	file, ok := conn.(interface{ File() (*os.File, error) })
+	socket, ok := conn.(syscall.Conn)
 	if !ok {
 		return nil, fmt.Errorf("no socket under a connection over %s", addr.Network)
 	}
-	return file.File()
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var dupErr error
+	err = raw.Control(func(s uintptr) { fd, dupErr = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) })
+	if err := cmp.Or(err, dupErr); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), addr.String()), nil
 }
 
 // explainMount says what is missing when the kernel's refusal does not.

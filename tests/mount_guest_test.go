@@ -1,0 +1,79 @@
+package tests
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestMountCommand: `containerfs mount` over every transport that a guest has, and
+// as the helper that mount(8) runs for a line of fstab.
+func TestMountCommand(t *testing.T) {
+	if !inside {
+		runInside(t, "^TestMountCommand$")
+		return
+	}
+	s := startServer(t, "--listen", "vsock://:5640?cid.1.as=root")
+	s.run("mkdir", "/all/Charlie")
+	path, err := exec.LookPath("containerfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	helper := filepath.Join(t.TempDir(), "mount.containerfs")
+	if err := os.Symlink(path, helper); err != nil {
+		t.Fatal(err)
+	}
+	for name, command := range map[string][]string{
+		"unix":   {path, "mount", "-o", "aname=all", "unix://" + s.sock},
+		"tcp":    {path, "mount", "-o", "aname=all,ro,nosuid", "tcp://localhost:" + s.port},
+		"vsock":  {path, "mount", "-o", "aname=all", "vsock://1:5640"},
+		"helper": {helper, "unix!" + s.sock},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if name == "helper" { // mount(8) puts its options behind
+				command = append(command, dir, "-n", "-o", "rw,_netdev,aname=all")
+			} else {
+				command = append(command, dir)
+			}
+			if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %v\n%s", command, err, out)
+			}
+			defer func() {
+				if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+					t.Errorf("umount: %v\n%s", err, out)
+				}
+			}()
+			made := os.Mkdir(filepath.Join(dir, name), 0o755)
+			if readOnly := name == "tcp"; (made != nil) != readOnly {
+				t.Errorf("mkdir: %v", made)
+			}
+			b, err := os.ReadFile(filepath.Join(dir, "Charlie/notify_on_release"))
+			if err != nil || string(b) != "0\n" {
+				t.Errorf("read %q, %v", b, err)
+			}
+		})
+	}
+	for _, tt := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"unix:///nowhere", t.TempDir()}, 75, "unavailable"},
+		{[]string{"unix://" + s.sock, "/nowhere"}, 1, "no such file or directory"},
+		{[]string{"-o", "aname=nothing", "unix://" + s.sock, t.TempDir()}, 1, "no such file or directory"},
+		{[]string{"unix://" + s.sock}, usage, "usage"},
+		{[]string{"http://x", t.TempDir()}, usage, "address"},
+	} {
+		out, err := exec.Command(path, append([]string{"mount"}, tt.args...)...).CombinedOutput()
+		code := 0
+		if exit, ok := err.(*exec.ExitError); ok {
+			code = exit.ExitCode()
+		}
+		if code != tt.code || !strings.Contains(string(out), tt.says) || strings.Count(string(out), "\n") != 1 {
+			t.Errorf("mount %v: exit code %d, want %d; it says %q", tt.args, code, tt.code, out)
+		}
+	}
+}
