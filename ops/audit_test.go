@@ -172,6 +172,28 @@ func TestAuditRate(t *testing.T) {
 	}
 }
 
+// TestAuditHidesNothing: a change has its line after any number of denials, and what
+// another user does has his.
+func TestAuditHidesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.mount("mount m alpha")
+	k := w.as(root)
+	k.must(k.mkdir("m/open"))
+	k.must(k.chmod("m/open", 0o777))
+	a, b := w.as(alice), w.as(bob)
+	for range 3 * auditBurst {
+		a.mkdir("m/x")
+	}
+	if n := len(w.lines()); n > 2*auditBurst {
+		t.Errorf("%d lines of a flood", n)
+	}
+	a.must(a.mkdir("m/open/a"))
+	b.must(b.mkdir("m/open/b"))
+	if got := w.lines(); len(got) != 2 {
+		t.Errorf("lines %q", got)
+	}
+}
+
 // BenchmarkAudit is what a line costs a hot path: one that is left out.
 func BenchmarkAudit(b *testing.B) {
 	a := NewAudit(slog.New(slog.DiscardHandler))

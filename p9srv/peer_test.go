@@ -206,27 +206,35 @@ func TestPortOfAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	connect := func(local net.Addr) (client, server *net.TCPConn) {
+	connect := func(local net.Addr) (client, server *net.TCPConn, err error) {
 		d := net.Dialer{LocalAddr: local}
 		c, err := d.Dial("tcp", l.Addr().String())
 		if err != nil {
-			t.Fatal(err)
+			return nil, nil, err
 		}
 		server, err = l.AcceptTCP()
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close(); server.Close() })
-		return c.(*net.TCPConn), server
+		return c.(*net.TCPConn), server, nil
 	}
-	attacker, first := connect(nil)
-	if _, err := loopbackIdentity(first, false); err != nil {
-		t.Fatal(err)
+	var first, second *net.TCPConn
+	for second == nil {
+		var attacker *net.TCPConn
+		if attacker, first, err = connect(nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := loopbackIdentity(first, false); err != nil {
+			t.Fatal(err)
+		}
+		attacker.SetLinger(0)
+		at := attacker.LocalAddr()
+		attacker.Close()
+		if _, second, err = connect(at); err != nil && !errors.Is(err, unix.EADDRINUSE) { // by a third
+			t.Fatal(err)
+		}
 	}
-	attacker.SetLinger(0)
-	at := attacker.LocalAddr()
-	attacker.Close()
-	_, second := connect(at)
 	if _, err := loopbackIdentity(second, false); err != nil {
 		t.Fatal(err)
 	}
