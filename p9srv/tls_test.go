@@ -2,20 +2,12 @@ package p9srv_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"fmt"
 	"io"
 	"math/big"
 	"net"
-	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,98 +15,6 @@ import (
 	"containerfs/p9srv"
 	"containerfs/p9srv/p9test"
 )
-
-// authority is a CA that lives as long as its test.
-type authority struct {
-	t    testing.TB
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	ca   string // its certificate's file
-
-	files int
-}
-
-func newAuthority(t testing.TB) *authority {
-	a := &authority{t: t, dir: t.TempDir()}
-	template := certificate(time.Hour)
-	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
-	template.ExtKeyUsage = nil
-	var der []byte
-	a.key, der = a.sign(template, template)
-	a.cert, _ = x509.ParseCertificate(der)
-	a.ca = a.write("ca.pem", "CERTIFICATE", der)
-	return a
-}
-
-// certificate is what certificates of both sides begin with.
-func certificate(validFor time.Duration) *x509.Certificate {
-	serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
-	return &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: "containerfs:user:root"}, // means nothing
-		NotBefore:    time.Now().Add(-24 * time.Hour),
-		NotAfter:     time.Now().Add(validFor),
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-}
-
-func (a *authority) sign(template, parent *x509.Certificate) (*ecdsa.PrivateKey, []byte) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	signer := a.key
-	if template == parent {
-		signer = key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return key, der
-}
-
-func (a *authority) write(name, typ string, der []byte) string {
-	a.files++
-	path := filepath.Join(a.dir, fmt.Sprint(a.files, name))
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}), 0o600); err != nil {
-		a.t.Fatal(err)
-	}
-	return path
-}
-
-// issue makes the files of one side.
-func (a *authority) issue(name string, template *x509.Certificate) p9srv.TLS {
-	key, der := a.sign(template, a.cert)
-	b, _ := x509.MarshalECPrivateKey(key)
-	return p9srv.TLS{Cert: a.write(name+".pem", "CERTIFICATE", der), Key: a.write(name+".key", "EC PRIVATE KEY", b), CA: a.ca}
-}
-
-func (a *authority) server() p9srv.TLS {
-	c := certificate(time.Hour)
-	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
-	return a.issue("server", c)
-}
-
-// client is for users, each by a URI.
-func (a *authority) client(uris ...string) p9srv.TLS {
-	c := certificate(time.Hour)
-	c.URIs = parseURIs(a.t, uris)
-	return a.issue("client", c)
-}
-
-func parseURIs(t testing.TB, uris []string) (list []*url.URL) {
-	for _, s := range uris {
-		u, err := url.Parse(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, u)
-	}
-	return list
-}
 
 func listenTLS(t testing.TB, tree *p9test.Tree, server p9srv.TLS, options string) p9srv.Addr {
 	e, err := p9srv.ParseExport(p9srv.Addr{Network: "tls", Address: "127.0.0.1:0", TLS: server}.String() + options)
@@ -126,8 +26,8 @@ func listenTLS(t testing.TB, tree *p9test.Tree, server p9srv.TLS, options string
 }
 
 func TestTLS(t *testing.T) {
-	ca := newAuthority(t)
-	server := ca.server()
+	ca := p9test.NewAuthority(t)
+	server := ca.Server()
 	const closed = "closed"
 	for _, tt := range []struct {
 		name    string
@@ -135,44 +35,44 @@ func TestTLS(t *testing.T) {
 		client  p9srv.TLS
 		want    string // uid, or why not
 	}{
-		{"user", "", ca.client("containerfs:user:daemon"), "1"},
-		{"user of the list", "&users=daemon,root", ca.client("containerfs:user:daemon"), "1"},
-		{"user not of the list", "&users=root,sys", ca.client("containerfs:user:daemon"), "EACCES"},
-		{"root not listed", "", ca.client("containerfs:user:root"), "EACCES"},
-		{"root listed", "&users=root", ca.client("containerfs:user:root"), "0"},
-		{"root by no_root_squash", "&no_root_squash", ca.client("containerfs:user:root"), "EACCES"},
-		{"other URIs beside", "", ca.client("https://host/", "containerfs:user:daemon"), "1"},
-		{"no URI", "", ca.client(), "EACCES"},
-		{"two users", "", ca.client("containerfs:user:daemon", "containerfs:user:sys"), "EACCES"},
-		{"no name", "", ca.client("containerfs:user:"), "EACCES"},
-		{"escaped name", "", ca.client("containerfs:user:d%61emon"), "EACCES"},
-		{"query", "", ca.client("containerfs:user:daemon?x"), "EACCES"},
-		{"path", "", ca.client("containerfs:/user:daemon"), "EACCES"},
-		{"other kind", "", ca.client("containerfs:group:daemon"), "EACCES"},
-		{"unknown user", "", ca.client("containerfs:user:no-such-user"), "EACCES"},
-		{"as", "&as=daemon", ca.client("containerfs:user:root"), "1"},
-		{"as, no URI", "&as=daemon", ca.client(), "1"},
-		{"trust", "&trust=uname", ca.client(), "65534"},
+		{"user", "", ca.Client("containerfs:user:daemon"), "1"},
+		{"user of the list", "&users=daemon,root", ca.Client("containerfs:user:daemon"), "1"},
+		{"user not of the list", "&users=root,sys", ca.Client("containerfs:user:daemon"), "EACCES"},
+		{"root not listed", "", ca.Client("containerfs:user:root"), "EACCES"},
+		{"root listed", "&users=root", ca.Client("containerfs:user:root"), "0"},
+		{"root by no_root_squash", "&no_root_squash", ca.Client("containerfs:user:root"), "EACCES"},
+		{"other URIs beside", "", ca.Client("https://host/", "containerfs:user:daemon"), "1"},
+		{"no URI", "", ca.Client(), "EACCES"},
+		{"two users", "", ca.Client("containerfs:user:daemon", "containerfs:user:sys"), "EACCES"},
+		{"no name", "", ca.Client("containerfs:user:"), "EACCES"},
+		{"escaped name", "", ca.Client("containerfs:user:d%61emon"), "EACCES"},
+		{"query", "", ca.Client("containerfs:user:daemon?x"), "EACCES"},
+		{"path", "", ca.Client("containerfs:/user:daemon"), "EACCES"},
+		{"other kind", "", ca.Client("containerfs:group:daemon"), "EACCES"},
+		{"unknown user", "", ca.Client("containerfs:user:no-such-user"), "EACCES"},
+		{"as", "&as=daemon", ca.Client("containerfs:user:root"), "1"},
+		{"as, no URI", "&as=daemon", ca.Client(), "1"},
+		{"trust", "&trust=uname", ca.Client(), "65534"},
 		{"expired", "", func() p9srv.TLS {
-			c := certificate(-time.Hour)
-			c.URIs = parseURIs(t, []string{"containerfs:user:daemon"})
-			return ca.issue("expired", c)
+			c := p9test.Certificate(-time.Hour)
+			c.URIs = p9test.URIs(t, []string{"containerfs:user:daemon"})
+			return ca.Issue("expired", c)
 		}(), closed},
 		{"not yet valid", "", func() p9srv.TLS {
-			c := certificate(2 * time.Hour)
+			c := p9test.Certificate(2 * time.Hour)
 			c.NotBefore = time.Now().Add(time.Hour)
-			c.URIs = parseURIs(t, []string{"containerfs:user:daemon"})
-			return ca.issue("early", c)
+			c.URIs = p9test.URIs(t, []string{"containerfs:user:daemon"})
+			return ca.Issue("early", c)
 		}(), closed},
 		{"server's certificate", "", func() p9srv.TLS {
-			c := certificate(time.Hour)
-			c.URIs = parseURIs(t, []string{"containerfs:user:daemon"})
+			c := p9test.Certificate(time.Hour)
+			c.URIs = p9test.URIs(t, []string{"containerfs:user:daemon"})
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-			return ca.issue("wrong use", c)
+			return ca.Issue("wrong use", c)
 		}(), closed},
 		{"wrong CA", "", func() p9srv.TLS {
-			other := newAuthority(t).client("containerfs:user:daemon")
-			other.CA = ca.ca
+			other := p9test.NewAuthority(t).Client("containerfs:user:daemon")
+			other.CA = ca.CA
 			return other
 		}(), closed},
 	} {
@@ -227,10 +127,10 @@ func attachOver(t testing.TB, c net.Conn) string {
 
 // TestTLSNames: who a TLS peer is cannot be more than its certificate says.
 func TestTLSNames(t *testing.T) {
-	ca := newAuthority(t)
+	ca := p9test.NewAuthority(t)
 	tree := p9test.NewTree()
-	a := listenTLS(t, tree, ca.server(), "&users=daemon,root")
-	a.TLS = ca.client("containerfs:user:daemon")
+	a := listenTLS(t, tree, ca.Server(), "&users=daemon,root")
+	a.TLS = ca.Client("containerfs:user:daemon")
 	w := dial(t, a)
 	w.Script(`
 		Tversion ~ 8192 9P2000.L
@@ -241,7 +141,7 @@ func TestTLSNames(t *testing.T) {
 		Rlerror 1 EPERM
 		Tattach 1 0 ~ daemon "" ~
 		Rattach 1 d1`)
-	a.TLS = ca.client("containerfs:user:root")
+	a.TLS = ca.Client("containerfs:user:root")
 	w = dial(t, a)
 	w.Script(`
 		Tversion ~ 8192 9P2000.L
@@ -255,12 +155,12 @@ func TestTLSNames(t *testing.T) {
 
 // TestTLSExpires: a connection that outlives its certificate attaches no more.
 func TestTLSExpires(t *testing.T) {
-	ca := newAuthority(t)
-	a := listenTLS(t, p9test.NewTree(), ca.server(), "")
-	c := certificate(0)
+	ca := p9test.NewAuthority(t)
+	a := listenTLS(t, p9test.NewTree(), ca.Server(), "")
+	c := p9test.Certificate(0)
 	c.NotAfter = time.Now().Add(2 * time.Second)
-	c.URIs = parseURIs(t, []string{"containerfs:user:daemon"})
-	a.TLS = ca.issue("short", c)
+	c.URIs = p9test.URIs(t, []string{"containerfs:user:daemon"})
+	a.TLS = ca.Issue("short", c)
 	w := dial(t, a)
 	w.Script(hello)
 	time.Sleep(time.Until(c.NotAfter.Add(1100 * time.Millisecond)))
@@ -270,8 +170,8 @@ func TestTLSExpires(t *testing.T) {
 // TestTLSListener: what is no TLS 1.3 with a certificate is hung up on, in time, and no
 // session is resumed.
 func TestTLSListener(t *testing.T) {
-	ca := newAuthority(t)
-	e := p9srv.Export{Addr: p9srv.Addr{Network: "tls", Address: "127.0.0.1:0", TLS: ca.server()}}
+	ca := p9test.NewAuthority(t)
+	e := p9srv.Export{Addr: p9srv.Addr{Network: "tls", Address: "127.0.0.1:0", TLS: ca.Server()}}
 	tree := p9test.NewTree()
 	_, a := p9test.ServeExport(t, p9srv.Config{Attacher: tree, VersionTimeout: 300 * time.Millisecond}, e)
 	plain := p9srv.Addr{Network: "tcp", Address: a.Address}
@@ -293,7 +193,7 @@ func TestTLSListener(t *testing.T) {
 			}
 		})
 	}
-	client := ca.client("containerfs:user:daemon")
+	client := ca.Client("containerfs:user:daemon")
 	pair, err := tls.LoadX509KeyPair(client.Cert, client.Key)
 	if err != nil {
 		t.Fatal(err)
@@ -335,11 +235,11 @@ func TestTLSListener(t *testing.T) {
 
 // TestTLSServer: a client does not talk to another server.
 func TestTLSServer(t *testing.T) {
-	ca, other := newAuthority(t), newAuthority(t)
-	a := listenTLS(t, p9test.NewTree(), ca.server(), "")
-	client := ca.client("containerfs:user:daemon")
+	ca, other := p9test.NewAuthority(t), p9test.NewAuthority(t)
+	a := listenTLS(t, p9test.NewTree(), ca.Server(), "")
+	client := ca.Client("containerfs:user:daemon")
 	for name, change := range map[string]func(*p9srv.TLS){
-		"other CA":   func(c *p9srv.TLS) { c.CA = other.ca },
+		"other CA":   func(c *p9srv.TLS) { c.CA = other.CA },
 		"other name": func(c *p9srv.TLS) { c.Name = "elsewhere" },
 	} {
 		a.TLS = client
@@ -354,17 +254,17 @@ func TestTLSServer(t *testing.T) {
 // TestTLSFiles: a listener without its files, or with a key that is no secret, does
 // not begin.
 func TestTLSFiles(t *testing.T) {
-	ca := newAuthority(t)
+	ca := p9test.NewAuthority(t)
 	for name, change := range map[string]func(*p9srv.TLS){
 		"no certificate": func(c *p9srv.TLS) { c.Cert = "/nonexistent" },
 		"no key":         func(c *p9srv.TLS) { c.Key = "/nonexistent" },
 		"no CA":          func(c *p9srv.TLS) { c.CA = "/nonexistent" },
 		"CA not asked":   func(c *p9srv.TLS) { c.CA = "" },
 		"CA of nothing":  func(c *p9srv.TLS) { c.CA = c.Key },
-		"other key":      func(c *p9srv.TLS) { c.Key = ca.client().Key },
+		"other key":      func(c *p9srv.TLS) { c.Key = ca.Client().Key },
 		"open key":       func(c *p9srv.TLS) { os.Chmod(c.Key, 0o644) },
 	} {
-		files := ca.server()
+		files := ca.Server()
 		change(&files)
 		l, err := p9srv.Listen(p9srv.Export{Addr: p9srv.Addr{Network: "tls", Address: "127.0.0.1:0", TLS: files}})
 		if err == nil {
@@ -377,11 +277,11 @@ func TestTLSFiles(t *testing.T) {
 // TestTLSMessages: pipelined, large and slow messages pass as over any connection, and
 // the end is clean.
 func TestTLSMessages(t *testing.T) {
-	ca := newAuthority(t)
+	ca := p9test.NewAuthority(t)
 	tree := p9test.NewTree()
 	tree.Put("f", []byte(strings.Repeat("x", 200_000)))
-	a := listenTLS(t, tree, ca.server(), "")
-	a.TLS = ca.client("containerfs:user:daemon")
+	a := listenTLS(t, tree, ca.Server(), "")
+	a.TLS = ca.Client("containerfs:user:daemon")
 	root := p9test.Client(t, p9test.Dial(t, a))
 	_, f, err := root.Walk([]string{"f"})
 	if err != nil {

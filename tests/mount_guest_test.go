@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"containerfs/p9srv"
+	"containerfs/p9srv/p9test"
 )
 
 // TestMountCommand: `containerfs mount` over every transport that a guest has, and
@@ -15,8 +18,13 @@ func TestMountCommand(t *testing.T) {
 		runInside(t, "^TestMountCommand$")
 		return
 	}
-	s := startServer(t, "--listen", "vsock://:5640?cid.1.as=root")
-	s.run("mkdir", "/all/Charlie")
+	ca := p9test.NewAuthority(t)
+	server, client := ca.Server(), ca.Client("containerfs:user:user")
+	files := func(f p9srv.TLS) string { return "?cert=" + f.Cert + "&key=" + f.Key + "&ca=" + f.CA }
+	s := startServer(t, "--listen", "vsock://:5640?cid.1.as=root",
+		"--listen", "tls://127.0.0.1:5641"+files(server))
+	tls := "tls://127.0.0.1:5641" + files(client)
+	s.run("mkdir", "-m", "777", "/all/Charlie")
 	path, err := exec.LookPath("containerfs")
 	if err != nil {
 		t.Fatal(err)
@@ -29,6 +37,7 @@ func TestMountCommand(t *testing.T) {
 		"unix":   {path, "mount", "-o", "aname=all", "unix://" + s.sock},
 		"tcp":    {path, "mount", "-o", "aname=all,ro,nosuid", "tcp://localhost:" + s.port},
 		"vsock":  {path, "mount", "-o", "aname=all", "vsock://1:5640"},
+		"tls":    {path, "mount", "-o", "aname=all/Charlie", tls},
 		"helper": {helper, "unix!" + s.sock},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -50,12 +59,21 @@ func TestMountCommand(t *testing.T) {
 			if readOnly := name == "tcp"; (made != nil) != readOnly {
 				t.Errorf("mkdir: %v", made)
 			}
-			b, err := os.ReadFile(filepath.Join(dir, "Charlie/notify_on_release"))
+			file := "Charlie/notify_on_release"
+			if name == "tls" {
+				file = "notify_on_release"
+			}
+			b, err := os.ReadFile(filepath.Join(dir, file))
 			if err != nil || string(b) != "0\n" {
 				t.Errorf("read %q, %v", b, err)
 			}
 		})
 	}
+	waitFor(t, "the end of the relay", func() bool {
+		out, _ := exec.Command("pgrep", "-f", "mount-relay").Output()
+		return len(out) == 0
+	})
+
 	for _, tt := range []struct {
 		args []string
 		code int
@@ -64,6 +82,7 @@ func TestMountCommand(t *testing.T) {
 		{[]string{"unix:///nowhere", t.TempDir()}, 75, "unavailable"},
 		{[]string{"unix://" + s.sock, "/nowhere"}, 1, "no such file or directory"},
 		{[]string{"-o", "aname=nothing", "unix://" + s.sock, t.TempDir()}, 1, "no such file or directory"},
+		{[]string{"tls://127.0.0.1:5641" + files(p9test.NewAuthority(t).Client("containerfs:user:user")), t.TempDir()}, 75, "unavailable"},
 		{[]string{"unix://" + s.sock}, usage, "usage"},
 		{[]string{"http://x", t.TempDir()}, usage, "address"},
 	} {

@@ -28,8 +28,9 @@ func mountCommand() *cli.Command {
 		ArgsUsage: "ADDR DIR",
 		Description: `Mounts with the kernel's 9p client, over any address that serve can listen on.
 What is read changes by itself, so nothing is cached, and each local user is
-himself to the server: cache=none,access=user unless -o says otherwise. A TLS
-connection is relayed by a process that lives as long as the mount.
+himself to the server: cache=none,access=user unless -o says otherwise. Over TLS
+all would be the user of the certificate, so only who mounts has access: access=UID.
+Such a connection is relayed by a process that lives as long as the mount.
 
   containerfs mount unix:///run/containerfs/9p.sock /mnt
   containerfs mount -o aname=cpu,ro tcp://host:5640 /mnt
@@ -49,7 +50,7 @@ In fstab, where ` + mountHelper + ` is a link to containerfs:
 			if err != nil {
 				return usagef("%v", err)
 			}
-			if err := mount(c.Context, addr, args[1], parseMountOptions(c.String("o"))); err != nil {
+			if err := mount(c.Context, addr, args[1], parseMountOptions(c.String("o"), addr.Network)); err != nil {
 				return &pathError{"mount", args[1], err}
 			}
 			return nil
@@ -96,9 +97,15 @@ var fstabOptions = map[string]bool{
 }
 
 // mountDefaults hold unless the option is given.
-var mountDefaults = []string{"version=9p2000.L", "cache=none", "access=user", "msize=65536"}
+func mountDefaults(network string) []string {
+	access := "access=user"
+	if network == "tls" {
+		access = fmt.Sprintf("access=%d", os.Geteuid())
+	}
+	return []string{"version=9p2000.L", "cache=none", access, "msize=65536"}
+}
 
-func parseMountOptions(s string) mountOptions {
+func parseMountOptions(s, network string) mountOptions {
 	var o mountOptions
 	given := make(map[string]bool)
 	for opt := range strings.SplitSeq(s, ",") {
@@ -113,7 +120,7 @@ func parseMountOptions(s string) mountOptions {
 		given[key] = true
 		o.data = append(o.data, opt)
 	}
-	for _, opt := range mountDefaults {
+	for _, opt := range mountDefaults(network) {
 		if key, _, _ := strings.Cut(opt, "="); !given[key] {
 			o.data = append(o.data, opt)
 		}
