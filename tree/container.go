@@ -70,20 +70,6 @@ func (c *Container) Removed() bool { return c.removed }
 // subsystem is not bound to the container's hierarchy.
 func (c *Container) State(id int) State { return c.states[c.h.slots[id]] }
 
-// CSSGroups is the number of css groups with tasks that contain it. View.
-func (c *Container) CSSGroups() int {
-	if !c.IsRoot() {
-		return int(c.linked)
-	}
-	n := 0
-	c.h.tree.groups.eachLinked(func(g *Group) {
-		if g.container(c.h) == c {
-			n++
-		}
-	})
-	return n
-}
-
 // NumChildren is the number of child containers.
 func (c *Container) NumChildren() int { return c.children.len() }
 
@@ -294,7 +280,7 @@ func (t *Tree) hasTasks(c *Container) bool {
 	for range maxRounds {
 		var members []member
 		t.View(func() {
-			c.eachTask(func(m *Task) {
+			c.EachTask(func(m *Task) {
 				if len(members) < maxRecheck {
 					members = append(members, member{m, m.TID(), m.start})
 				}
@@ -418,11 +404,3 @@ func (t *Tree) WriteFile(a *Actor, c *Container, f *File, data []byte) error {
 // has reports whether a file of the container is there: a remount takes the
 // subsystem's away.
 func (c *Container) has(f *File) bool { return !c.removed && c.h.slots[f.subsystem] >= 0 }
-
-// Populated reports whether a task is in the container or below. View.
-func (c *Container) Populated() bool {
-	if c.IsRoot() {
-		return len(c.h.tree.tasks) > 0 // all of them are somewhere in every hierarchy
-	}
-	return c.populated > 0
-}

@@ -136,7 +136,7 @@ func (t *Tree) adopt(info TaskInfo) *Task {
 	old := t.tasks[info.TID]
 	if old != nil {
 		if old.start.is(info.Start) {
-			old.start = startAt(info.Start) // exact from now on
+			old.start = old.start.refined(info.Start)
 			t.parentLocked(old.proc, info.PPID)
 			return old
 		}

@@ -2,7 +2,6 @@ package tree
 
 import (
 	"errors"
-	"slices"
 	"sync/atomic"
 )
 
@@ -74,11 +73,23 @@ func (p *Process) ancestor() *Process {
 
 // Start is what is known of a task's start time, in clock ticks after boot. A
 // fork event does not carry it, only a stamp taken a little later: then the
-// ticks are an upper bound.
+// ticks are an upper bound, and the value negative. When the host has shown the
+// start time itself, the value is that and, in the lowest byte, how much later
+// the bound was, so that ticks stays what it was.
 type Start int64
 
-func startAt(ticks uint64) Start     { return Start(ticks) }
+const startDelta = 0xff
+
+func startAt(ticks uint64) Start     { return Start(ticks << 8) }
 func startAtMost(ticks uint64) Start { return -Start(ticks) }
+
+// refined is s when the host shows ticks for the task.
+func (s Start) refined(ticks uint64) Start {
+	if s >= 0 {
+		return s
+	}
+	return startAt(ticks) | min(-s-Start(ticks), startDelta)
+}
 
 // is reports whether the task that the host shows with a start time is the one
 // that s was noted of. It is meant for a tid that is known to be either that
@@ -87,11 +98,16 @@ func (s Start) is(ticks uint64) bool {
 	if s < 0 {
 		return Start(ticks) <= -s
 	}
-	return Start(ticks) == s
+	return s>>8 == Start(ticks)
 }
 
-// ticks is the start time, or the bound of it.
-func (s Start) ticks() uint64 { return uint64(max(s, -s)) }
+// ticks is the start time or the bound of it, whichever was known first.
+func (s Start) ticks() uint64 {
+	if s < 0 {
+		return uint64(-s)
+	}
+	return uint64(s>>8 + s&startDelta)
+}
 
 // ForkEvent is a fork as the kernel tells of it.
 type ForkEvent struct {
@@ -471,78 +487,4 @@ func (t *Tree) takeOverLocked(p *Process) {
 	// The exit event of the former first one may be yet to come.
 	heir.owed = first != nil
 	delete(t.owed, tgid)
-}
-
-// Start tells the task from others of the same tid.
-func (t *Task) Start() uint64 { return t.start.ticks() }
-
-// Live reports whether the task has not exited. View.
-func (t *Task) Live() bool { return t.group != nil }
-
-// AppendPIDs appends the tgids of all processes, ascending. View.
-func (t *Tree) AppendPIDs(tgids []int32) []int32 {
-	start := len(tgids)
-	for tgid := range t.procs {
-		tgids = append(tgids, tgid)
-	}
-	slices.Sort(tgids[start:])
-	return tgids
-}
-
-// NumPIDs is how many AppendPIDs appends. View.
-func (t *Tree) NumPIDs() int { return len(t.procs) }
-
-// eachTask calls f for the tasks in c.
-func (c *Container) eachTask(f func(*Task)) {
-	each := func(g *Group) {
-		for task := g.tasks; task != nil; task = task.next {
-			f(task)
-		}
-	}
-	if c.IsRoot() {
-		c.h.tree.groups.eachLinked(func(g *Group) {
-			if g.container(c.h) == c {
-				each(g)
-			}
-		})
-		return
-	}
-	for l := c.links; l != nil; l = l.next {
-		each(l.group)
-	}
-}
-
-// AppendTasks appends the tids of the tasks in c, ascending. View.
-func (c *Container) AppendTasks(tids []int32) []int32 {
-	start := len(tids)
-	c.eachTask(func(task *Task) { tids = append(tids, task.TID()) })
-	slices.Sort(tids[start:])
-	return tids
-}
-
-// AppendProcesses appends the tgids of the processes that have a thread in c,
-// ascending. View.
-func (c *Container) AppendProcesses(tgids []int32) []int32 {
-	start := len(tgids)
-	c.eachTask(func(task *Task) { tgids = append(tgids, task.proc.tgid) })
-	slices.Sort(tgids[start:])
-	return tgids[:start+len(slices.Compact(tgids[start:]))]
-}
-
-// NumTasks is the number of tasks in c. View.
-func (c *Container) NumTasks() int {
-	n := 0
-	each := func(g *Group) { n += g.ntasks }
-	if c.IsRoot() {
-		c.h.tree.groups.eachLinked(func(g *Group) {
-			if g.container(c.h) == c {
-				each(g)
-			}
-		})
-		return n
-	}
-	for l := c.links; l != nil; l = l.next {
-		each(l.group)
-	}
-	return n
 }
