@@ -30,11 +30,12 @@ type guest struct {
 }
 
 // startGuest runs a script in a new guest, with host files copied in: guest
-// path to host path. The guest ends with the test at the latest.
-func startGuest(t testing.TB, files map[string]string, script string) *guest {
+// path to host path. The guest ends with the test at the latest. Options are
+// those of the program.
+func startGuest(t testing.TB, files map[string]string, script string, options ...string) *guest {
 	t.Helper()
 	lacking(t, "guest", "")
-	args := []string{"--timeout", guestLimit}
+	args := append([]string{"--timeout", guestLimit}, options...)
 	for to, from := range files {
 		args = append(args, "--file", from+":"+to)
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -50,6 +51,12 @@ var static = sync.OnceValues(func() (dir string, err error) {
 // of busybox and of Debian; they fail here if they fail there.
 func runInside(t *testing.T, run string, settings ...string) {
 	t.Helper()
+	runInsideOn(t, 1, run, settings...)
+}
+
+// runInsideOn runs them in a guest with so many CPUs.
+func runInsideOn(t *testing.T, cpus int, run string, settings ...string) {
+	t.Helper()
 	lacking(t, "guest", "")
 	dir, err := static()
 	if err != nil {
@@ -75,7 +82,7 @@ func runInside(t *testing.T, run string, settings ...string) {
 		chmod 755 /root
 		cd /root/tests
 		exec tests -test.v -test.timeout 2h -test.run '`+run+`' 2>&1
-	`)
+	`, "--smp", strconv.Itoa(cpus))
 	out := g.finish()
 	if !strings.Contains(out, "--- PASS") {
 		t.Errorf("the guest ran nothing:\n%s", out)

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // spawner is a process of this host that forks children on demand.
@@ -34,7 +36,7 @@ func startSpawner(t testing.TB) *spawner { return startSpawnerAs(t, 0) }
 func startSpawnerAs(t testing.TB, uid int) *spawner {
 	cmd := exec.Command("sh", "-c", `
 		while read line; do sleep 1000 </dev/null >/dev/null & kids="$kids $!"; echo $!; done
-		[ -z "$kids" ] || kill -9 $kids; wait`)
+		[ -z "$kids" ] || kill -9 $kids 2>/dev/null; wait`)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
 	return spawn(t, cmd)
@@ -207,6 +209,21 @@ func cpusAllowed(t testing.TB, pid, tid int) string {
 	}
 	t.Fatalf("no Cpus_allowed_list for %d", tid)
 	return ""
+}
+
+// narrow has a thread run on some CPUs only, `a` or `a-b`, as it could ask for
+// itself.
+func narrow(t testing.TB, tid int, cpus string) error {
+	t.Helper()
+	first, last, isRange := strings.Cut(cpus, "-")
+	if !isRange {
+		last = first
+	}
+	var set unix.CPUSet
+	for n := number(t, first); n <= number(t, last); n++ {
+		set.Set(n)
+	}
+	return unix.SchedSetaffinity(tid, &set)
 }
 
 // waitFor polls until a condition holds, for what the kernel does in its own

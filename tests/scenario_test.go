@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +22,8 @@ import (
 //
 //	[wire|mount|busybox|gnu] [eventually] [as UID] VERB ARG... [-> LINE... | ~ RE... | !~ RE... | ! ERRNO]
 //
-// `serve FLAG...` is the first: the server that the others talk to. A step must
+// `serve FLAG...` is the first: the server that the others talk to; `cpus N` before
+// it says how many CPUs the machine must have, from 0 on. A step must
 // succeed, and print exactly the lines after ->, or at least a line for each
 // expression after ~ and none for one after !~. After ! it must be refused with
 // that errno, and over the wire nothing may have changed. Numbers that a control
@@ -32,7 +34,7 @@ import (
 // mount with these commands. One that begins with eventually
 // may take its time to come true. One with `as` is another user's.
 //
-// Words are split at spaces; "..." is a Go string; $NAME is a pid; {x*9} is nine
+// Words are split at spaces; "..." is a Go string; $NAME is a pid, or what let read; {x*9} is nine
 // times x. A value of write in quotes is written as it is, another one like echo
 // does it, with a newline. A path is that in the served name space, or V:/path in
 // what `attach V ANAME` made.
@@ -40,6 +42,8 @@ import (
 //	spawn P, fork P C, end P    a process; a child of it; their end
 //	threads P T                 a process with threads, and one of them that is not the first
 //	zombie P, dead P            a pid of nobody that can be moved
+//	affinity $P, narrow $P LIST    the CPUs that a thread may run on; has the thread ask for some of them
+//	let N PATH                  what a file says, as $N
 //	mkdir [MODE] PATH, rmdir PATH, mv PATH PATH, unlink PATH, create PATH, symlink PATH, link PATH PATH, mknod PATH
 //	read PATH, write PATH VALUE, ls PATH, stat PATH (mode uid gid links)
 //	chmod MODE PATH, chown UID:GID PATH, touch SECONDS PATH, mtime PATH, truncate SIZE PATH, statfs PATH
@@ -51,6 +55,7 @@ import (
 type scenario struct {
 	name  string
 	flags []string // serve's
+	cpus  int      // that it needs
 	steps []step
 }
 
@@ -110,6 +115,10 @@ func scenarios(t testing.TB) []*scenario {
 				t.Fatalf("%s:%d: %v", path, i+1, err)
 			}
 			st.line, st.text = i+1, line
+			if st.verb == "cpus" {
+				s.cpus = number(t, st.args[0].text)
+				continue
+			}
 			if st.verb == "serve" {
 				for _, a := range st.args {
 					s.flags = append(s.flags, a.text)
@@ -211,6 +220,9 @@ func errnoNamed(name string) linux.Errno {
 // play executes a scenario on a side, with the steps that are for it by any of
 // its names, and reports every step that goes another way.
 func (s *scenario) play(t *testing.T, on side, names ...string) {
+	if n := runtime.NumCPU(); n < s.cpus {
+		t.Skipf("this needs %d CPUs, the process may use %d", s.cpus, n)
+	}
 	p := &player{t: t, side: on, vars: map[string]string{}, processes: map[string]*spawner{}}
 	for _, st := range s.steps {
 		if st.side != "" && !slices.Contains(names, st.side) {
@@ -369,6 +381,15 @@ func (p *player) do(uid int, verb string, args []word) (string, error) {
 		s := startSpawner(p.t)
 		s.kill()
 		set(arg(0), s.pid())
+	case "affinity":
+		pid := number(p.t, arg(0))
+		return cpusAllowed(p.t, pid, pid) + "\n", nil
+	case "narrow":
+		return "", narrow(p.t, number(p.t, arg(0)), arg(1))
+	case "let":
+		text, err := p.side.do(p.t, uid, "read", args[1:])
+		p.vars[arg(0)] = strings.TrimSuffix(text, "\n")
+		return "", err
 	default:
 		return p.side.do(p.t, uid, verb, args)
 	}

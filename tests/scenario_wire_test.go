@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -414,6 +415,13 @@ func (w *wireSide) state(t testing.TB) string {
 	return ""
 }
 
+// sampled are files of what processes hold, ofAll those of a root that are about
+// all tasks of the host.
+var (
+	sampled = regexp.MustCompile(`^bc\.(resources|(numfile|physpages|lockedpages)\..*held)$`)
+	ofAll   = regexp.MustCompile(`^(tasks|procs|numtasks\.stats|bc\.numproc\..*held)$`)
+)
+
 func (w *wireSide) stateBelow(c *client, path string, b *strings.Builder) error {
 	names, err := c.names(path)
 	if err != nil {
@@ -444,8 +452,8 @@ func (w *wireSide) stateBelow(c *client, path string, b *strings.Builder) error 
 		}
 		text, err := c.read(at)
 		switch {
-		case name == "events", strings.HasPrefix(name, "debug."):
-		case strings.Count(at, "/") == 2 && (name == "tasks" || name == "procs"):
+		case name == "events", strings.HasPrefix(name, "debug."), sampled.MatchString(name):
+		case strings.Count(at, "/") == 2 && ofAll.MatchString(name):
 		case err == nil || err == linux.EINVAL:
 			fmt.Fprintf(b, " %q %v", text, err)
 		default:

@@ -10,6 +10,7 @@ import (
 
 // CanAttach is tree.CanAttacher's.
 func (s *Subsystem) CanAttach(_ *tree.Actor, _ *tree.Task, _, to *tree.Container) error {
+	s.settleLocked() // as long as none of the attach's tasks is Moving
 	if s.inForce(to, cpus).Empty() || s.inForce(to, mems).Empty() {
 		return syscall.ENOSPC
 	}
@@ -174,16 +175,18 @@ func (s *Subsystem) settle() {
 	if len(s.left) == 0 {
 		return
 	}
-	s.tree.Update(func() {
-		s.left = slices.DeleteFunc(s.left, func(task *tree.Task) bool {
-			if task.Moving() {
-				return false
-			}
-			if at := task.Container(s.root.Hierarchy()); at == nil || at.IsRoot() {
-				delete(s.origins, task)
-			}
-			return true
-		})
+	s.tree.Update(s.settleLocked)
+}
+
+func (s *Subsystem) settleLocked() {
+	s.left = slices.DeleteFunc(s.left, func(task *tree.Task) bool {
+		if task.Moving() {
+			return false
+		}
+		if at := task.Container(s.root.Hierarchy()); at == nil || at.IsRoot() {
+			delete(s.origins, task)
+		}
+		return true
 	})
 }
 

@@ -49,6 +49,27 @@ func TestAttachAndReturn(t *testing.T) {
 	})
 }
 
+// TestLeaveTwice: what a task made of its mask in the root is its origin, though no
+// other change came between its return and the next attach.
+func TestLeaveTwice(t *testing.T) {
+	bothModes(t, func(t *testing.T, f *fixture) {
+		f.made("a", "0", "0")
+		task := f.fork(initTID)
+		thread := f.thread(task)
+		f.Drain()
+		for _, attach := range []func(int32, string) error{f.attach, f.attachProcess} {
+			for _, n := range []int{1, 2} {
+				f.narrow(task, n)
+				f.ok(attach(task, "a"))
+				f.mask(task, "0")
+				f.ok(attach(task, "/"))
+				f.mask(task, NewSet(n).String())
+			}
+		}
+		f.mask(thread, "0-3")
+	})
+}
+
 func TestReattachAppliesAgain(t *testing.T) {
 	f := newFixture(t, true)
 	f.made("a", "0-1", "0")

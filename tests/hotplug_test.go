@@ -1,0 +1,63 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestHotplug takes a CPU of a guest away from cpusets and their members, and
+// gives it back (SPEC §11).
+func TestHotplug(t *testing.T) {
+	if !inside {
+		runInsideOn(t, 3, "^TestHotplug$")
+		return
+	}
+	s := startServer(t, "--hierarchy", "c=cpuset")
+	members := map[string]*spawner{"/c": startSpawner(t)}
+	for _, set := range []struct{ path, cpus string }{
+		{"/c/a", "0-1"}, {"/c/a/b", "1"}, {"/c/a/b/e", "1"}, {"/c/d", "1-2"}, {"/c/f", "1"},
+	} {
+		s.run("mkdir", set.path)
+		s.run("write", set.path+"/cpuset.cpus", set.cpus)
+		s.run("write", set.path+"/cpuset.mems", "0")
+		members[set.path] = startSpawner(t)
+		s.run("write", set.path+"/tasks", fmt.Sprint(members[set.path].pid()))
+	}
+	// The kernel's own answer to a CPU that goes can be another mask for a while.
+	want := func(when string, cpus map[string]string) {
+		t.Helper()
+		for path, list := range cpus {
+			what := fmt.Sprintf("cpus %s of %s and its member, with %s", list, path, when)
+			waitFor(t, what, func() bool {
+				return s.run("read", path+"/cpuset.cpus") == list+"\n" &&
+					(path == "/c" || cpusAllowed(t, members[path].pid(), members[path].pid()) == list)
+			})
+		}
+		if got := cpusAllowed(t, members["/c"].pid(), members["/c"].pid()); got != "0-2" {
+			t.Errorf("the root's member has %s, with %s", got, when)
+		}
+	}
+	plug := func(online string) { writeFile(t, "/sys/devices/system/cpu/cpu1/online", online) }
+	t.Cleanup(func() { plug("1") })
+
+	all := map[string]string{"/c": "0-2", "/c/a": "0-1", "/c/a/b": "1", "/c/a/b/e": "1", "/c/d": "1-2", "/c/f": "1"}
+	want("all CPUs", all)
+	plug("0")
+	want("CPU 1 offline", map[string]string{"/c": "0,2", "/c/a": "0", "/c/a/b": "0", "/c/a/b/e": "0", "/c/d": "2", "/c/f": "0,2"})
+	if code, _, stderr := s.command("write", "/c/d/cpuset.cpus", "1-2"); code == 0 || !strings.Contains(stderr, "invalid argument") {
+		t.Errorf("a CPU that is offline: exit code %d, %s", code, stderr)
+	}
+	// Who comes meanwhile is within what is in force.
+	late := members["/c/f"].fork()
+	if got := cpusAllowed(t, late, late); got != "0,2" {
+		t.Errorf("a child has %s, with CPU 1 offline", got)
+	}
+	plug("1")
+	want("CPU 1 online again", all)
+	waitFor(t, "the child to follow", func() bool { return cpusAllowed(t, late, late) == "1" })
+	if online, err := os.ReadFile("/sys/devices/system/cpu/online"); err != nil || string(online) != "0-2\n" {
+		t.Errorf("online are %q, %v", online, err)
+	}
+}
