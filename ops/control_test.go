@@ -143,10 +143,13 @@ func TestNoReaderAndNoWriter(t *testing.T) {
 			t.Errorf("%s has mode %o, want %o", path, a.Mode, mode)
 		}
 	}
-	for _, path := range []string{"m/a/tasks", "m/a/procs", "m/a/notify_on_release", "m/a/max.depth", "m/a/max.descendants", "m/release_agent", "ctl", "m/a/alpha.value"} {
+	for _, path := range []string{"m/a/tasks", "m/a/procs", "m/a/notify_on_release", "m/a/max.depth", "m/a/max.descendants", "m/release_agent", "m/a/alpha.value"} {
 		if a, _ := k.attr(path); a.Mode != p9.ModeRegular|0o644 {
 			t.Errorf("%s has mode %o", path, a.Mode)
 		}
+	}
+	if a, _ := k.attr("ctl"); a.Mode != p9.ModeRegular|0o666 { // writing is refused, not opening
+		t.Errorf("ctl has mode %o", a.Mode)
 	}
 }
 

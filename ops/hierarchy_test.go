@@ -165,7 +165,7 @@ func TestOnlyThePrivilegedMount(t *testing.T) {
 	k.must(k.mkdir("m/a"))
 	for _, c := range []*Caller{alice, netA} {
 		// As ctl's mode says; and where a fid of ctl is had, as SPEC §1 says.
-		w.refused(linux.EACCES, "open ctl", func() error { return w.as(c).write("ctl", "mount n beta") })
+		w.refused(linux.EPERM, "write ctl", func() error { return w.as(c).write("ctl", "mount n beta") })
 		for _, words := range []string{"mount n beta", "remount m beta", "umount m", "junk"} {
 			w.refused(linux.EPERM, words, func() error {
 				f, err := w.as(c).walk("ctl")

@@ -69,9 +69,12 @@ func (topDir) list(fs *FS, after uint64, yield func(entry) bool) error {
 // the facts about the host; writing mounts, remounts and unmounts.
 type ctlFile struct{}
 
-func (ctlFile) qid() p9.QID                        { return fileQID(qidCtl) }
-func (ctlFile) drains() bool                       { return false }
-func (ctlFile) attr(fs *FS) (perm, p9.Attr, error) { return fs.fixedFile(0o644) }
+func (ctlFile) qid() p9.QID  { return fileQID(qidCtl) }
+func (ctlFile) drains() bool { return false }
+
+// attr: everybody may open it, since it is the write that is refused, with EPERM
+// (SPEC §1).
+func (ctlFile) attr(fs *FS) (perm, p9.Attr, error) { return fs.fixedFile(0o666) }
 
 func (ctlFile) read(at *attachment, b []byte) ([]byte, error) {
 	for h := range at.fs.tree.Hierarchies {
