@@ -55,7 +55,7 @@ func TestAuditLines(t *testing.T) {
 		{"long write", func(c *client) error { c.write("m/open/x/notify_on_release", strings.Repeat("0", 70)); return nil }, "INFO msg=change op=write path=/m/open/x/notify_on_release" + who + " data=" + strings.Repeat("0", 64) + "..."},
 		{"bad write", func(c *client) error { c.write("m/open/x/notify_on_release", "x"); return nil }, ""},
 		{"open denied", func(c *client) error { return c.write("m/tasks", "1") }, "WARN msg=denied op=open path=/m/tasks" + who + denied},
-		{"ctl denied", func(c *client) error { return c.write("ctl", "mount x beta") }, "WARN msg=denied op=open path=/ctl" + who + denied},
+		{"ctl denied", func(c *client) error { return c.write("ctl", "mount x beta") }, "WARN msg=denied op=write path=/ctl" + who + ` data="mount x beta"` + prohibited},
 		{"kill denied", func(c *client) error { return c.write("m/open/kill", "1") }, "WARN msg=denied op=open path=/m/open/kill" + who + denied},
 		{"rename", func(c *client) error { return c.rename("m/open/x", "m/open/y") }, "INFO msg=change op=rename path=/m/open/x" + who + " to=y"},
 		{"rename denied", func(c *client) error { return c.rename("m/open", "m/shut") }, "WARN msg=denied op=rename path=/m/open" + who + " to=shut" + denied},

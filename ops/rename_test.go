@@ -2,7 +2,10 @@ package ops
 
 import (
 	"fmt"
+	"runtime"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,15 +114,24 @@ func TestNamesAreLookedUpInsideTheChange(t *testing.T) {
 func (w *world) inOrder(requests ...func() error) []error {
 	errs := make([]error, len(requests))
 	var running sync.WaitGroup
+	var done atomic.Int32
 	w.tree.Change(func() error {
 		for i, request := range requests {
-			running.Go(func() { errs[i] = request() })
-			time.Sleep(5 * time.Millisecond)
+			running.Go(func() { errs[i] = request(); done.Add(1) })
+			for deadline := time.Now().Add(10 * time.Second); waiting()+int(done.Load()) <= i && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
 		}
 		return nil
 	})
 	running.Wait()
 	return errs
+}
+
+// waiting is how many goroutines wait for a mutex.
+func waiting() int {
+	buf := make([]byte, 1<<20)
+	return strings.Count(string(buf[:runtime.Stack(buf, true)]), "runtime_SemacquireMutex(")
 }
 
 func TestNamesThatChangeWhileARequestWaits(t *testing.T) {
