@@ -28,7 +28,7 @@ func (procDir) lookup(fs *FS, name string) (node, error) {
 	if task == nil {
 		return nil, errUndrained
 	}
-	return taskDir{task, int32(tid)}, nil
+	return dirOf(task, int32(tid)), nil
 }
 
 // list lists the processes that there are now; a listing by a fid is of those
@@ -48,7 +48,7 @@ func listPIDs(fs *FS, pids []int32, after uint64, yield func(entry) bool) {
 		if task == nil {
 			continue
 		}
-		if !yield(entry{strconv.Itoa(int(pid)), taskDir{task, pid}.qid(), uint64(pid)}) {
+		if !yield(entry{strconv.Itoa(int(pid)), dirOf(task, pid).qid(), uint64(pid)}) {
 			return
 		}
 	}
@@ -56,14 +56,18 @@ func listPIDs(fs *FS, pids []int32, after uint64, yield func(entry) bool) {
 
 // taskDir is proc/<pid>.
 type taskDir struct {
-	task *tree.Task
-	tid  int32
+	task  *tree.Task
+	tid   int32
+	start uint64
 }
+
+// dirOf is the directory of a task. View.
+func dirOf(task *tree.Task, tid int32) taskDir { return taskDir{task, tid, task.Start()} }
 
 // path is a task's part of qid paths: its start time, which alone tells it from
 // others of its tid, in the upper bits.
 func (d taskDir) path(index uint64) uint64 {
-	return qidTaskFlag | d.task.Start()<<25&(qidTaskFlag-1) | uint64(d.tid)<<2 | index
+	return qidTaskFlag | d.start<<25&(qidTaskFlag-1) | uint64(d.tid)<<2 | index
 }
 
 func (d taskDir) qid() p9.QID  { return dirQID(d.path(0)) }
