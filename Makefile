@@ -9,8 +9,10 @@ build:
 	$(GO) build -o bin/containerfs ./cmd/containerfs
 
 # -count=1: go's cache does not see that tests/ depends on the built command.
+# -p 1: one package at a time, since they share the host's processes and tids; one
+# of them has tids used again at will.
 test: setup check
-	$(GO) test -race -count=1 ./...
+	$(GO) test -race -count=1 -p 1 ./...
 
 check:
 	$(GO) vet ./...
@@ -21,7 +23,7 @@ setup:
 
 # The tests at full size and for as long as they want.
 soak: setup
-	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 12h ./...
+	SOAK=$(SOAK) $(GO) test -race -count=1 -p 1 -timeout 12h ./...
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -38,6 +38,9 @@ func (r trial) run(t *testing.T) (differences []string) {
 	began := time.Now()
 	for i, next := 0, began; g.running() && len(differences) == 0; i++ {
 		g.move(w, r.wholly)
+		if differences = g.wrong; len(differences) > 0 {
+			break
+		}
 		if i%4 == 3 {
 			if !r.lossy {
 				differences = g.compare(w)
