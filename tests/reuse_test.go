@@ -159,8 +159,9 @@ func TestPIDWraps(t *testing.T) {
 	const low, high = 300, 400 // the kernel starts again at 300
 	writeFile(t, "/proc/sys/kernel/pid_max", fmt.Sprint(high))
 	t.Cleanup(func() { os.WriteFile("/proc/sys/kernel/pid_max", []byte("32768"), 0) })
-	for _, uid := range []uint32{mover, mover, 0, 0} {
-		c := exec.Command("sh", "-c", "while :; do (:) & (:) & sleep 0.03 & wait; done")
+	const brief, longer = "while :; do (:) & (:) & wait; done", "while :; do sleep 0.3 & sleep 0.1 & wait; done"
+	for i, uid := range []uint32{mover, 0, mover, 0, mover, 0} {
+		c := exec.Command("sh", "-c", []string{brief, longer, longer}[i/2])
 		c.Dir = "/"
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 		if err := c.Start(); err != nil {
@@ -175,7 +176,7 @@ func TestPIDWraps(t *testing.T) {
 	home := mirrorGroup(t, string(self))
 	outcomes := map[error]int{}
 	moved := 0
-	last, wrapped := 0, 0
+	forks, wrapped := forksSoFar(t), 0
 	var movers []int // that were there a moment ago
 	tried := func() bool {
 		return wrapped > 0 && outcomes[nil] > 0 && outcomes[linux.ESRCH] > 0 && (!soaking || outcomes[linux.EACCES] > 0)
@@ -209,16 +210,9 @@ func TestPIDWraps(t *testing.T) {
 				moved++
 			}
 		}
-		var text []byte
-		text, err = os.ReadFile("/proc/sys/kernel/ns_last_pid")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if now := number(t, string(text)); now < last {
-			wrapped, last = wrapped+1, now
-		} else {
-			last = now
-		}
+		// There is no fork without a pid, and never more than so many between one
+		// wrap and the next.
+		wrapped = (forksSoFar(t) - forks) / (high - low)
 		if t.Failed() {
 			break
 		}
@@ -235,6 +229,17 @@ func TestPIDWraps(t *testing.T) {
 	if !tried() || (soaking && wrapped < wraps) {
 		t.Error("not everything was tried")
 	}
+}
+
+// forksSoFar is how many tasks the kernel has made since it started.
+func forksSoFar(t testing.TB) int {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\nprocesses ")
+	count, _, _ := strings.Cut(rest, "\n")
+	return number(t, count)
 }
 
 // look reads a process's real user and its cgroups, both of the same process: a
