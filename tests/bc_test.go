@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os/exec"
@@ -15,7 +16,7 @@ import (
 func TestBeancounters(t *testing.T) {
 	s := startServer(t, "--hierarchy", "h=bc")
 	s.run("mkdir", "/h/a")
-	c := exec.Command("bash", "-c", "echo here; read go; exec 3</dev/null 4</dev/null 5</dev/null; echo open; read end")
+	c := exec.Command("bash", "-c", "echo here; read go; exec 6</dev/null 7</dev/null 8</dev/null; echo open; read end")
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err := c.StdinPipe()
 	if err != nil {
@@ -74,5 +75,64 @@ func TestBeancounters(t *testing.T) {
 	}
 	if code, _, _ := s.command("write", "/h/a/bc.numfile.limit", "1"); code == 0 {
 		t.Error("a limit under the barrier is taken")
+	}
+}
+
+// TestBeancounterLimits has a real process run into the limit of its container, and
+// get its own back: in a guest, whose root may set rlimits for sure.
+func TestBeancounterLimits(t *testing.T) {
+	if !inside {
+		runInside(t, "^TestBeancounterLimits$")
+		return
+	}
+	s := startServer(t, "--hierarchy", "h=bc")
+	if log := s.log.String(); !strings.Contains(log, "bc bounds each process by the limits of numfile and lockedpages") {
+		t.Errorf("what is in force is not said:\n%s", log)
+	}
+	s.run("mkdir", "/h/a")
+	// It says what limits it has.
+	c := exec.Command("sh", "-c", "ulimit -n 64; while read go; do ulimit -Sn; ulimit -Hn; ulimit -Hl; done")
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		in.Close()
+		_ = c.Wait()
+	}()
+	lines := bufio.NewScanner(out)
+	says := func() (said [3]string) {
+		t.Helper()
+		if _, err := in.Write([]byte("go\n")); err != nil {
+			t.Fatal(err)
+		}
+		for i := range said {
+			if !lines.Scan() {
+				t.Fatal("it has ended")
+			}
+			said[i] = lines.Text()
+		}
+		return said
+	}
+	own := says()
+	s.run("write", "/h/a/tasks", fmt.Sprint(c.Process.Pid))
+	s.run("write", "/h/a/bc.lockedpages.barrier", "4")
+	s.run("write", "/h/a/bc.lockedpages.limit", "4")
+	s.run("write", "/h/a/bc.numfile.barrier", "40")
+	s.run("write", "/h/a/bc.numfile.limit", "40")
+	if got, want := says(), [3]string{"40", "40", "16"}; got != want {
+		t.Errorf("in the container its limits are %q, want %q", got, want)
+	}
+	s.run("write", "/h/tasks", fmt.Sprint(c.Process.Pid))
+	if got := says(); got != own {
+		t.Errorf("after it has left its limits are %q, want %q", got, own)
 	}
 }

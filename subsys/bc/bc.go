@@ -36,17 +36,21 @@ type Subsystem struct {
 	host     Host
 	log      *slog.Logger
 	measures [resources]bool
+	limits   bool // rlimits can be set
 	files    []tree.File
 
 	// Set once, in the Create of the root state.
 	tree *tree.Tree
 	id   int
 
-	// The next two are guarded by the Tree's mu.
+	// The next four are guarded by the Tree's mu.
 
 	root *tree.Container
 	// holding are the containers that held something at the last sample.
 	holding map[*tree.Container]struct{}
+	// caps are the processes whose rlimits were lowered; some may have ended.
+	caps    map[*tree.Process]*caps
+	limited bool // somebody has set a limit on a resource that is capped
 
 	// sampling is held while processes are measured, so that this takes one
 	// CPU at most. It comes before the Tree's locks.
@@ -56,6 +60,7 @@ type Subsystem struct {
 	rest    time.Time // no sample before
 	slow    bool      // said that samples are fewer
 	refused int       // processes that could not be measured the last time
+	missed  int       // processes that could not be limited the last time
 }
 
 // New makes the subsystem and logs what the host will not do.
@@ -64,7 +69,9 @@ func New(host Host, log *slog.Logger) *Subsystem {
 		host:     host,
 		log:      log.With("subsystem", "bc"),
 		measures: host.Measures(),
+		limits:   host.Limits(),
 		holding:  make(map[*tree.Container]struct{}),
+		caps:     make(map[*tree.Process]*caps),
 	}
 	s.measures[numproc] = true // by membership
 	for r := range resources {
@@ -77,7 +84,11 @@ func New(host Host, log *slog.Logger) *Subsystem {
 		}
 	}
 	s.files = append(s.files, tree.File{Name: "resources", Prepare: s.sample, Read: s.readResources})
-	s.log.Info("bc accounts and tells of barriers and limits that are crossed; it enforces none")
+	if s.limits {
+		s.log.Info("bc bounds each process by the limits of numfile and lockedpages; of sums, numproc and physpages it only tells when a bound is crossed")
+	} else {
+		s.log.Warn("bc only tells when a barrier or limit is crossed: CAP_SYS_RESOURCE, which setting rlimits takes, is missing")
+	}
 	return s
 }
 
@@ -131,7 +142,10 @@ func (s *Subsystem) Bind(root *tree.Container) {
 func (s *Subsystem) state(c *tree.Container) *state { return c.State(s.id).(*state) }
 
 // Fork is tree.Forker's.
-func (s *Subsystem) Fork(_, _ *tree.Task, c *tree.Container) { s.count(c, 1) }
+func (s *Subsystem) Fork(parent, child *tree.Task, c *tree.Container) {
+	s.count(c, 1)
+	s.inheritCaps(parent, child)
+}
 
 // Exit is tree.Exiter's.
 func (s *Subsystem) Exit(_ *tree.Task, c *tree.Container) { s.count(c, -1) }
@@ -183,7 +197,11 @@ func (s *Subsystem) write(r resource, f field) func(*tree.Actor, *tree.Container
 				return
 			}
 			*s.state(c).open(r) = trial
+			s.limited = s.limited || (slices.Contains(capped, r) && !c.IsRoot() && trial.limit != unlimited)
 		})
+		if err == nil && f.name == "limit" && slices.Contains(capped, r) {
+			s.limitBelow(c)
+		}
 		return err
 	}
 }

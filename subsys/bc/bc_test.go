@@ -25,6 +25,33 @@ type usages struct {
 	used  map[int32]Usage
 	fail  map[int32]error
 	asked int
+
+	unlimited bool // rlimits cannot be set
+	rlimits   map[int32]*[resources]Rlimit
+	refuse    map[int32]error // of Rlimit
+}
+
+func (u *usages) Limits() bool { return !u.unlimited }
+
+// Rlimit has processes with rlimits of 1024 and 4096 of everything until they are
+// set.
+func (u *usages) Rlimit(tid int32, r resource, set *Rlimit) (Rlimit, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := u.refuse[tid]; err != nil {
+		return Rlimit{}, err
+	}
+	if u.rlimits == nil {
+		u.rlimits = map[int32]*[resources]Rlimit{}
+	}
+	if u.rlimits[tid] == nil {
+		u.rlimits[tid] = &[resources]Rlimit{numfile: {1024, 4096}, lockedpages: {1024, 4096}}
+	}
+	was := u.rlimits[tid][r]
+	if set != nil {
+		u.rlimits[tid][r] = *set
+	}
+	return was, nil
 }
 
 func (u *usages) Measures() [resources]bool { return u.measures }
@@ -182,7 +209,7 @@ func TestDefaults(t *testing.T) {
 	if got := len(f.Files(0)); got != 4*6+1 {
 		t.Errorf("%d files", got)
 	}
-	if !strings.Contains(f.log.String(), "enforces none") {
+	if !strings.Contains(f.log.String(), "of sums, numproc and physpages it only tells") {
 		t.Errorf("what is not enforced is not said: %s", f.log.String())
 	}
 	for _, file := range f.Files(0) {

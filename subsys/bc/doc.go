@@ -31,18 +31,26 @@
 //
 // # What is enforced
 //
-// Nothing. A container's sum is not what setrlimit bounds: RLIMIT_NPROC is about
-// all tasks of a user, RLIMIT_NOFILE and RLIMIT_MEMLOCK about one process by
-// itself, so as many processes as a container has could each have all of it; and
-// RSS has no limit at all. To pretend by lowering these would change processes for
-// good without keeping what the files say. The kernel's pids and memory
-// controllers keep numproc and physpages where they are enabled (SPEC §16). It is
-// said at start.
+// That no process has more to itself than its container, and those above, may have
+// together: the limits of numfile and lockedpages become its RLIMIT_NOFILE and
+// RLIMIT_MEMLOCK, both soft and hard, at once and for its children. Below them it
+// keeps its own, and gets them back when it leaves or the limit is raised. Whom the
+// kernel lets raise its rlimits (CAP_SYS_RESOURCE) has them lowered again within a
+// second; CAP_IPC_LOCK locks memory beyond any. A process is where its first thread
+// is. The limits of the root bound nobody: its processes are the whole host's. A
+// server that has ended leaves rlimits as they are.
+//
+// The sum of several processes is not what setrlimit bounds, so it can go over a
+// limit, which is told; RLIMIT_NPROC is about all tasks of a user, and RSS has none
+// at all, so numproc and physpages are only told of here. The kernel's pids and
+// memory controllers keep these where they are enabled (SPEC §16). What is in force
+// is said at start.
 //
 // # Synchronization
 //
 // Accounts are guarded by the Tree's mu: callbacks that hold it count, writes and
-// samples change them in Tree.Update. Processes are measured without the Tree's
+// samples change them in Tree.Update. So are the caps of processes; the rlimits
+// themselves are set under changeMu. Processes are measured without the Tree's
 // locks, one sample at a time. Accounts are made when a container first holds
 // something or gets a bound: one that never does costs eight bytes.
 package bc

@@ -19,6 +19,13 @@ type Host interface {
 
 	// Usage is what the process of a thread holds: ESRCH when it is gone.
 	Usage(tid int32) (Usage, error)
+
+	// Limits says whether the rlimits of any process can be set.
+	Limits() bool
+
+	// Rlimit returns the limit that the process of a thread has on a resource
+	// that is capped, and sets another unless that is nil: ESRCH when it is gone.
+	Rlimit(tid int32, r resource, set *Rlimit) (was Rlimit, err error)
 }
 
 // NewHost is the machine that the server runs on.
@@ -50,6 +57,46 @@ func (m *machine) Usage(tid int32) (Usage, error) {
 	}
 	u[numfile], err = countFiles(tid)
 	return u, err
+}
+
+// Limits is Host's.
+func (m *machine) Limits() bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	err := unix.Capget(&hdr, &data[0])
+	return err == nil && data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
+}
+
+// Rlimit is Host's. The kernel counts locked memory in bytes.
+func (m *machine) Rlimit(tid int32, r resource, set *Rlimit) (Rlimit, error) {
+	kind, unit := unix.RLIMIT_NOFILE, uint64(1)
+	if r == lockedpages {
+		kind, unit = unix.RLIMIT_MEMLOCK, uint64(m.page)
+	}
+	var was unix.Rlimit
+	var is *unix.Rlimit
+	if set != nil {
+		is = &unix.Rlimit{Cur: times(set.Soft, unit), Max: times(set.Hard, unit)}
+	}
+	if err := unix.Prlimit(int(tid), kind, is, &was); err != nil {
+		return Rlimit{}, err
+	}
+	return Rlimit{over(was.Cur, unit), over(was.Max, unit)}, nil
+}
+
+// times and over convert limits, of which the greatest is none in any unit.
+func times(n, unit uint64) uint64 {
+	if n > noRlimit/unit {
+		return noRlimit
+	}
+	return n * unit
+}
+
+func over(n, unit uint64) uint64 {
+	if n == noRlimit {
+		return n
+	}
+	return n / unit
 }
 
 // countFiles is the number of descriptors of a thread.

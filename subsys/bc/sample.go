@@ -17,9 +17,10 @@ type member struct {
 	c   *tree.Container
 }
 
-// Enforce measures what the processes hold that are not in the root; those in the
-// root too when that has a bound. Call it once a second.
+// Enforce has the limits kept, and measures what the processes hold that are not in
+// the root; those in the root too when that has a bound. Call it once a second.
 func (s *Subsystem) Enforce() {
+	s.holdLimits()
 	begun := time.Now()
 	if begun.Before(s.rest) {
 		return
