@@ -93,7 +93,7 @@ func loopsPerMs(t *testing.T) int {
 // when half of what it does is done. Usage is the same but for 1 %.
 func TestKernelCPUAcct(t *testing.T) {
 	if !inside {
-		runInsideOn(t, 2, "^TestKernelCPUAcct$")
+		runInsideOn(t, machine{cpus: 2}, "^TestKernelCPUAcct$")
 		return
 	}
 	a := &accounts{startServer(t, "--hierarchy", "h=cpuacct"), t.TempDir()}

@@ -11,7 +11,7 @@ import (
 // gives it back (SPEC §11).
 func TestHotplug(t *testing.T) {
 	if !inside {
-		runInsideOn(t, 3, "^TestHotplug$")
+		runInsideOn(t, machine{cpus: 3}, "^TestHotplug$")
 		return
 	}
 	s := startServer(t, "--hierarchy", "c=cpuset")

@@ -51,11 +51,14 @@ var static = sync.OnceValues(func() (dir string, err error) {
 // of busybox and of Debian; they fail here if they fail there.
 func runInside(t *testing.T, run string, settings ...string) {
 	t.Helper()
-	runInsideOn(t, 1, run, settings...)
+	runInsideOn(t, machine{}, run, settings...)
 }
 
-// runInsideOn runs them in a guest with so many CPUs.
-func runInsideOn(t *testing.T, cpus int, run string, settings ...string) {
+// machine is what a guest has more than one of.
+type machine struct{ cpus, nodes int }
+
+// runInsideOn runs them in a guest that is such a machine.
+func runInsideOn(t *testing.T, m machine, run string, settings ...string) {
 	t.Helper()
 	lacking(t, "guest", "")
 	dir, err := static()
@@ -82,7 +85,7 @@ func runInsideOn(t *testing.T, cpus int, run string, settings ...string) {
 		chmod 755 /root
 		cd /root/tests
 		exec tests -test.v -test.timeout 2h -test.run '`+run+`' 2>&1
-	`, "--smp", strconv.Itoa(cpus))
+	`, "--smp", strconv.Itoa(max(1, m.cpus)), "--numa", strconv.Itoa(max(1, m.nodes)))
 	out := g.finish()
 	if !strings.Contains(out, "--- PASS") {
 		t.Errorf("the guest ran nothing:\n%s", out)

@@ -22,7 +22,7 @@ import (
 func TestMounted(t *testing.T) {
 	if !inside {
 		for _, some := range []string{"[a-c]", "[d-z]"} { // a guest has only so much time
-			runInsideOn(t, 2, "^TestMounted$/./^"+some, "SOAK="+os.Getenv("SOAK"))
+			runInsideOn(t, machine{cpus: 2}, "^TestMounted$/./^"+some, "SOAK="+os.Getenv("SOAK"))
 		}
 		return
 	}
