@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerfs/tree"
+	"containerfs/tree/kernfs"
 )
 
 // An OpError says what could not be done with which thread, process or socket.
@@ -242,21 +243,17 @@ func numbers(fd int, buf []byte, each func(int32) (bool, error)) (more bool, err
 		case n == 0:
 			return true, nil
 		}
-		for at := 0; at < n; {
-			e := (*unix.Dirent)(unsafe.Pointer(&buf[at]))
-			name := buf[at+int(unsafe.Offsetof(e.Name)) : at+int(e.Reclen)]
-			at += int(e.Reclen)
+		for b := buf[:n]; len(b) > 0; {
+			var name []byte
+			_, name, b = kernfs.NextDirent(b)
 			id := int64(0)
 			for _, c := range name {
-				if c < '0' || c > '9' {
-					if c != 0 {
-						id = 0
-					}
+				if id = id*10 + int64(c-'0'); c < '0' || c > '9' || id > 1<<31-1 {
+					id = 0
 					break
 				}
-				id = id*10 + int64(c-'0')
 			}
-			if id <= 0 || id > 1<<31-1 {
+			if id == 0 {
 				continue
 			}
 			if more, err := each(int32(id)); !more || err != nil {

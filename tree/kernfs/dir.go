@@ -3,7 +3,6 @@ package kernfs
 import (
 	"errors"
 	"strconv"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -187,15 +186,12 @@ func (d *Dir) Dirs() ([]string, error) {
 			return names, nil
 		}
 		for b := buf[:n]; len(b) > 0; {
-			e := (*unix.Dirent)(unsafe.Pointer(&b[0]))
-			if e.Type == unix.DT_DIR {
-				const at = unsafe.Offsetof(e.Name)
-				name := unix.ByteSliceToString(b[at:e.Reclen])
-				if name != "." && name != ".." {
-					names = append(names, name)
-				}
+			var kind uint8
+			var name []byte
+			kind, name, b = NextDirent(b)
+			if kind == unix.DT_DIR && string(name) != "." && string(name) != ".." {
+				names = append(names, string(name))
 			}
-			b = b[e.Reclen:]
 		}
 	}
 }
