@@ -160,6 +160,8 @@ func TestRmdir(t *testing.T) {
 	w.refused(linux.EPERM, "proc", func() error { return k.rmdir("proc") })
 	w.refused(linux.EPERM, "proc by its fid", func() error { return remove(k, "proc") })
 	w.refused(linux.EPERM, "proc/1", func() error { return k.rmdir("proc/1") })
+	w.refused(linux.ENOENT, "a process that there is not", func() error { return k.rmdir("proc/12345") })
+	w.refused(linux.ENOENT, "a process that there is not, renamed", func() error { return k.rename("proc/12345", "x") })
 	w.refused(linux.EPERM, "the root", func() error { return remove(k, "") })
 	w.refused(linux.ENOENT, "what is not there", func() error { return k.rmdir("m/a/x") })
 	w.refused(linux.ENOTDIR, "a file", func() error { return k.rmdir("m/a/tasks") })

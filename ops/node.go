@@ -1,7 +1,7 @@
 package ops
 
 import (
-	"errors"
+	"fmt"
 	"syscall"
 	"time"
 
@@ -56,8 +56,8 @@ type regular interface {
 	write(at *attachment, data []byte) error
 }
 
-// errUndrained asks to drain the host's events and to look again.
-var errUndrained = errors.New("no such task yet")
+// errUndrained asks to drain the host's events and to look again. To a client it is ENOENT.
+var errUndrained = fmt.Errorf("no such task yet: %w", syscall.ENOENT)
 
 // walk follows names from a directory, searching each: the qids of the names
 // found, and the node when all were. `..` stays at the attachment's root. View.
