@@ -58,6 +58,11 @@ func (f *file) Readdir(offset uint64, count uint32) (ents p9.Dirents, err error)
 		}
 		err = d.list(f.at.fs, after, shifted)
 	})
+	if isProc && offset == 0 && err == nil {
+		if err = f.keep(); err != nil {
+			ents = nil
+		}
+	}
 	return ents, wire(err)
 }
 

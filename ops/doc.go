@@ -18,6 +18,7 @@
 //     in the same View as the look-up.
 //   - A caller's identity is the attachment's and never changes (SPEC §17).
 //   - A refusal changes nothing.
+//   - What files keep for reads to come is bounded for each user of a peer: EMFILE.
 //   - qid.path is unique and never used again: it is made of a container's id,
 //     or of a task's tid and start time.
 //

@@ -38,7 +38,9 @@ type file struct {
 	content []byte
 	stale   bool
 
-	pids []int32 // the listing of proc, made when it begins
+	pids  []int32 // the listing of proc, made when it begins
+	bytes int     // of content and pids, as counted by keep
+
 	// See readStream.
 	next, skipped int64
 }
@@ -60,6 +62,7 @@ func (at *attachment) open(n node) *file {
 
 // Close is p9.File's.
 func (f *file) Close() error {
+	f.keepNothing()
 	if f.h != nil {
 		f.h.Release()
 	}
@@ -207,6 +210,9 @@ func (f *file) Open(flags p9.OpenFlags) (p9.QID, uint32, error) {
 			f.content, err = readable(r.read(f.at, nil))
 		}
 	})
+	if err == nil {
+		err = f.keep()
+	}
 	return f.n.qid(), 0, f.done("open", err)
 }
 
@@ -241,6 +247,9 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 			f.at.fs.tree.View(func() { f.content, err = readable(r.read(f.at, nil)) })
 		}
 		if err != nil {
+			return 0, f.done("read", err)
+		}
+		if err := f.keep(); err != nil {
 			return 0, f.done("read", err)
 		}
 		f.stale = false

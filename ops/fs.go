@@ -69,7 +69,8 @@ type FS struct {
 	names []string          // of the subsystems, by id
 	all   tree.SubsystemSet // what `all` means
 
-	tables sync.Map // tableKey -> *table
+	tables    sync.Map // tableKey -> *table
+	snapshots snapshots
 }
 
 // New makes the name space of a tree.

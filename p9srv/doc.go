@@ -38,8 +38,8 @@
 //     at once; therefore the fields of a fid need no lock.
 //   - A tag is outstanding until its reply is in the buffer of replies. An Rflush
 //     is never before the reply to the request that it names.
-//   - A session's memory is bounded by Config's limits, whatever the peer
-//     sends and whether it reads or not.
+//   - A session's memory is bounded by Config's limits, but for what its Files keep,
+//     which is theirs to bound, whatever the peer sends and whether it reads or not.
 //   - uid 0 is never the outcome of a doubt: a peer that cannot be told for
 //     certain is refused with EACCES.
 //   - Nothing is read from a peer that its listener does not allow, and no frame
