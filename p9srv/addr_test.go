@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 func TestParseAddr(t *testing.T) {
@@ -97,6 +99,35 @@ func TestListenTCP(t *testing.T) {
 	}
 	if _, err := Listen(Export{Addr: a}); err == nil {
 		t.Error("listens twice on one port")
+	}
+}
+
+// TestListenUnixInLockedDirectory has somebody lock the directory and keep it so.
+func TestListenUnixInLockedDirectory(t *testing.T) {
+	dir := t.TempDir()
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	listening := make(chan error, 1)
+	go func() {
+		l, err := Listen(Export{Addr: Addr{Network: "unix", Address: filepath.Join(dir, "sock")}})
+		if err == nil {
+			l.Close()
+		}
+		listening <- err
+	}()
+	select {
+	case err := <-listening:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("waits for ever for a lock that anybody can have")
 	}
 }
 

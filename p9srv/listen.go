@@ -212,7 +212,7 @@ func listenUnix(e Export) (*Listener, error) {
 	// left to chance.
 	if d, err := os.Open(dir); err == nil {
 		defer d.Close()
-		unix.Flock(int(d.Fd()), unix.LOCK_EX)
+		lockDir(d)
 	}
 	if err := removeStale(path); err != nil {
 		return nil, err
@@ -227,6 +227,19 @@ func listenUnix(e Export) (*Listener, error) {
 		return nil, err
 	}
 	return &Listener{net: n, export: e}, nil
+}
+
+// lockTime is how long another server may take to begin to listen.
+const lockTime = 2 * time.Second
+
+// lockDir locks a directory, unless somebody else has it locked for long: whoever
+// can open it can do that, and must not be able to keep a server from starting.
+func lockDir(d *os.File) {
+	for begun := time.Now(); time.Since(begun) < lockTime; time.Sleep(10 * time.Millisecond) {
+		if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return
+		}
+	}
 }
 
 // removeStale removes the socket of a server that is gone.
