@@ -130,7 +130,24 @@ func (a *Audit) write(level slog.Level, key auditKey, what string, args []any) {
 	if suppressed > 0 {
 		args = append(args, "left_out", suppressed)
 	}
-	a.log.Log(context.Background(), level, what, args...)
+	a.line(context.Background(), level, what, args)
+}
+
+// longest bounds each value of a line: no path is longer, but the names that a peer
+// asks for can be.
+const longest = 4 << 10
+
+// line writes a line, of which a peer has chosen some values.
+func (a *Audit) line(ctx context.Context, level slog.Level, what string, args []any) {
+	for i, arg := range args {
+		if err, ok := arg.(error); ok {
+			arg = err.Error()
+		}
+		if s, ok := arg.(string); ok {
+			args[i] = clip(s, longest)
+		}
+	}
+	a.log.Log(ctx, level, what, args...)
 }
 
 // deed is what a caller did, or wanted to.
@@ -169,7 +186,7 @@ func (at *attachment) told(d deed, err error) error {
 		return wire(err)
 	}
 	args := []any{"op", d.op, "path", at.fs.path(d.node, d.name), "uid", at.caller.UID, "peer", at.caller.Peer}
-	for _, a := range []struct{ key, value string }{{"to", d.to}, {"data", clip(d.data)}, {"set", d.set}} {
+	for _, a := range []struct{ key, value string }{{"to", d.to}, {"data", clip(d.data, 64)}, {"set", d.set}} {
 		if a.value != "" {
 			args = append(args, a.key, a.value)
 		}
@@ -180,7 +197,7 @@ func (at *attachment) told(d deed, err error) error {
 	if suppressed > 0 {
 		args = append(args, "left_out", suppressed)
 	}
-	at.fs.audit.log.Log(at.fs.ctx, level, what, args...)
+	at.fs.audit.line(at.fs.ctx, level, what, args)
 	return wire(err)
 }
 
@@ -202,13 +219,12 @@ func describeAttr(valid p9.SetAttrMask, attr p9.SetAttr) string {
 	return strings.Join(parts, " ")
 }
 
-// clip is what a line shows of what was written.
-func clip(b []byte) string {
-	const most = 64
-	if len(b) > most {
-		return string(b[:most]) + "..."
+// clip is what a line shows of a text.
+func clip[T string | []byte](s T, most int) string {
+	if len(s) > most {
+		return string(s[:most]) + "..."
 	}
-	return string(b)
+	return string(s)
 }
 
 // path names a node in lines of the audit, or an entry of it. That of what was removed

@@ -203,3 +203,31 @@ func BenchmarkAudit(b *testing.B) {
 		a.take(key)
 	}
 }
+
+// TestAuditLinesAreBounded has a peer ask for names that are as long as a message.
+func TestAuditLinesAreBounded(t *testing.T) {
+	w := newWorld(t)
+	w.mount("mount m alpha")
+	k := w.as(root)
+	k.must(k.mkdirMode("m/shut", 0o700))
+	long := strings.Repeat("\n", 60<<10)
+	ro := *root
+	ro.ReadOnly = true
+	w.lines()
+	for what, do := range map[string]func() error{
+		"walk":     func() error { _, err := w.as(alice).walk("m/shut/" + long); return err },
+		"mkdir":    func() error { return w.as(&ro).mkdir("m/" + long) },
+		"rename":   func() error { return w.as(&ro).rename("m/shut", "m/"+long) },
+		"symlink":  func() error { _, err := w.as(alice).root.Symlink("x", long, 0, 0); return err },
+		"attach":   func() error { _, err := w.fs.Attach(alice, "alpha,release_agent=/x,"+long); return err },
+		"an error": func() error { w.fs.audit.Denied("x", "denied", "err", fmt.Errorf("no user %q", long)); return nil },
+	} {
+		do()
+		switch lines := w.lines(); {
+		case len(lines) != 1:
+			t.Errorf("%s: %d lines", what, len(lines))
+		case len(lines[0]) > 10<<10:
+			t.Errorf("%s: a line of %d bytes", what, len(lines[0]))
+		}
+	}
+}
