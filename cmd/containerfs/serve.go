@@ -70,7 +70,7 @@ keys. Flags take the place of the file's values; listeners, hierarchies and
 subsystems of flags come in addition.
 
   containerfs serve --hierarchy cpu=cpuset --listen unix:///run/cfs.sock
-  containerfs serve --listen tcp://127.0.0.1:5640?no_root_squash
+  containerfs serve --listen 'tcp://127.0.0.1:5640?no_root_squash'
   containerfs serve --listen 'tcp://0.0.0.0:5640?as=batch&allow=10.0.0.0/8&attach=/cpu/vm42'`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "read `FILE` (TOML), too"},
