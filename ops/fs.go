@@ -141,7 +141,7 @@ func (fs *FS) Mount(name, opts string) error {
 
 func (fs *FS) mountNamed(name string, o options) error {
 	if !validHierarchyName(name) || (o.name != "" && o.name != name) {
-		return syscall.EINVAL
+		return fmt.Errorf("%q cannot be its name: %w", name, syscall.EINVAL)
 	}
 	o.name = name
 	_, err := fs.mount(o, false)

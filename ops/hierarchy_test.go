@@ -1,8 +1,10 @@
 package ops
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hugelgupf/p9/linux"
@@ -367,4 +369,26 @@ func TestCtlWords(t *testing.T) {
 		w.refused(want, fmt.Sprintf("%q", words), func() error { return k.write("ctl", words) })
 	}
 	w.refused(linux.E2BIG, "too long", func() error { return k.write("ctl", strings.Repeat(" ", MaxWrite+1)) })
+}
+
+// TestMountSaysWhatIsWrong: a start that is refused tells more than the number.
+func TestMountSaysWhatIsWrong(t *testing.T) {
+	w := newWorld(t)
+	w.mount("mount m alpha,cpuset")
+	for _, test := range []struct {
+		name, opts string
+		want       syscall.Errno
+		says       string
+	}{
+		{"x", "beta,nosuch", syscall.ENOENT, `"nosuch"`},
+		{"x", "all", syscall.EBUSY, "alpha is in m"},
+		{"x", "alpha,cpuset", syscall.EBUSY, "is m"},
+		{"m", "beta", syscall.EBUSY, "another's name"},
+		{"proc", "beta", syscall.EINVAL, `"proc"`},
+	} {
+		err := w.fs.Mount(test.name, test.opts)
+		if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("mount %s %s: %v, want %v and %s", test.name, test.opts, err, test.want, test.says)
+		}
+	}
 }

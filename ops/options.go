@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"syscall"
@@ -77,7 +78,7 @@ func (fs *FS) parseToken(o *options, token string, agents bool) error {
 			return nil
 		}
 	}
-	return syscall.ENOENT
+	return fmt.Errorf("option %q is no subsystem: %w", token, syscall.ENOENT)
 }
 
 func validHierarchyName(name string) bool {

@@ -240,7 +240,7 @@ func (t *Tree) findMount(m Mount) (*Hierarchy, error) {
 	for _, h := range t.hierarchies {
 		if h.Subsystems() == m.Subsystems && h.noprefix == m.Noprefix {
 			if m.Name != "" && m.Name != h.name {
-				return nil, opError("mount", m.Name, syscall.EBUSY)
+				return nil, opError("mount", m.Name+", which is "+h.name, syscall.EBUSY)
 			}
 			if m.Reuse != nil {
 				if err := m.Reuse(h); err != nil {
@@ -256,12 +256,12 @@ func (t *Tree) findMount(m Mount) (*Hierarchy, error) {
 	}
 	for _, h := range t.hierarchies {
 		if h.name == name {
-			return nil, opError("mount", name, syscall.EBUSY)
+			return nil, opError("mount", name+", another's name", syscall.EBUSY)
 		}
 	}
 	for _, r := range t.subsystems {
 		if m.Subsystems.Has(r.id) && r.hierarchy != t.def {
-			return nil, opError("mount", name, syscall.EBUSY)
+			return nil, opError("mount", name+", as "+r.Name()+" is in "+r.hierarchy.name, syscall.EBUSY)
 		}
 	}
 	return nil, nil
@@ -317,7 +317,7 @@ func (t *Tree) Remount(q RemountRequest) error {
 	}
 	for _, r := range t.subsystems {
 		if set.Has(r.id) && r.hierarchy != t.def && r.hierarchy != h {
-			return opError("remount", h.name, syscall.EBUSY)
+			return opError("remount", h.name+", as "+r.Name()+" is in "+r.hierarchy.name, syscall.EBUSY)
 		}
 	}
 	if h.root.children.len() > 0 {
