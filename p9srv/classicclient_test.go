@@ -26,7 +26,7 @@ func TestPlan9Client(t *testing.T) {
 	if _, err := conn.Auth("root", ""); err == nil || err.Error() != "authentication not required" {
 		t.Errorf("auth: %v", err)
 	}
-	fsys, err := conn.Attach(nil, "root", "")
+	fsys, err := conn.Attach(nil, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func TestClientSequences(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, a := start(t, p9srv.Config{})
-			trace(t, a).Script(script)
+			trace(t, a).Script(asMyself(t, script))
 		})
 	}
 }
