@@ -163,6 +163,7 @@ type deed struct {
 // changes are the deeds that change something when they succeed.
 var changes = map[string]bool{
 	"attach": true, "mkdir": true, "rmdir": true, "rename": true, "setattr": true, "write": true,
+	"move": true, // by a rule
 }
 
 // told writes the line of a deed that came to err, if it is worth one, and makes err

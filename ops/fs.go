@@ -39,6 +39,9 @@ type Config struct {
 	// Apart are the subsystems that `all` does not mean (SPEC §1).
 	Apart []string
 
+	// Rules are the classification rules; nil: there are none.
+	Rules *Classifier
+
 	// Facts are lines about how the host is watched, shown in ctl.
 	Facts []string
 }
@@ -50,6 +53,7 @@ type FS struct {
 	recorder *Recorder
 	log      *slog.Logger
 	audit    *Audit
+	rules    *Classifier
 	facts    []string
 
 	signal     func(tree.TaskInfo, syscall.Signal) error
@@ -104,11 +108,17 @@ func New(cfg Config) *FS {
 	fs.eventsPerm = perm{fs.uid, fs.gid, modeEvents}
 	fs.ctx, fs.cancel = context.WithCancel(context.Background())
 	fs.recorder.releases.run(fs.release)
+	if fs.rules = cfg.Rules; fs.rules == nil {
+		fs.rules = NewClassifier(0, nil, fs.log)
+	}
+	fs.rules.serve(fs)
 	return fs
 }
 
-// Close ends the release agents that run, and serves no release any more.
+// Close ends the release agents that run, and serves no release any more, nor any
+// rule.
 func (fs *FS) Close() {
+	fs.rules.close()
 	fs.cancel()
 	fs.recorder.releases.close()
 }

@@ -18,7 +18,7 @@ func TestListing(t *testing.T) {
 		k.must(k.mkdir(path))
 	}
 	for path, want := range map[string]string{
-		"":       "ctl containers events proc m z",
+		"":       "ctl containers events rules proc m z",
 		"m":      "tasks procs notify_on_release releasable populated release_agent events alpha.value alpha.sum alpha.poke cpuset.weight a c b",
 		"m/a":    "tasks procs notify_on_release releasable populated kill max.descendants max.depth alpha.value alpha.sum alpha.poke cpuset.weight x",
 		"z":      "tasks procs notify_on_release releasable populated release_agent events value",

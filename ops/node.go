@@ -101,6 +101,7 @@ const (
 	qidTable    = 3
 	qidProc     = 4
 	qidEvents   = 5
+	qidRules    = 6
 	qidTaskFlag = 1 << 63
 )
 

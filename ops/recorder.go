@@ -20,6 +20,10 @@ type Recorder struct {
 	// owned counts containers by owner. Guarded by the tree's mu.
 	owned map[uint32]int
 
+	// Guarded by the tree's mu. ruler is who moves tasks by the rules.
+	hands hands
+	ruler *tree.Actor
+
 	releases releaseQueue
 
 	mu   sync.Mutex // guards line; a leaf
@@ -29,7 +33,7 @@ type Recorder struct {
 // NewRecorder makes a Recorder that keeps so many bytes of events, and as many
 // of each hierarchy's.
 func NewRecorder(limit int) *Recorder {
-	return &Recorder{log: newEventLog(limit), limit: limit, owned: make(map[uint32]int)}
+	return &Recorder{log: newEventLog(limit), limit: limit, owned: make(map[uint32]int), hands: make(hands)}
 }
 
 // Program is what is known of the program that a process runs: its note (see
@@ -37,6 +41,7 @@ func NewRecorder(limit int) *Recorder {
 type Program struct {
 	UID uint32 // effective
 	Exe string // "" when not known
+	At  int64  // when there was an event of it, CLOCK_MONOTONIC, nanoseconds
 }
 
 // kinds are the words of the lines.
@@ -49,6 +54,8 @@ var kinds = [...]string{
 
 // Observe is tree.Observer's.
 func (r *Recorder) Observe(e tree.Event) {
+	byRule := e.Actor != nil && e.Actor == r.ruler
+	r.hands.observe(e, byRule)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := line{append(strconv.AppendInt(r.line[:0], e.Time, 10), ' ')}
@@ -73,6 +80,9 @@ func (r *Recorder) Observe(e tree.Event) {
 		l.text("hierarchy", h.Name())
 		l.path("from", e.From)
 		l.path("to", e.Container)
+		if byRule {
+			l.text("by", "rules")
+		}
 	case tree.Mounted, tree.Remounted, tree.Unmounted:
 		h = e.Hierarchy
 		l.text("hierarchy", h.Name())
@@ -125,6 +135,17 @@ func (r *Recorder) Lost(now int64, n uint64, hierarchies []*tree.Hierarchy) {
 	for _, h := range hierarchies {
 		rootOf(h).log.append(r.line)
 	}
+}
+
+// Unclassified records that so many tasks were too many at once for the rules, and are
+// looked for.
+func (r *Recorder) Unclassified(now int64, n uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := line{append(strconv.AppendInt(r.line[:0], now, 10), " lost"...)}
+	l.number("count", int64(n))
+	l.text("queue", "rules")
+	r.end(l, nil)
 }
 
 // ChangedID records that a process has changed a user or group id.

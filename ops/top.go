@@ -35,6 +35,7 @@ var topFiles = []struct {
 	{"ctl", ctlFile{}},
 	{"containers", subsystemTable{}},
 	{"events", eventsFile{}},
+	{"rules", rulesFile{}},
 	{"proc", procDir{}},
 }
 

@@ -19,12 +19,13 @@ var mayImport = []struct {
 	pkg     string
 	imports []string
 }{
-	{"cmd/containerfs", []string{"p9srv", "ops", "tree", "tree/*", "subsys"}}, // it wires
+	{"cmd/containerfs", []string{"p9srv", "ops", "ops/*", "tree", "tree/*", "subsys"}}, // it wires
 	{"tests", []string{"p9srv", "ops", "tree", "tree/*", "subsys", "subsys/*"}},
 	{"tests/*", nil}, // tests only
 	{"p9srv", []string{"ops"}},
 	{"p9srv/*", []string{"p9srv", "ops"}}, // what its tests need
-	{"ops", []string{"tree"}},
+	{"ops", []string{"ops/*", "tree"}},
+	{"ops/*", nil},
 	{"tree", nil},
 	{"tree/hostproc", []string{"tree", "tree/kernfs"}},
 	{"tree/kernfs", nil},
@@ -135,6 +136,8 @@ func TestMisdirected(t *testing.T) {
 		{"p9srv", "containerfs/tree/hostproc", true},
 		{"p9srv", "containerfs/subsys", true},
 		{"ops", "containerfs/tree", false},
+		{"ops", "containerfs/ops/rules", false},
+		{"ops/rules", "containerfs/tree", true},
 		{"ops", "containerfs/p9srv", true},
 		{"ops", "containerfs/tree/hostproc", true},
 		{"ops", "containerfs/subsys/cpuset", true},

@@ -10,6 +10,7 @@ import (
 // move is an attach under way. It is used under changeMu; what is marked mu is
 // also used by the events that come in meanwhile.
 type move struct {
+	actor   *Actor
 	to      *Container
 	process *Process // nil when one thread is moved
 	tasks   []*moved // mu
@@ -39,7 +40,7 @@ type moved struct {
 }
 
 func newMove(r AttachRequest) *move {
-	return &move{to: r.To, targets: make(map[*Group][]*Group), splitAt: math.MaxInt64}
+	return &move{actor: r.Actor, to: r.To, targets: make(map[*Group][]*Group), splitAt: math.MaxInt64}
 }
 
 // includeLocked takes a task into the move.
@@ -249,7 +250,7 @@ func (t *Tree) commitLocked(m *move) {
 		}
 		from := mv.from.container(m.to.h)
 		t.regroupLocked(mv.task, mv.to)
-		t.observeLocked(Event{Kind: Attached, Task: mv.task, From: from, Container: m.to})
+		t.observeLocked(Event{Kind: Attached, Task: mv.task, From: from, Container: m.to, Actor: m.actor})
 		from.releasable = true
 		t.releaseLocked(from)
 	}

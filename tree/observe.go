@@ -30,6 +30,7 @@ type Event struct {
 	Hierarchy *Hierarchy // Mounted, Remounted, Unmounted
 	Container *Container // Made, Removed, Renamed, Released, Limited; Attached: where to
 	From      *Container // Attached
+	Actor     *Actor     // Attached: who asked for it; nil if nobody did
 	Name      string     // Renamed: the former name; Limited: see Publish
 }
 
@@ -66,11 +67,26 @@ func (t *Tree) SetNote(tgid int32, note any) {
 	}
 }
 
+// ReplaceNote gives a process a note in the place of another one, and reports
+// whether that was what it had.
+func (t *Tree) ReplaceNote(p *Process, old, note any) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p.note != old {
+		return false
+	}
+	p.note = note
+	return true
+}
+
 // Process is the task's process.
 func (t *Task) Process() *Process { return t.proc }
 
 // TGID is the number of the process.
 func (p *Process) TGID() int32 { return p.tgid }
+
+// NumThreads is how many live threads it has. View.
+func (p *Process) NumThreads() int { return int(p.nthreads) }
 
 // Note is what SetNote gave. View.
 func (p *Process) Note() any { return p.note }

@@ -65,6 +65,7 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			mountCommand(),
 			mountRelayCommand(),
 			proxyCommand(),
+			rulesCommand(),
 		},
 	}
 	for _, c := range a.Commands {

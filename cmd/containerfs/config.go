@@ -13,6 +13,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 	"github.com/urfave/cli/v2"
 
+	"containerfs/ops/rules"
 	"containerfs/p9srv"
 	"containerfs/subsys"
 )
@@ -26,6 +27,8 @@ type configFile struct {
 	MaxContainers        *int          `toml:"max-containers"`
 	MaxContainersPerUser *int          `toml:"max-containers-per-user"`
 	AllowReleaseAgent    *bool         `toml:"allow-release-agent"`
+	Rules                *string       `toml:"rules"`
+	RulesExisting        *bool         `toml:"rules-existing"`
 	Listen               []listenTable `toml:"listen"`
 
 	name  string
@@ -255,6 +258,22 @@ func serveConfig(c *cli.Context) (config, error) {
 	conf.AllowReleaseAgent = c.Bool("allow-release-agent")
 	if file.AllowReleaseAgent != nil && !c.IsSet("allow-release-agent") {
 		conf.AllowReleaseAgent = *file.AllowReleaseAgent
+	}
+	conf.Rules = c.String("rules")
+	if file.Rules != nil && !c.IsSet("rules") {
+		conf.Rules = *file.Rules
+	}
+	conf.RulesExisting = c.Bool("rules-existing")
+	if file.RulesExisting != nil && !c.IsSet("rules-existing") {
+		conf.RulesExisting = *file.RulesExisting
+	}
+	switch {
+	case conf.Rules != "":
+		if _, err := rules.Read(conf.Rules); err != nil { // before anything is begun
+			return conf, usagef("rules: %v", err)
+		}
+	case conf.RulesExisting:
+		return conf, usagef("rules-existing: there are no rules")
 	}
 	mirror, errorf := c.String("mirror"), fromFlag
 	if file.Mirror != nil && !c.IsSet("mirror") {

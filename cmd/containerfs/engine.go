@@ -30,12 +30,13 @@ type engine struct {
 	subsystems []tree.Subsystem
 	fs         *ops.FS
 	audit      *ops.Audit
+	rules      string // the file; "" without
 	log        *slog.Logger
 }
 
 // newEngine opens the host and makes its model, with the hierarchies asked for.
 func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
-	e := &engine{log: log, audit: ops.NewAudit(log)}
+	e := &engine{log: log, audit: ops.NewAudit(log), rules: conf.Rules}
 	defer func() {
 		if err != nil {
 			e.close()
@@ -65,10 +66,11 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	if e.tree, err = tree.New(cfg); err != nil {
 		return nil, err
 	}
-	e.host.Start(model{e.tree, e.host, recorder, log})
+	classifier := ops.NewClassifier(ops.DefaultRuleQueue, e.subject, log)
+	e.host.Start(model{e.tree, e.host, recorder, classifier, log})
 	e.tree.Drain()
 	e.fs = ops.New(ops.Config{
-		Tree: e.tree, Host: e.host, Recorder: recorder, Log: log, Audit: e.audit,
+		Tree: e.tree, Host: e.host, Recorder: recorder, Log: log, Audit: e.audit, Rules: classifier,
 		Signal:               e.host.Signal,
 		AllowReleaseAgent:    conf.AllowReleaseAgent,
 		MaxContainersPerUser: conf.MaxContainersPerUser,
@@ -80,6 +82,10 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 			return nil, fmt.Errorf("hierarchy %s=%s: %w", h.Name, h.Options, err)
 		}
 	}
+	if err := e.reloadRules(); err != nil {
+		return nil, err
+	}
+	classifier.Start(conf.RulesExisting)
 	return e, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -29,6 +30,9 @@ type config struct {
 	MaxContainersPerUser int // that an unprivileged user owns; 0: no bound
 	AllowReleaseAgent    bool
 
+	Rules         string // a file; "": none
+	RulesExisting bool   // they are for the tasks that there are at start, too
+
 	// Stderr takes one line `listening on ADDR` for each listener, then
 	// `ready`.
 	Stderr io.Writer
@@ -43,7 +47,8 @@ func serveCommand() *cli.Command {
 		Usage: "serve this host's containers",
 		Description: `For each listener one line "listening on ADDR" comes on standard error, with
 the real port where 0 was asked for, then "ready". SIGTERM and SIGINT end it:
-requests in hand are answered, sockets removed.
+requests in hand are answered, sockets removed. SIGHUP has the rules read again;
+when they are bad, the log says why and the old ones stay in force.
 
 A client on the unix socket is the user that the kernel says it is. A TCP
 client on this host is the owner of its socket, but root counts as nobody
@@ -80,6 +85,8 @@ subsystems of flags come in addition.
 			&cli.IntFlag{Name: "max-containers", Usage: "allow `N` containers in all; 0 is no limit", Value: 1_000_000},
 			&cli.IntFlag{Name: "max-containers-per-user", Usage: "allow an unprivileged user to own `N` containers; 0 is no limit", Value: 10_000},
 			&cli.BoolFlag{Name: "allow-release-agent", Usage: "let root on this host name a program that the server runs when a container is released"},
+			&cli.StringFlag{Name: "rules", Usage: "put tasks where the rules in `FILE` say; see containerfs rules --help"},
+			&cli.BoolFlag{Name: "rules-existing", Usage: "put the tasks that there are at start where the rules say, too"},
 			&cli.StringFlag{Name: "mirror", Usage: "anchor membership in a cgroup hierarchy of the kernel: `auto` or off", Value: "auto"},
 		},
 		Action: func(c *cli.Context) error {
@@ -101,6 +108,9 @@ const shutdownWithin = 10 * time.Second
 // sockets.
 func run(ctx context.Context, conf config) (err error) {
 	log := slog.New(slog.NewTextHandler(conf.Stderr, nil))
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	// Listeners come first: an address that is in use or refused ends it
 	// before anything on the host is touched.
 	var listeners []*p9srv.Listener
@@ -127,6 +137,7 @@ func run(ctx context.Context, conf config) (err error) {
 	srv := p9srv.New(p9srv.Config{Attacher: e.fs, Logger: log, Audit: e.audit})
 	var tasks errgroup.Group
 	tasks.Go(func() error { e.maintain(ctx); return nil })
+	tasks.Go(func() error { e.reloadOn(ctx, hangup); return nil })
 	for _, l := range listeners {
 		l.Announce(log)
 		fmt.Fprintf(conf.Stderr, "listening on %s\n", l.Addr())

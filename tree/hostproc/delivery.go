@@ -36,6 +36,12 @@ type IDModel interface {
 	SetID(tid, tgid int32, group bool, real, effective uint32, ts int64)
 }
 
+// An ExecModel is a Model that wants to know when a program was executed, too.
+type ExecModel interface {
+	// Executed follows Exec. ts is the event's time stamp, as SetID's.
+	Executed(tgid int32, ts int64)
+}
+
 // backlog is how many events may wait for the Model in this process. When it
 // is reached the socket is left to fill.
 const backlog = 1 << 18
@@ -126,6 +132,7 @@ func (d *delivery) ask() uint64 {
 // run calls the Model until close.
 func (d *delivery) run(m Model) {
 	ids, _ := m.(IDModel)
+	execs, _ := m.(ExecModel)
 	var batch []event
 	for {
 		d.mu.Lock()
@@ -142,7 +149,7 @@ func (d *delivery) run(m Model) {
 		d.mu.Unlock()
 		asleep := sleep()
 		for i := range batch {
-			d.apply(m, ids, &batch[i], asleep)
+			d.apply(m, ids, execs, &batch[i], asleep)
 			d.applied.Add(1)
 			if i%64 == 63 {
 				d.wake()
@@ -155,7 +162,7 @@ func (d *delivery) run(m Model) {
 	}
 }
 
-func (d *delivery) apply(m Model, ids IDModel, e *event, asleep int64) {
+func (d *delivery) apply(m Model, ids IDModel, execs ExecModel, e *event, asleep int64) {
 	a, b := int32(e.id[0]), int32(e.id[1])
 	switch e.kind {
 	case kindFork:
@@ -165,6 +172,9 @@ func (d *delivery) apply(m Model, ids IDModel, e *event, asleep int64) {
 		})
 	case kindExec:
 		m.Exec(b)
+		if execs != nil {
+			execs.Executed(b, e.ts)
+		}
 	case kindExit:
 		m.Exit(a)
 	case kindUID, kindGID:

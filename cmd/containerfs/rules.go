@@ -1,0 +1,339 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os/user"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/hugelgupf/p9/p9"
+	"github.com/urfave/cli/v2"
+
+	"containerfs/ops/rules"
+	"containerfs/p9srv"
+	"containerfs/tree/hostproc"
+)
+
+const rulesDescription = `Rules put tasks into containers by who they are and what they execute: serve
+--rules FILE. A rule is a line, as in libcgroup's cgrules.conf:
+
+  USER[:PROCESS]  HIERARCHY[,HIERARCHY]...  DESTINATION  [OPTION[,OPTION]...]
+
+  USER         a user's name or number, @ and that of a group, * for everybody, or %
+               for the user and the process of the line before
+  PROCESS      the name of the executed file, or its absolute path; a * at the end
+               stands for any rest
+  HIERARCHY    its name, or * for all that are mounted
+  DESTINATION  a container's path in the hierarchy, with %u user, %U uid, %g group,
+               %G gid, %p process and %P pid put in; a \ before % keeps it
+  OPTION       create: make the container where it is missing
+               ignore: what is in it, or below, stays; the line is for nothing else
+
+What follows a # is a comment. A task is classified when it executes a program or
+changes its user or group, by its effective ones. In each hierarchy the first line
+decides that fits the task and names the hierarchy. What a task forks is where it
+is. A task that was moved by hand stays until it executes another program. Pid 1,
+the server and its ancestors are never moved, nor are kernel threads.
+
+/rules in a mount has the rules in force with the times that each decided
+(matches) and could not be followed (failures), and how long tasks waited.
+
+  *:firefox  net  browsers
+  @students  cpu  students/%u  create
+  professor  cpu  professors
+  *          *    by-hand      ignore`
+
+func rulesCommand() *cli.Command {
+	c := &cli.Command{
+		Name:        "rules",
+		Usage:       "check classification rules, or say what they do with a task",
+		ArgsUsage:   "check FILE | test ...",
+		Description: rulesDescription,
+		Action: func(c *cli.Context) error {
+			return usagef("usage: containerfs rules check FILE | rules test PID | rules test --user USER --exe PATH")
+		},
+		Subcommands: []*cli.Command{
+			{
+				Name:        "check",
+				Usage:       "check a file of rules",
+				ArgsUsage:   "FILE",
+				Description: "Says the line of the first mistake, or how many rules there are, and who in\nthem is not known on this host.",
+				Action: func(c *cli.Context) error {
+					if c.NArg() != 1 {
+						return usagef("usage: containerfs rules check FILE")
+					}
+					return checkRules(c.App.Writer, c.Args().First())
+				},
+			},
+			{
+				Name:      "test",
+				Usage:     "say which rule decides for a task, and why",
+				ArgsUsage: "PID | --user USER [--group GROUP] --exe PATH",
+				Description: "For each hierarchy the line that decides, by what it fits, and the destination.\n" +
+					"The rules are those in force at the server, or with --rules those of a file. A\n" +
+					"PID is of this host: the server has to be here, too.\n\n" +
+					"  containerfs rules test --user alice --exe /usr/bin/firefox\n" +
+					"  containerfs rules test --rules new.conf $$",
+				Flags: []cli.Flag{
+					&cli.StringFlag{Name: "user", Usage: "a task of `USER`, by name or number"},
+					&cli.StringFlag{Name: "group", Usage: "with the effective group `GROUP`, by name or number", DefaultText: "the user's own"},
+					&cli.StringFlag{Name: "exe", Usage: "that executes `PATH`"},
+					&cli.StringFlag{Name: "rules", Usage: "by the rules in `FILE`"},
+					&cli.BoolFlag{Name: "v", Usage: "show the lines that were passed over, too"},
+				},
+				Action: testRules,
+			},
+		},
+	}
+	for _, sub := range c.Subcommands {
+		sub.OnUsageError = onUsageError
+		sub.HideHelpCommand = true
+	}
+	return c
+}
+
+func checkRules(out io.Writer, name string) error {
+	f, err := rules.Read(name)
+	if err != nil {
+		return err
+	}
+	for _, r := range f.Unknown(new(rules.Names)) {
+		fmt.Fprintf(out, "%s:%d: %s is not known on this host\n", printable(name), r.Line, printable(r.User))
+	}
+	_, err = fmt.Fprintf(out, "%s: %d rules\n", printable(name), len(f.Rules))
+	return err
+}
+
+// trial is what rules are tried on.
+type trial struct {
+	file        *rules.File
+	subject     rules.Subject
+	names       rules.Names
+	hierarchies []string          // that there are
+	places      map[string]string // where the task is in them; nil if it is none
+	verbose     bool
+}
+
+func testRules(c *cli.Context) error {
+	t := &trial{verbose: c.Bool("v")}
+	pid := int32(0)
+	switch {
+	case c.NArg() == 1 && !c.IsSet("user") && !c.IsSet("group") && !c.IsSet("exe"):
+		n, err := strconv.ParseInt(c.Args().First(), 10, 32)
+		if err != nil || n <= 0 {
+			return usagef("%q is no pid", c.Args().First())
+		}
+		pid = int32(n)
+	case c.NArg() > 0 || c.String("user") == "" || !path.IsAbs(c.String("exe")):
+		return usagef("usage: containerfs rules test PID | rules test --user USER [--group GROUP] --exe PATH, an absolute one")
+	default:
+		var err error
+		if t.subject, err = subjectNamed(c.String("user"), c.String("group"), c.String("exe")); err != nil {
+			return err
+		}
+	}
+	if name := c.String("rules"); name != "" {
+		f, err := rules.Read(name)
+		if err != nil {
+			return err
+		}
+		t.file, t.hierarchies = f, hierarchiesOf(f)
+	} else if err := t.ask(c, pid); err != nil {
+		return err
+	}
+	if pid != 0 {
+		id, err := hostproc.IdentityOf(pid)
+		if err != nil {
+			return err
+		}
+		t.subject = subjectOf(pid, id)
+	}
+	out := bufio.NewWriter(c.App.Writer)
+	if pid == 1 {
+		fmt.Fprintln(out, "pid 1 is never moved by rules; if it were not:")
+	}
+	for _, h := range t.hierarchies {
+		t.explain(out, h)
+	}
+	return out.Flush()
+}
+
+// subjectNamed is a task that there need not be.
+func subjectNamed(name, group, exe string) (s rules.Subject, err error) {
+	number := func(what, digits string) (uint32, error) {
+		id, err := strconv.ParseUint(digits, 10, 32)
+		if err != nil {
+			return 0, usagef("no %s %q on this host", what, digits)
+		}
+		return uint32(id), nil
+	}
+	uid, gid := name, name
+	u, err := user.Lookup(name)
+	if err != nil {
+		u, err = user.LookupId(name)
+	}
+	if err == nil {
+		uid, gid = u.Uid, u.Gid
+	}
+	if group != "" {
+		gid = group
+		if g, err := user.LookupGroup(group); err == nil {
+			gid = g.Gid
+		}
+	}
+	if s.UID, err = number("user", uid); err != nil {
+		return s, err
+	}
+	if s.GID, err = number("group", gid); err != nil {
+		return s, err
+	}
+	s.Exe, s.Comm = exe, path.Base(exe)
+	return s, nil
+}
+
+// hierarchiesOf are those that a file names, and * if it does.
+func hierarchiesOf(f *rules.File) (names []string) {
+	seen := make(map[string]bool)
+	for _, r := range f.Rules {
+		for _, h := range r.Hierarchies {
+			if h != "*" && !seen[h] {
+				names = append(names, h)
+			}
+			seen[h] = true
+		}
+	}
+	if seen["*"] {
+		names = append(names, "*")
+	}
+	return names
+}
+
+// ask asks the server for its rules and hierarchies, and for where a process is.
+func (t *trial) ask(c *cli.Context, pid int32) error {
+	if addr, err := p9srv.ParseAddr(c.String("server")); pid != 0 && err == nil && !isHere(addr) {
+		return usagef("the server %s is not on this host, whose pid %d is", c.String("server"), pid)
+	}
+	s, err := connect(c.Context, c.String("server"))
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	text, err := readFile(s, "/rules")
+	if err != nil {
+		return &pathError{"read", "/rules", err}
+	}
+	if t.file, err = rulesInForce(text); err != nil {
+		return &pathError{"read", "/rules", err}
+	}
+	dirs, err := readdir(s.root)
+	if err != nil {
+		return &pathError{"list", "/", err}
+	}
+	for _, d := range dirs {
+		if d.Type == p9.TypeDir && d.Name != "proc" {
+			t.hierarchies = append(t.hierarchies, d.Name)
+		}
+	}
+	if pid == 0 {
+		return nil
+	}
+	where := fmt.Sprintf("/proc/%d/container", pid)
+	places, err := readFile(s, where)
+	if err != nil {
+		return &pathError{"read", where, err}
+	}
+	ctl, err := readFile(s, "/ctl")
+	if err != nil {
+		return &pathError{"read", "/ctl", err}
+	}
+	t.places = make(map[string]string)
+	for place := range strings.Lines(places) {
+		subsystems, in, _ := strings.Cut(strings.TrimSuffix(place, "\n"), ":")
+		for line := range strings.Lines(ctl) {
+			if name, options, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " "); ok && strings.HasPrefix(options+",", subsystems+",") {
+				t.places[name] = in
+			}
+		}
+	}
+	return nil
+}
+
+// isHere reports whether a server is reached without a network.
+func isHere(a p9srv.Addr) bool {
+	if a.Network == "unix" {
+		return true
+	}
+	host, _, _ := net.SplitHostPort(a.Address)
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func readFile(s *session, path string) (string, error) {
+	var b bytes.Buffer
+	err := read(s, &b, path)
+	return b.String(), err
+}
+
+// rulesInForce reads what a server shows of its rules, with the numbers of the lines
+// of the file that they are from.
+func rulesInForce(text string) (*rules.File, error) {
+	f, err := rules.Parse("/rules", []byte(text))
+	if err != nil {
+		return nil, err
+	}
+	lines := strings.Split(text, "\n")
+	for _, r := range f.Rules {
+		_, comment, _ := strings.Cut(lines[r.Line-1], "#")
+		if _, err := fmt.Sscanf(comment, " line=%d", &r.Line); err != nil {
+			return nil, fmt.Errorf("%q has no number of a line", lines[r.Line-1])
+		}
+	}
+	return f, nil
+}
+
+// explain says which rule decides for a hierarchy.
+func (t *trial) explain(out io.Writer, hierarchy string) {
+	say := func(format string, args ...any) {
+		fmt.Fprintln(out, printable(hierarchy+": "+fmt.Sprintf(format, args...)))
+	}
+	for _, r := range t.file.Rules {
+		if !r.Concerns(hierarchy) {
+			continue
+		}
+		line := fmt.Sprintf("line %d (%s)", r.Line, strings.ReplaceAll(r.String(), "\t", " "))
+		why, fits := r.Why(&t.subject, &t.names)
+		if !fits {
+			if t.verbose {
+				say("%s does not fit: %s", line, why)
+			}
+			continue
+		}
+		names, err := r.Path(&t.subject, &t.names)
+		to := "/" + strings.Join(names, "/")
+		place, known := t.places[hierarchy]
+		inside := place == to || strings.HasPrefix(place, strings.TrimSuffix(to, "/")+"/")
+		switch {
+		case err != nil:
+			say("%s decides, but cannot be followed: %v", line, err)
+		case r.Ignore && known && inside:
+			say("%s decides: %s; it stays in %s", line, why, place)
+		case r.Ignore && known:
+			if t.verbose {
+				say("%s does not fit: it is in %s", line, place)
+			}
+			continue
+		case r.Ignore:
+			say("%s decides if it is in %s: %s; it stays there; else", line, to, why)
+			continue
+		default:
+			say("%s decides: %s; it goes to %s", line, why, to)
+		}
+		return
+	}
+	say("no line decides: it stays where it is")
+}

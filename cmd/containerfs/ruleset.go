@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"containerfs/ops/rules"
+	"containerfs/tree/hostproc"
+)
+
+// subject tells the rules what a thread is now.
+func (e *engine) subject(tid int32) (rules.Subject, error) {
+	id, err := e.host.Identity(tid)
+	return subjectOf(tid, id), err
+}
+
+func subjectOf(pid int32, id hostproc.Identity) rules.Subject {
+	return rules.Subject{PID: pid, UID: id.UID, GID: id.GID, Groups: id.Groups, Exe: id.Exe, Comm: id.Comm}
+}
+
+// reloadRules reads the rules and puts them in force. When they are bad, those that
+// were in force stay.
+func (e *engine) reloadRules() error {
+	if e.rules == "" {
+		return nil
+	}
+	f, err := rules.Read(e.rules)
+	if err != nil {
+		return fmt.Errorf("rules: %w", err)
+	}
+	e.fs.SetRules(f)
+	return nil
+}
+
+// reloadOn reads the rules again at each signal, until ctx is done.
+func (e *engine) reloadOn(ctx context.Context, hangup <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+		}
+		if err := e.reloadRules(); err != nil {
+			e.log.Error("not reloaded, what was in force stays", "err", err)
+		}
+	}
+}

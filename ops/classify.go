@@ -1,0 +1,517 @@
+package ops
+
+import (
+	"cmp"
+	"errors"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"containerfs/ops/rules"
+	"containerfs/tree"
+)
+
+// Classifier does what the rules say (SPEC §21). It is told of programs that are
+// executed and of ids that change by who delivers the host's events, who never waits
+// for it: what is to be classified waits in a queue, which a goroutine of its own
+// works off. It never looks at what a task was when its event came, but at what it is
+// when its turn comes: a later event of it comes later.
+//
+// What does not find room in the queue is looked for among all processes, by the time
+// of their last event (see Program).
+type Classifier struct {
+	look func(tid int32) (rules.Subject, error)
+	log  *slog.Logger
+
+	fs    *FS
+	at    *attachment // as whom containers are made and tasks moved
+	names rules.Names
+
+	set     atomic.Pointer[ruleSet]
+	placed  latencies     // from the event to the placement of what was moved
+	scanned bool          // by the worker, once
+	lost    atomic.Uint64 // did not find room in the queue
+	pending atomic.Int64  // in the queue, or in hand
+
+	mu      sync.Mutex
+	wake    sync.Cond
+	queue   []job
+	limit   int
+	inHand  map[int32]int // jobs by tgid
+	missed  int64         // the time of the first that found no room; 0 if all did
+	dropped uint64        // since that
+	compare bool          // events may have been lost
+	closed  bool
+	worker  sync.WaitGroup
+}
+
+// DefaultRuleQueue is how many tasks may wait to be classified.
+const DefaultRuleQueue = 1 << 16
+
+// job is a task to be classified, or a process.
+type job struct {
+	task  *tree.Task
+	tgid  int32
+	whole bool
+	at    int64 // of the event
+}
+
+// ruleSet is rules in force.
+type ruleSet struct {
+	file   *rules.File
+	counts map[*rules.Rule]*ruleCounts
+}
+
+type ruleCounts struct{ matches, failures atomic.Uint64 }
+
+// NewClassifier makes a Classifier without rules. Look tells what a thread is now.
+func NewClassifier(limit int, look func(tid int32) (rules.Subject, error), log *slog.Logger) *Classifier {
+	c := &Classifier{look: look, log: log, limit: limit, inHand: make(map[int32]int)}
+	c.wake.L = &c.mu
+	c.Set(&rules.File{})
+	return c
+}
+
+// Set puts rules in force, from the next task on.
+func (c *Classifier) Set(f *rules.File) {
+	s := &ruleSet{f, make(map[*rules.Rule]*ruleCounts)}
+	for _, r := range f.Rules {
+		s.counts[r] = new(ruleCounts)
+	}
+	c.set.Store(s)
+}
+
+// SetRules puts rules in force, and says which of them can do nothing yet.
+func (fs *FS) SetRules(f *rules.File) {
+	for _, r := range f.Unknown(&fs.rules.names) {
+		fs.log.Warn("a rule is for somebody who is not known", "file", f.Name, "line", r.Line, "user", r.User)
+	}
+	for _, r := range f.Rules {
+		for _, name := range r.Hierarchies {
+			if _, err := fs.find(name); err != nil && name != "*" {
+				fs.log.Warn("a rule names a hierarchy that is not mounted", "file", f.Name, "line", r.Line, "hierarchy", name)
+			}
+		}
+	}
+	fs.rules.Set(f)
+	fs.log.Info("rules in force", "file", f.Name, "rules", len(f.Rules))
+}
+
+// Start begins to classify. With existing all tasks that there are, else those of
+// which there was an event.
+func (c *Classifier) Start(existing bool) {
+	c.worker.Go(func() {
+		c.scan(existing)
+		c.work()
+	})
+}
+
+func (c *Classifier) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.wake.Signal()
+	c.mu.Unlock()
+	c.worker.Wait()
+}
+
+func (c *Classifier) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+// Executed is told that a process has executed a program, after the Tree was, and
+// when. It does not block.
+func (c *Classifier) Executed(t *tree.Tree, tgid int32, at int64) { c.add(t, tgid, at) }
+
+// Changed is told that a thread has changed its user or group, likewise. The first
+// thread's are its process's: the C library has all threads change.
+func (c *Classifier) Changed(t *tree.Tree, tid int32, at int64) { c.add(t, tid, at) }
+
+// Forked is told of a fork, after the Tree was. A child that is forked while its
+// forker waits to be moved is where that was, and has to follow. A child made with
+// CLONE_PARENT in that time does not: nothing says whose it is.
+func (c *Classifier) Forked(t *tree.Tree, e tree.ForkEvent) {
+	if c.pending.Load() == 0 {
+		return
+	}
+	forker := e.ParentTGID
+	if e.TID != e.TGID {
+		forker = e.TGID
+	}
+	c.mu.Lock()
+	waits := c.inHand[forker] > 0
+	c.mu.Unlock()
+	if waits {
+		c.add(t, e.TID, e.Time)
+	}
+}
+
+func (c *Classifier) add(t *tree.Tree, tid int32, at int64) {
+	if len(c.set.Load().file.Rules) == 0 {
+		return
+	}
+	j := job{at: at}
+	t.View(func() {
+		if j.task = t.Task(tid); j.task != nil {
+			j.tgid = j.task.TGID()
+		}
+	})
+	if j.task == nil {
+		return // it has ended
+	}
+	j.whole = tid == j.tgid
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return
+	case int(c.pending.Load()) >= c.limit:
+		c.lost.Add(1)
+		c.dropped++
+		if c.missed == 0 || at < c.missed {
+			c.missed = at
+		}
+	default:
+		c.queue = append(c.queue, j)
+		c.inHand[j.tgid]++
+		c.pending.Add(1)
+	}
+	c.wake.Signal()
+}
+
+// Lost is told that events of the host may be lost, or that there are none: what
+// has another program or user than it was noted with is to be found.
+func (c *Classifier) Lost() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.compare = true
+	c.wake.Signal()
+}
+
+func (c *Classifier) work() {
+	for {
+		c.mu.Lock()
+		for len(c.queue) == 0 && c.missed == 0 && !c.compare && !c.closed {
+			c.wake.Wait()
+		}
+		batch, missed, dropped, compare, closed := c.queue, c.missed, c.dropped, c.compare, c.closed
+		c.queue = nil
+		c.missed, c.dropped, c.compare = 0, 0, false
+		c.mu.Unlock()
+		if closed {
+			return
+		}
+		for _, j := range batch {
+			if !c.isClosed() {
+				c.classify(j)
+			}
+			c.done(j)
+		}
+		if missed != 0 {
+			c.log.Warn("more tasks to classify than the queue holds: looking at all", "tasks", dropped, "queue", c.limit)
+			c.fs.recorder.Unclassified(c.fs.host.Now(), dropped)
+			c.sweep(func(p *Program) bool { return p.At >= missed })
+		}
+		if compare {
+			c.scan(false)
+		}
+	}
+}
+
+func (c *Classifier) done(j job) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inHand[j.tgid]--; c.inHand[j.tgid] == 0 {
+		delete(c.inHand, j.tgid)
+	}
+	c.pending.Add(-1)
+}
+
+// process is one that a sweep finds.
+type process struct {
+	p    *tree.Process
+	task *tree.Task // its first thread, or another if that has ended
+	note *Program
+}
+
+func (c *Classifier) processes() (ps []process) {
+	t := c.fs.tree
+	t.View(func() {
+		t.EachProcess(func(p *tree.Process, thread *tree.Task) {
+			if first := t.Task(p.TGID()); first != nil {
+				thread = first
+			}
+			note, _ := p.Note().(*Program)
+			ps = append(ps, process{p, thread, note})
+		})
+	})
+	slices.SortFunc(ps, func(a, b process) int { return cmp.Compare(a.p.TGID(), b.p.TGID()) })
+	return ps
+}
+
+// sweep classifies the processes whose last event is one that is wanted.
+func (c *Classifier) sweep(wanted func(*Program) bool) {
+	for _, p := range c.processes() {
+		if c.isClosed() {
+			return
+		}
+		if p.note != nil && wanted(p.note) {
+			c.classifyProcess(p)
+		}
+	}
+}
+
+func (c *Classifier) classifyProcess(p process) {
+	j := job{task: p.task, tgid: p.p.TGID(), whole: true}
+	c.mu.Lock()
+	c.inHand[j.tgid]++ // its children follow
+	c.pending.Add(1)
+	c.mu.Unlock()
+	c.classify(j)
+	c.done(j)
+}
+
+// scan notes the programs of all processes, and classifies those that were noted
+// with another program or user before: there was an event that nobody saw. With all,
+// every process is classified.
+func (c *Classifier) scan(all bool) {
+	start := !c.scanned // later on, what has no note is new
+	c.scanned = true
+	for _, p := range c.processes() {
+		if c.isClosed() {
+			return
+		}
+		s, err := c.look(p.task.TID())
+		if err != nil {
+			continue
+		}
+		now := &Program{UID: s.UID, Exe: s.Exe, At: c.fs.host.Now()}
+		same := p.note != nil && p.note.UID == now.UID && p.note.Exe == now.Exe
+		if !same {
+			var old any
+			if p.note != nil {
+				old = p.note
+			}
+			if !c.fs.tree.ReplaceNote(p.p, old, now) {
+				continue // there is an event of it
+			}
+		}
+		switch {
+		case all || p.note == nil && !start:
+			c.classifyProcess(p)
+		case p.note != nil && !same:
+			if p.note.Exe != now.Exe { // which it did not have from a hand
+				c.fs.tree.Update(func() { delete(c.fs.recorder.hands, p.p) })
+			}
+			c.classifyProcess(p)
+		}
+	}
+}
+
+// errStays says that a rule does not move a task.
+var errStays = errors.New("stays where it is")
+
+// classify puts a task where the rules say.
+func (c *Classifier) classify(j job) {
+	set := c.set.Load()
+	if len(set.file.Rules) == 0 || c.fs.protected[j.tgid] {
+		return
+	}
+	info, s, err := c.identify(j.task)
+	if err != nil || info.Kernel {
+		return
+	}
+	matching := set.file.Matching(&s, &c.names)
+	if len(matching) == 0 {
+		return
+	}
+	var hs []*tree.Hierarchy
+	c.fs.tree.View(func() {
+		for h := range c.fs.tree.Hierarchies {
+			if h.Published() {
+				hs = append(hs, h)
+			}
+		}
+	})
+	moved := false
+	followed, failed := make(map[*rules.Rule]bool), make(map[*rules.Rule]bool)
+	for _, h := range hs {
+		r, path, err := c.decide(matching, h, j.task, &s)
+		if r == nil {
+			continue
+		}
+		followed[r] = true
+		if err == nil && !r.Ignore {
+			var m bool
+			m, err = c.put(j, info, h, r, path)
+			moved = moved || m
+		}
+		if err != nil && !errors.Is(err, errStays) && !errors.Is(err, syscall.ESRCH) {
+			failed[r] = true
+			c.fs.audit.write(slog.LevelWarn, auditKey{rulesOrigin, c.fs.uid, true}, "a rule could not be followed",
+				[]any{"file", set.file.Name, "line", r.Line, "hierarchy", h.Name(), "pid", info.TID, "exe", s.Exe, "uid", s.UID, "err", err})
+		}
+	}
+	for r := range followed {
+		set.counts[r].matches.Add(1)
+	}
+	for r := range failed {
+		set.counts[r].failures.Add(1)
+	}
+	if moved && j.at != 0 {
+		c.placed.add(time.Duration(c.fs.host.Now() - j.at))
+	}
+}
+
+// identify finds out what a task is now. The task is the same before and after the
+// look, so what was seen is its.
+func (c *Classifier) identify(task *tree.Task) (info tree.TaskInfo, s rules.Subject, err error) {
+	tid := task.TID()
+	if info, err = c.fs.host.Task(tid); err != nil {
+		return info, s, err
+	}
+	if s, err = c.look(tid); err != nil {
+		return info, s, err
+	}
+	again, err := c.fs.host.Task(tid)
+	if err != nil {
+		return info, s, err
+	}
+	live := false
+	c.fs.tree.View(func() { live = task.Live() && task.TID() == tid && task.Is(info) })
+	if !live || again.Start != info.Start {
+		return info, s, syscall.ESRCH
+	}
+	s.PID = info.TGID
+	return info, s, nil
+}
+
+// decide finds the rule that decides for a hierarchy, and where it puts the task.
+func (c *Classifier) decide(matching []*rules.Rule, h *tree.Hierarchy, task *tree.Task, s *rules.Subject) (*rules.Rule, []string, error) {
+	for _, r := range matching {
+		if !r.Concerns(h.Name()) {
+			continue
+		}
+		path, err := r.Path(s, &c.names)
+		if r.Ignore && (err != nil || !c.isBelow(h, task, path)) {
+			continue
+		}
+		return r, path, err
+	}
+	return nil, nil, nil
+}
+
+// isBelow reports whether a task is in a container, or below it.
+func (c *Classifier) isBelow(h *tree.Hierarchy, task *tree.Task, path []string) (is bool) {
+	c.fs.tree.View(func() {
+		to := h.Root()
+		for _, name := range path {
+			if to = to.Child(name); to == nil {
+				return
+			}
+		}
+		is = task.Live() && task.Container(h).IsBelow(to)
+	})
+	return is
+}
+
+// put moves a task to where a rule says, and reports whether it was elsewhere.
+func (c *Classifier) put(j job, info tree.TaskInfo, h *tree.Hierarchy, r *rules.Rule, path []string) (moved bool, err error) {
+	for range maxPuts {
+		var to *tree.Container
+		if to, err = c.container(h, path, r.Create); err != nil {
+			return false, err
+		}
+		var there, byHand bool
+		c.fs.tree.View(func() {
+			p := j.task.Process()
+			there = j.task.Live() && j.task.Container(h) == to && (!j.whole || p.NumThreads() == 1)
+			byHand = c.fs.recorder.hands.put(p, h)
+		})
+		if there || byHand {
+			return false, nil
+		}
+		err = c.fs.tree.Attach(tree.AttachRequest{
+			Actor: &c.at.actor, To: to, ID: info.TID, Process: j.whole,
+			Allow: func(task tree.TaskInfo, from *tree.Container) error {
+				switch {
+				case c.fs.protected[task.TGID]:
+					return errStays
+				case task.TGID != info.TGID, task.TID == info.TID && task.Start != info.Start:
+					return syscall.ESRCH
+				}
+				c.fs.tree.View(func() { byHand = c.fs.recorder.hands.put(j.task.Process(), h) })
+				if byHand {
+					return errStays
+				}
+				moved = moved || from != to
+				return nil
+			},
+		})
+		if errors.Is(err, syscall.ENODEV) && h.Root() != to {
+			continue // it was removed meanwhile
+		}
+		if err != nil {
+			return false, err
+		}
+		if moved {
+			c.at.told(deed{op: "move", node: containerDir{to}, data: strconv.AppendInt(nil, int64(info.TID), 10),
+				set: "line=" + strconv.Itoa(r.Line)}, nil)
+		}
+		return moved, nil
+	}
+	return false, err
+}
+
+// maxPuts is how often a container is looked for that is removed when it was found.
+const maxPuts = 3
+
+// container finds the container of a path, and makes what is missing if it may.
+func (c *Classifier) container(h *tree.Hierarchy, path []string, create bool) (to *tree.Container, err error) {
+	to = h.Root()
+	for _, name := range path {
+		for range maxPuts {
+			var child *tree.Container
+			c.fs.tree.View(func() { child = to.Child(name) })
+			err = nil
+			if child == nil && !create {
+				err = syscall.ENOENT
+				break
+			}
+			if child == nil {
+				child, err = c.at.mkdir(to, name, 0o755)
+				if err == nil {
+					c.at.told(deed{op: "mkdir", node: containerDir{to}, name: name}, nil)
+				}
+			}
+			if err == nil {
+				to = child
+				break
+			}
+			if !errors.Is(err, syscall.EEXIST) {
+				break
+			}
+		}
+		if err != nil {
+			return nil, &tree.OpError{Op: "find", Name: name, Err: err}
+		}
+	}
+	return to, nil
+}
+
+// rulesOrigin stands for the rules where a client has its address.
+const rulesOrigin = "rules"
+
+// serve has the Classifier work on a name space.
+func (c *Classifier) serve(fs *FS) {
+	c.fs = fs
+	caller := &Caller{UID: fs.uid, GIDs: []uint32{fs.gid}, Local: true, Peer: rulesOrigin, Origin: rulesOrigin}
+	c.at = &attachment{fs: fs, caller: caller, root: topDir{}}
+	c.at.actor = tree.Actor{UID: fs.uid, Privileged: true, Local: true}
+	fs.tree.Update(func() { fs.recorder.ruler = &c.at.actor })
+}

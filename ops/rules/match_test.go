@@ -1,0 +1,138 @@
+package rules
+
+import (
+	"fmt"
+	"os/user"
+	"strings"
+	"testing"
+)
+
+func parse(t *testing.T, text string) *File {
+	t.Helper()
+	f, err := Parse("f", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestMatching(t *testing.T) {
+	root, err := user.LookupId("0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := user.LookupGroupId(root.Gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	member := &Subject{UID: 0, GID: 4001, Exe: "/usr/bin/x y"}
+	s := &Subject{UID: 4000, GID: 4001, Groups: []uint32{4002, 4003}, Exe: "/usr/lib/firefox/firefox-bin", Comm: "firefox"}
+	long := &Subject{UID: 4000, Exe: "/bin/sh", Comm: "a-script-of-the"}
+	none := &Subject{UID: 4000, Comm: "kthread"}
+	for _, test := range []struct {
+		rule string
+		s    *Subject
+		why  string // "" if it does not fit
+	}{
+		{"* h c", s, "everybody, any process"},
+		{"*:* h c", s, "everybody, any process"},
+		{"4000 h c", s, "user 4000, any process"},
+		{"4001 h c", s, ""},
+		{"root h c", s, ""},
+		{"nobody-of-that-name h c", s, ""},
+		{"@nobody-of-that-name h c", s, ""},
+		{"4294967295 h c", &Subject{UID: ^uint32(0)}, ""},
+		{"@4001 h c", s, "group 4001, any process"},
+		{"@4003 h c", s, "supplementary group 4003, any process"},
+		{"@4000 h c", s, ""},
+		{"root h c", member, "user root, any process"},
+		{"@" + group.Name + " h c", member, "member of group " + group.Name + ", any process"},
+		{"*:firefox-bin h c", s, "everybody, name of " + s.Exe},
+		{"*:firefox h c", s, "everybody, process name firefox"},
+		{"*:firefox* h c", s, "everybody, name of " + s.Exe},
+		{"*:fire* h c", s, "everybody, name of " + s.Exe},
+		{"*:fir h c", s, ""},
+		{"*:Firefox h c", s, ""},
+		{"*:firefox-bin-x h c", s, ""},
+		{"*:/usr/lib/firefox/firefox-bin h c", s, "everybody, path " + s.Exe},
+		{"*:/usr/lib/* h c", s, "everybody, path " + s.Exe},
+		{"*:/usr/lib/firefox/ h c", s, ""},
+		{"*:/bin/firefox h c", s, ""},
+		{"4000:firefox-bin h c", s, "user 4000, name of " + s.Exe},
+		{"4001:firefox-bin h c", s, ""},
+		{"*:a-script-of-the-admins h c", long, "everybody, process name a-script-of-the"},
+		{"*:a-script-of-th h c", long, ""},
+		{"*:sh h c", long, "everybody, name of /bin/sh"},
+		{"*:/a-script-of-the h c", long, ""},
+		{"*:kthread h c", none, "everybody, process name kthread"},
+		{"*:/* h c", none, ""},
+	} {
+		var n Names
+		f := parse(t, test.rule)
+		why, fits := f.Rules[0].Why(test.s, &n)
+		if fits != (test.why != "") || fits && why != test.why || !fits && why == "" {
+			t.Errorf("%s: %q, %v; want %q", test.rule, why, fits, test.why)
+		}
+		if n := len(f.Matching(test.s, &n)); (n == 1) != fits {
+			t.Errorf("%s: %d match", test.rule, n)
+		}
+	}
+}
+
+func TestMatchingKeepsOrder(t *testing.T) {
+	f := parse(t, "4000:x a,b c\n4001 * d\n% b e\n4000 b c\n*:x * f\n")
+	got := ""
+	for _, r := range f.Matching(&Subject{UID: 4000, Exe: "/x"}, new(Names)) {
+		got += fmt.Sprint(r.Line, r.Concerns("a"), r.Concerns("b"), r.Concerns("z"), " ")
+	}
+	if want := "1 true true false 4 false true false 5 true true true "; got != want {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestPath(t *testing.T) {
+	root, err := user.LookupId("0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := user.LookupGroupId("0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Subject{PID: 77, UID: 0, GID: 0, Exe: "/usr/bin/a.b"}
+	for dest, want := range map[string]string{
+		"/": "", "//a//b/": "a b", "a": "a", "%u": root.Username, "%U": "0", "%g": group.Name, "%G": "0", "%p": "a.b", "%P": "77",
+		`x%u-%U/%p\%p\\%P`: "x" + root.Username + "-0 a.b%p\\77", "%x%%": "%x%%", "%": "%", `\a\/b`: "a b", "...": "...",
+	} {
+		names, err := parse(t, "* h "+dest).Rules[0].Path(s, new(Names))
+		if got := strings.Join(names, " "); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", dest, got, err, want)
+		}
+	}
+	nobody := &Subject{PID: 77, UID: 4000000, GID: 4000001}
+	names, err := parse(t, "* h %u.%g.%p").Rules[0].Path(nobody, new(Names))
+	if got := strings.Join(names, " "); err != nil || got != "4000000.4000001.77" {
+		t.Errorf("who has no name: %q, %v", got, err)
+	}
+	// A program cannot choose a place by its name.
+	for _, exe := range []string{"/bin/..", "/bin/."} {
+		if names, err := parse(t, "* h a/%p").Rules[0].Path(&Subject{Exe: exe}, new(Names)); err == nil && len(names) != 2 {
+			t.Errorf("%s leads to %q", exe, names)
+		}
+	}
+	names, err = parse(t, "* h "+strings.Repeat("%p", 100)).Rules[0].Path(&Subject{Exe: "/" + strings.Repeat("a", 100)}, new(Names))
+	if err == nil {
+		t.Errorf("a path of %d bytes", len(names[0]))
+	}
+}
+
+func TestUnknown(t *testing.T) {
+	f := parse(t, "root h c\nnobody-of-that-name h c\n* h c\n@nobody-of-that-name h c\n12 h c\n")
+	got := ""
+	for _, r := range f.Unknown(new(Names)) {
+		got += fmt.Sprint(r.Line, " ")
+	}
+	if got != "2 4 " {
+		t.Errorf("unknown are the users of lines %s", got)
+	}
+}

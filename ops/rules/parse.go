@@ -1,0 +1,245 @@
+package rules
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Bounds of a file.
+const (
+	MaxFile  = 1 << 20
+	MaxLine  = 4096
+	MaxRules = 4096
+	maxPath  = 4095 // of a container
+)
+
+// File is rules that were read. It never changes.
+type File struct {
+	Name  string // of the file, for messages
+	Rules []*Rule
+}
+
+// Rule is one line.
+type Rule struct {
+	Line int // its number in the file
+
+	// User and Process are as written, of a % line those that it continues. An
+	// empty Process is any.
+	User, Process string
+
+	Hierarchies []string
+	Destination string // as written
+	Ignore      bool
+	Create      bool
+
+	continues bool
+	all       bool // hierarchies: *
+	parts     []part
+}
+
+// part is a piece of a destination: text, or what a letter after % stands for.
+type part struct {
+	text string
+	verb byte
+}
+
+// Read reads a file. Its errors name the file, and the line if it is about one.
+func Read(name string) (*File, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	return Parse(name, text)
+}
+
+// Parse reads the text of a file.
+func Parse(name string, text []byte) (*File, error) {
+	if len(text) > MaxFile {
+		return nil, fmt.Errorf("%s: longer than %d bytes", name, MaxFile)
+	}
+	f := &File{Name: name}
+	n := 0
+	for line := range bytes.Lines(text) {
+		n++
+		fail := func(err error) (*File, error) { return nil, fmt.Errorf("%s:%d: %w", name, n, err) }
+		if len(line) > MaxLine {
+			return fail(fmt.Errorf("longer than %d bytes", MaxLine))
+		}
+		line, _, _ = bytes.Cut(line, []byte("#"))
+		fields := strings.FieldsFunc(string(line), isBlank)
+		if len(fields) == 0 {
+			continue
+		}
+		if len(f.Rules) == MaxRules {
+			return fail(fmt.Errorf("more than %d rules", MaxRules))
+		}
+		r, err := parseRule(fields, f.Rules)
+		if err != nil {
+			return fail(err)
+		}
+		r.Line = n
+		f.Rules = append(f.Rules, r)
+	}
+	return f, nil
+}
+
+// isBlank is isspace(3) in the C locale.
+func isBlank(c rune) bool { return c == ' ' || '\t' <= c && c <= '\r' }
+
+func parseRule(fields []string, before []*Rule) (*Rule, error) {
+	for _, f := range fields {
+		if !utf8.ValidString(f) || strings.ContainsFunc(f, unicode.IsControl) {
+			return nil, fmt.Errorf("%q has a character that cannot be printed", f)
+		}
+	}
+	if n := len(fields); n < 3 || n > 4 {
+		return nil, fmt.Errorf("%d fields; want USER[:PROCESS] HIERARCHIES DESTINATION [OPTIONS]", n)
+	}
+	r := &Rule{Destination: fields[2]}
+	err := r.parseWho(fields[0], before)
+	if err == nil {
+		err = r.parseHierarchies(fields[1])
+	}
+	if err == nil {
+		err = r.parseDestination()
+	}
+	if err == nil && len(fields) == 4 {
+		err = r.parseOptions(fields[3])
+	}
+	return r, err
+}
+
+func (r *Rule) parseWho(field string, before []*Rule) error {
+	user, process, named := strings.Cut(field, ":")
+	if user == "%" {
+		switch {
+		case named:
+			return errors.New("% has the user and the process of the line before, and none of its own")
+		case len(before) == 0:
+			return errors.New("% continues a line, and there is none before")
+		}
+		last := before[len(before)-1]
+		r.User, r.Process, r.continues = last.User, last.Process, true
+		return nil
+	}
+	switch {
+	case user == "" || user == "@":
+		return fmt.Errorf("%q names no user", field)
+	case user[0] == '%' || user[0] == '*' && user != "*":
+		return fmt.Errorf("%q: %c stands alone", user, user[0])
+	}
+	name, starred := strings.CutSuffix(process, "*")
+	switch {
+	case strings.Contains(name, "*"):
+		return fmt.Errorf("process %q: a * can stand at the end only", process)
+	case name != "" && name[0] != '/' && strings.Contains(name, "/"):
+		return fmt.Errorf("process %q: want a name without /, or an absolute path", process)
+	}
+	if r.User, r.Process = user, process; starred && name == "" {
+		r.Process = ""
+	}
+	return nil
+}
+
+func (r *Rule) parseHierarchies(field string) error {
+	for name := range strings.SplitSeq(field, ",") {
+		switch {
+		case name == "": // as libcgroup has it
+		case name == "*":
+			r.all = true
+		case strings.ContainsFunc(name, func(c rune) bool {
+			return !(c < utf8.RuneSelf && (unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune("._-+", c)))
+		}):
+			return fmt.Errorf("%q is no name of a hierarchy", name)
+		}
+		if name != "" && !slices.Contains(r.Hierarchies, name) {
+			r.Hierarchies = append(r.Hierarchies, name)
+		}
+	}
+	if len(r.Hierarchies) == 0 {
+		return fmt.Errorf("%q names no hierarchy", field)
+	}
+	return nil
+}
+
+func (r *Rule) parseOptions(field string) error {
+	for name := range strings.SplitSeq(field, ",") {
+		switch name {
+		case "":
+		case "ignore":
+			r.Ignore = true
+		case "create":
+			r.Create = true
+		case "ignore_rt":
+			return errors.New("option ignore_rt, which has libcgroup leave real-time tasks alone, is not supported")
+		default:
+			return fmt.Errorf("unknown option %q; want ignore or create", name)
+		}
+	}
+	return nil
+}
+
+func (r *Rule) parseDestination() error {
+	var text strings.Builder
+	flush := func() {
+		if text.Len() > 0 {
+			r.parts = append(r.parts, part{text: text.String()})
+			text.Reset()
+		}
+	}
+	d := r.Destination
+	for i := 0; i < len(d); i++ {
+		switch {
+		case d[i] == '\\' && i+1 == len(d):
+			return fmt.Errorf("destination %q ends in a backslash", d)
+		case d[i] == '\\':
+			i++
+			text.WriteByte(d[i])
+		case d[i] == '%' && i+1 < len(d) && strings.IndexByte(verbs, d[i+1]) >= 0:
+			flush()
+			i++
+			r.parts = append(r.parts, part{verb: d[i]})
+		default:
+			text.WriteByte(d[i])
+		}
+	}
+	flush()
+	// Whatever is put in, it cannot be right if it is wrong with a name there.
+	_, err := r.path(func(byte) string { return "x" })
+	return err
+}
+
+// String is the rule as a line of a file.
+func (r *Rule) String() string {
+	who := r.User
+	if r.Process != "" {
+		who += ":" + r.Process
+	}
+	if r.continues {
+		who = "%"
+	}
+	line := who + "\t" + strings.Join(r.Hierarchies, ",") + "\t" + r.Destination
+	var options []string
+	if r.Ignore {
+		options = append(options, "ignore")
+	}
+	if r.Create {
+		options = append(options, "create")
+	}
+	if options != nil {
+		line += "\t" + strings.Join(options, ",")
+	}
+	return line
+}
