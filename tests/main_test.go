@@ -20,6 +20,10 @@ func TestMain(m *testing.M) {
 		spawnerMain()
 		return
 	}
+	if os.Getenv("CONTAINERFS_TEST_IDS") != "" {
+		idsMain()
+		return
+	}
 	if role := os.Getenv("CONTAINERFS_TEST_BOMB"); role != "" {
 		bombMain(role)
 		return
