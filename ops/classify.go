@@ -45,6 +45,7 @@ type Classifier struct {
 	missed  int64         // the time of the first that found no room; 0 if all did
 	dropped uint64        // since that
 	compare bool          // events may have been lost
+	busy    bool          // the worker is at something
 	closed  bool
 	worker  sync.WaitGroup
 }
@@ -104,6 +105,9 @@ func (fs *FS) SetRules(f *rules.File) {
 // Start begins to classify. With existing all tasks that there are, else those of
 // which there was an event.
 func (c *Classifier) Start(existing bool) {
+	c.mu.Lock()
+	c.busy = true
+	c.mu.Unlock()
 	c.worker.Go(func() {
 		c.scan(existing)
 		c.work()
@@ -156,9 +160,14 @@ func (c *Classifier) add(t *tree.Tree, tid int32, at int64) {
 		return
 	}
 	j := job{at: at}
+	noted := at // of a forked one its forker's, which may be older
 	t.View(func() {
-		if j.task = t.Task(tid); j.task != nil {
-			j.tgid = j.task.TGID()
+		if j.task = t.Task(tid); j.task == nil {
+			return
+		}
+		j.tgid = j.task.TGID()
+		if p, ok := j.task.Process().Note().(*Program); ok {
+			noted = min(noted, p.At)
 		}
 	})
 	if j.task == nil {
@@ -173,8 +182,8 @@ func (c *Classifier) add(t *tree.Tree, tid int32, at int64) {
 	case int(c.pending.Load()) >= c.limit:
 		c.lost.Add(1)
 		c.dropped++
-		if c.missed == 0 || at < c.missed {
-			c.missed = at
+		if c.missed == 0 || noted < c.missed {
+			c.missed = noted
 		}
 	default:
 		c.queue = append(c.queue, j)
@@ -196,11 +205,12 @@ func (c *Classifier) Lost() {
 func (c *Classifier) work() {
 	for {
 		c.mu.Lock()
+		c.busy = false
 		for len(c.queue) == 0 && c.missed == 0 && !c.compare && !c.closed {
 			c.wake.Wait()
 		}
 		batch, missed, dropped, compare, closed := c.queue, c.missed, c.dropped, c.compare, c.closed
-		c.queue = nil
+		c.queue, c.busy = nil, true
 		c.missed, c.dropped, c.compare = 0, 0, false
 		c.mu.Unlock()
 		if closed {

@@ -1,0 +1,439 @@
+package ops
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"containerfs/ops/rules"
+	"containerfs/tree"
+	"containerfs/tree/hostsim"
+)
+
+// ruled is a world with rules and a client that may do anything.
+type ruled struct {
+	*world
+	*client
+	c *Classifier
+
+	mu      sync.Mutex
+	exe     map[int32]string
+	looking func(tid int32) // inside of each look
+}
+
+// told is the tree as the host tells it of events, and the classifier after it.
+type told struct{ r *ruled }
+
+func (m told) Fork(e tree.ForkEvent) {
+	m.r.mu.Lock()
+	if _, known := m.r.exe[e.TID]; !known {
+		m.r.exe[e.TID] = m.r.exe[e.ParentTGID]
+	}
+	m.r.mu.Unlock()
+	m.r.tree.Fork(e)
+	m.r.c.Forked(m.r.tree, e)
+}
+
+func (m told) Exec(tgid int32) {
+	at := m.r.host.Now()
+	m.r.mu.Lock()
+	note := &Program{UID: m.r.uid(tgid), Exe: m.r.exe[tgid], At: m.r.host.Now()}
+	m.r.mu.Unlock()
+	m.r.tree.SetNote(tgid, note)
+	m.r.tree.Exec(tgid)
+	m.r.c.Executed(m.r.tree, tgid, at)
+}
+
+func (m told) Exit(tid int32) { m.r.tree.Exit(tid) }
+
+func (r *ruled) uid(tid int32) uint32 {
+	uid, _, _ := r.host.Host.Owner(tid)
+	return uid
+}
+
+// newRuled makes a world with two hierarchies, m and n, whose Classifier is started
+// by the test.
+func newRuled(t *testing.T, limit int, text string) *ruled {
+	t.Helper()
+	r := &ruled{exe: make(map[int32]string)}
+	look := func(tid int32) (rules.Subject, error) {
+		if _, err := r.host.Host.Task(tid); err != nil {
+			return rules.Subject{}, err
+		}
+		if r.looking != nil {
+			r.looking(tid)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return rules.Subject{UID: r.uid(tid), Exe: r.exe[tid]}, nil
+	}
+	r.world = newWorld(t, func(cfg *Config, _ *tree.Config) {
+		r.c = NewClassifier(limit, look, cfg.Log)
+		cfg.Rules = r.c
+	})
+	r.host.Run(told{r})
+	r.mount("mount m alpha")
+	r.mount("mount n beta")
+	r.client = r.as(root)
+	r.force(text)
+	return r
+}
+
+func (r *ruled) force(text string) {
+	r.t().Helper()
+	f, err := rules.Parse("f", []byte(text))
+	if err != nil {
+		r.t().Fatal(err)
+	}
+	r.fs.SetRules(f)
+}
+
+func (r *ruled) t() testing.TB { return r.world.t }
+
+// exec has a process execute a program.
+func (r *ruled) exec(tid int32, exe string) {
+	info, _ := r.host.Host.Task(tid)
+	r.mu.Lock()
+	r.exe[info.TGID] = exe
+	r.mu.Unlock()
+	r.host.Exec(tid)
+}
+
+// settle waits until all is classified of which there was an event.
+func (r *ruled) settle() {
+	r.t().Helper()
+	r.tree.Drain()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		r.c.mu.Lock()
+		idle := r.c.pending.Load() == 0 && r.c.missed == 0 && !r.c.compare && !r.c.busy
+		r.c.mu.Unlock()
+		if idle {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t().Fatal("tasks wait to be classified after 10 s")
+		}
+	}
+}
+
+// at checks where a task is in m and n.
+func (r *ruled) at(tid int32, m, n string) {
+	r.t().Helper()
+	r.tree.Drain()
+	want := fmt.Sprintf("beta:%s\nalpha:%s\n", n, m)
+	if got, err := r.read(fmt.Sprintf("proc/%d/container", tid)); err != nil || got != want {
+		r.t().Errorf("%d is in %q, %v; want %q", tid, got, err, want)
+	}
+}
+
+// counted checks what rules shows of the lines: matches and failures by line.
+func (r *ruled) counted(want string) {
+	r.t().Helper()
+	text, err := r.read("rules")
+	r.must(err)
+	var got []string
+	for line := range strings.Lines(text) {
+		var n, m, f int
+		if _, c, _ := strings.Cut(line, "\t# "); c != "" {
+			fmt.Sscanf(c, "line=%d matches=%d failures=%d", &n, &m, &f)
+			got = append(got, fmt.Sprintf("%d:%d/%d", n, m, f))
+		}
+	}
+	if got := strings.Join(got, " "); got != want {
+		r.t().Errorf("counts %s, want %s\n%s", got, want, text)
+	}
+}
+
+func TestClassify(t *testing.T) {
+	r := newRuled(t, 100, `
+*:browser  m    web   create
+1000       n    a
+1000       m,n  b     create
+*:lost     *    %p/x
+2000       *    /     `)
+	r.c.Start(false)
+	r.must(r.mkdir("n/a"))
+	p, q, other := r.fork(1000), r.fork(2000), r.fork(3000)
+	for _, tid := range []int32{p, q, other} {
+		r.exec(tid, "/bin/browser")
+	}
+	r.settle()
+	r.at(p, "/web", "/a")
+	r.at(q, "/web", "/")
+	r.at(other, "/web", "/")
+	c := r.host.Fork(p)
+	r.settle()
+	r.at(c, "/web", "/a")
+	r.exec(c, "/bin/x")
+	r.exec(q, "/bin/x")
+	r.exec(other, "/bin/lost")
+	r.settle()
+	r.at(c, "/b", "/a")
+	r.at(q, "/", "/")
+	r.at(other, "/web", "/") // it cannot be followed
+	r.counted("2:3/0 3:2/0 4:1/0 5:1/1 6:2/0")
+	if n := r.c.placed.count.Load(); n != 5 {
+		t.Errorf("%d placements", n)
+	}
+	if !strings.Contains(r.log.String(), `level=WARN msg="a rule could not be followed" file=f line=5 hierarchy=n`) {
+		t.Errorf("log\n%s", r.log)
+	}
+	text, err := r.read("rules")
+	r.must(err)
+	if _, err := rules.Parse("rules", []byte(text)); err != nil || !strings.HasPrefix(text, "# file=\"f\" rules=5 waiting=0 overflows=0\n") {
+		t.Errorf("rules has, %v\n%s", err, text)
+	}
+	if err := r.write("rules", "* m x"); errno(err) == 0 {
+		t.Error("rules can be written")
+	}
+}
+
+func TestNoRules(t *testing.T) {
+	_, k := aWorld(t)
+	k.want("rules", "# no rules\n")
+	r := newRuled(t, 100, "")
+	r.c.Start(true)
+	p := r.fork(1000)
+	r.exec(p, "/x")
+	r.settle()
+	r.at(p, "/", "/")
+}
+
+// TestRulesNeverMove: the server with its ancestors, and kernel threads.
+func TestRulesNeverMove(t *testing.T) {
+	r := newRuled(t, 100, "* * x create\n")
+	kernel, p := r.fork(0), r.fork(0)
+	r.host.kernel[kernel] = true
+	r.c.Start(true)
+	r.settle()
+	r.at(hostsim.InitTID, "/", "/")
+	r.at(kernel, "/", "/")
+	r.at(p, "/x", "/x")
+	r.exec(hostsim.InitTID, "/sbin/init")
+	r.exec(kernel, "/x")
+	r.settle()
+	r.at(hostsim.InitTID, "/", "/")
+	r.at(kernel, "/", "/")
+	r.fs.protected[p] = true
+	r.exec(p, "/bin/x")
+	r.must(r.write("m/procs", fmt.Sprint(p)))
+	r.exec(p, "/bin/x")
+	r.settle()
+	r.at(p, "/", "/x")
+}
+
+// TestByHand: what a client has moved stays until its next exec, and so does what it
+// forks, also when the rules are about to move it.
+func TestByHand(t *testing.T) {
+	r := newRuled(t, 100, "1000 * x create\n")
+	r.must(r.mkdir("m/hand"))
+	p := r.fork(1000)
+	r.exec(p, "/bin/a")
+	// Before the classifier runs: it was moved after the exec.
+	r.must(r.write("m/hand/tasks", fmt.Sprint(p)))
+	child := r.host.Fork(p)
+	r.c.Start(false)
+	r.settle()
+	r.at(p, "/hand", "/x")
+	r.at(child, "/hand", "/x")
+	r.c.Changed(r.tree, p, r.host.Now())
+	r.c.Changed(r.tree, child, r.host.Now())
+	r.settle()
+	r.at(p, "/hand", "/x")
+	r.at(child, "/hand", "/x")
+	r.exec(child, "/bin/b")
+	r.settle()
+	r.at(p, "/hand", "/x")
+	r.at(child, "/x", "/x")
+
+	// Where it is moved while the rules are looking at it.
+	r.looking = func(tid int32) {
+		r.looking = nil
+		r.must(r.write("n/tasks", fmt.Sprint(p)))
+	}
+	r.exec(p, "/bin/c")
+	r.settle()
+	r.at(p, "/x", "/")
+	r.host.Exit(p)
+	r.host.Exit(child)
+	r.tree.Drain()
+	r.tree.View(func() {
+		if n := len(r.fs.recorder.hands); n > 0 {
+			t.Errorf("%d processes are remembered after their end", n)
+		}
+	})
+}
+
+// TestReusedTID: a task with the tid of one that was to be classified is not moved in
+// its place.
+func TestReusedTID(t *testing.T) {
+	r := newRuled(t, 100, "1000 m x create\n")
+	r.must(r.mkdir("m/x"))
+	r.c.Start(false)
+	p := r.fork(1000)
+	r.exec(p, "/bin/a")
+	r.looking = func(tid int32) {
+		r.looking = nil
+		r.host.Exit(p)
+		r.host.SetOwner(r.host.ForkAs(hostsim.InitTID, p), 3000)
+	}
+	r.settle()
+	r.at(p, "/", "/")
+	r.counted("1:0/0")
+}
+
+// TestRulesRace: the destination goes, and comes, while tasks are put there.
+func TestRulesRace(t *testing.T) {
+	r := newRuled(t, 1000, "1000 m x/y create\n2000 m z\n")
+	r.c.Start(false)
+	var ps []int32
+	for i := range 200 {
+		p := r.fork(1000 + uint32(i%2)*1000)
+		ps = append(ps, p)
+		r.exec(p, "/a")
+		r.tree.Drain()
+		switch i % 3 {
+		case 0:
+			r.mkdir("m/z")
+		case 1:
+			r.rmdir("m/z")
+		default:
+			r.rmdir("m/x/y")
+			r.rmdir("m/x")
+		}
+		if i%5 == 0 {
+			r.host.Exit(p)
+		}
+	}
+	r.settle()
+	for i, p := range ps {
+		if i%2 == 0 && i%5 != 0 {
+			r.at(p, "/x/y", "/")
+		}
+	}
+}
+
+// TestRuleQueueOverflows: what has no room is counted, published and classified.
+func TestRuleQueueOverflows(t *testing.T) {
+	r := newRuled(t, 3, "1000 m x create\n")
+	old := r.fork(1000)
+	r.tree.Drain()
+	r.tree.SetNote(old, &Program{UID: 1000})
+	var ps []int32
+	for range 10 {
+		p := r.fork(1000)
+		r.exec(p, "/a")
+		ps = append(ps, p)
+	}
+	r.tree.Drain()
+	r.c.Start(false)
+	r.settle()
+	for _, p := range ps {
+		r.at(p, "/x", "/")
+	}
+	r.at(old, "/", "/") // nothing happened to it
+	if n := r.c.lost.Load(); n != 7 {
+		t.Errorf("%d found no room", n)
+	}
+	text, err := r.read("events")
+	r.must(err)
+	if !strings.Contains(text, " lost count=7 queue=rules\n") {
+		t.Errorf("not published:\n%s", text)
+	}
+	if _, err := parseEvents(text); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRulesAfterLoss: processes whose exec nobody saw are found.
+func TestRulesAfterLoss(t *testing.T) {
+	r := newRuled(t, 100, "*:a m x create\n1000:b m y create\n")
+	old, same := r.fork(1000), r.fork(1000)
+	r.exe[old], r.exe[same] = "/bin/z", "/bin/a"
+	r.c.Start(false)
+	r.settle()
+	r.at(same, "/", "/") // it executed before
+	r.tree.Drain()
+	r.exec(old, "/bin/a")
+	fresh := r.fork(1000)
+	r.exec(fresh, "/bin/b")
+	r.must(r.write("m/tasks", fmt.Sprint(same)))
+	r.host.Lose()
+	r.must(r.host.Resync(r.tree.Resync))
+	r.c.Lost()
+	r.settle()
+	r.at(old, "/x", "/")
+	r.at(fresh, "/y", "/")
+	r.at(same, "/", "/")
+}
+
+// TestClassifierCloses: with tasks waiting, and more coming.
+func TestClassifierCloses(t *testing.T) {
+	r := newRuled(t, 100, "* m x create\n")
+	r.c.Start(false)
+	for range 50 {
+		r.exec(r.fork(1000), "/a")
+	}
+	r.tree.Drain()
+	done := make(chan struct{})
+	go func() { r.c.close(); close(done) }()
+	within(t, "the end of the classifier", done)
+	r.exec(r.fork(1000), "/a")
+	r.tree.Drain()
+	// fs.Close closes it once more.
+}
+
+func TestLatencies(t *testing.T) {
+	var l latencies
+	if l.quantile(0.99) != 0 {
+		t.Error("a quantile of nothing")
+	}
+	for i := 1; i <= 1000; i++ {
+		l.add(time.Duration(i) * time.Microsecond)
+	}
+	l.add(-1)
+	for q, want := range map[float64]time.Duration{0.5: 500 * time.Microsecond, 0.99: 990 * time.Microsecond} {
+		if got := l.quantile(q); got < want || got > want*9/8 {
+			t.Errorf("quantile %v is %v, want %v", q, got, want)
+		}
+	}
+	for ns := uint64(1); ns < 1<<62; ns += ns/4 + 1 {
+		i := bucketOf(ns)
+		if end := bucketEnd(i); ns > end || float64(end) > float64(ns)*9/8 || bucketOf(end) != i || bucketOf(end+1) != i+1 {
+			t.Fatalf("%d is in bucket %d, which ends at %d", ns, i, end)
+		}
+	}
+	l.add(1<<63 - 1)
+}
+
+func TestSetRulesSays(t *testing.T) {
+	r := newRuled(t, 1, "nobody-of-that-name m x\n* m,gone x\n")
+	for _, want := range []string{"line=1 user=nobody-of-that-name", "line=2 hierarchy=gone"} {
+		if !strings.Contains(r.log.String(), want) {
+			t.Errorf("no %q in\n%s", want, r.log)
+		}
+	}
+	if strings.Contains(r.log.String(), "hierarchy=m") {
+		t.Error(r.log)
+	}
+	r.c.Start(false)
+}
+
+// TestRulesAnyErrno: what a subsystem refuses is a failure of the rule, and one of
+// the other hierarchy is not.
+func TestRulesAnyErrno(t *testing.T) {
+	r := newRuled(t, 100, "1000 * x create\n")
+	r.subs[0].canAttach = syscall.ENOSPC
+	r.c.Start(false)
+	p := r.fork(1000)
+	r.exec(p, "/a")
+	r.settle()
+	r.at(p, "/", "/x")
+	r.counted("1:1/1")
+	if !strings.Contains(r.log.String(), "no space left") {
+		t.Error(r.log)
+	}
+}
