@@ -37,17 +37,19 @@ type Classifier struct {
 	lost    atomic.Uint64 // did not find room in the queue
 	pending atomic.Int64  // in the queue, or in hand
 
-	mu      sync.Mutex
-	wake    sync.Cond
-	queue   []job
-	limit   int
-	inHand  map[int32]int // jobs by tgid
-	missed  int64         // the time of the first that found no room; 0 if all did
-	dropped uint64        // since that
-	compare bool          // events may have been lost
-	busy    bool          // the worker is at something
-	closed  bool
-	worker  sync.WaitGroup
+	mu       sync.Mutex
+	wake     sync.Cond
+	queue    []job
+	limit    int
+	inHand   map[int32]int // jobs by tgid
+	missed   int64         // the time of the first that found no room; 0 if all did
+	dropped  uint64        // since that
+	compare  bool          // events may have been lost
+	compared time.Time     // when that was last looked at
+	later    bool          // and will be again
+	busy     bool          // the worker is at something
+	closed   bool
+	worker   sync.WaitGroup
 }
 
 // DefaultRuleQueue is how many tasks may wait to be classified.
@@ -229,6 +231,9 @@ func (c *Classifier) work() {
 		}
 		if compare {
 			c.scan(false)
+			c.mu.Lock()
+			c.compared = time.Now()
+			c.mu.Unlock()
 		}
 	}
 }
@@ -264,16 +269,39 @@ func (c *Classifier) processes() (ps []process) {
 	return ps
 }
 
-// sweep classifies the processes whose last event is one that is wanted.
-func (c *Classifier) sweep(wanted func(*Program) bool) {
-	for _, p := range c.processes() {
-		if c.isClosed() {
+// each calls f for all processes, also for those that others fork before f comes to
+// them: these are where nobody has looked at their forkers.
+func (c *Classifier) each(f func(process)) {
+	seen := make(map[*tree.Process]bool)
+	for range maxRounds {
+		c.fs.tree.Drain()
+		fresh := false
+		for _, p := range c.processes() {
+			if c.isClosed() {
+				return
+			}
+			if !seen[p.p] {
+				seen[p.p], fresh = true, true
+				f(p)
+			}
+		}
+		if !fresh {
 			return
 		}
+	}
+}
+
+// maxRounds bounds how often processes are listed again that fork all the time. By
+// then what they fork is where they are.
+const maxRounds = 8
+
+// sweep classifies the processes whose last event is one that is wanted.
+func (c *Classifier) sweep(wanted func(*Program) bool) {
+	c.each(func(p process) {
 		if p.note != nil && wanted(p.note) {
 			c.classifyProcess(p)
 		}
-	}
+	})
 }
 
 func (c *Classifier) classifyProcess(p process) {
@@ -292,13 +320,10 @@ func (c *Classifier) classifyProcess(p process) {
 func (c *Classifier) scan(all bool) {
 	start := !c.scanned // later on, what has no note is new
 	c.scanned = true
-	for _, p := range c.processes() {
-		if c.isClosed() {
-			return
-		}
+	c.each(func(p process) {
 		s, err := c.look(p.task.TID())
 		if err != nil {
-			continue
+			return
 		}
 		now := &Program{UID: s.UID, Exe: s.Exe, At: c.fs.host.Now()}
 		same := p.note != nil && p.note.UID == now.UID && p.note.Exe == now.Exe
@@ -308,7 +333,7 @@ func (c *Classifier) scan(all bool) {
 				old = p.note
 			}
 			if !c.fs.tree.ReplaceNote(p.p, old, now) {
-				continue // there is an event of it
+				return // there is an event of it
 			}
 		}
 		switch {
@@ -320,7 +345,7 @@ func (c *Classifier) scan(all bool) {
 			}
 			c.classifyProcess(p)
 		}
-	}
+	})
 }
 
 // errStays says that a rule does not move a task.

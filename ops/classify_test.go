@@ -249,6 +249,18 @@ func TestByHand(t *testing.T) {
 	r.at(p, "/hand", "/x")
 	r.at(child, "/x", "/x")
 
+	// To where it is already, by hand: that is where it was wanted.
+	r.must(r.write("n/tasks", fmt.Sprint(p)))
+	q := r.fork(1000)
+	r.looking = func(tid int32) {
+		r.looking = nil
+		r.must(r.write("n/tasks", fmt.Sprint(q)))
+	}
+	r.exec(q, "/bin/q")
+	r.settle()
+	r.at(q, "/x", "/")
+	r.host.Exit(q)
+
 	// Where it is moved while the rules are looking at it.
 	r.looking = func(tid int32) {
 		r.looking = nil
@@ -350,24 +362,36 @@ func TestRuleQueueOverflows(t *testing.T) {
 
 // TestRulesAfterLoss: processes whose exec nobody saw are found.
 func TestRulesAfterLoss(t *testing.T) {
-	r := newRuled(t, 100, "*:a m x create\n1000:b m y create\n")
+	r := newRuled(t, 100, "*:a m,n x create\n1000:b m y create\n")
+	r.must(r.mkdir("n/hand"))
 	old, same := r.fork(1000), r.fork(1000)
 	r.exe[old], r.exe[same] = "/bin/z", "/bin/a"
 	r.c.Start(false)
 	r.settle()
 	r.at(same, "/", "/") // it executed before
-	r.tree.Drain()
+	r.must(r.write("n/hand/tasks", fmt.Sprint(old)))
 	r.exec(old, "/bin/a")
 	fresh := r.fork(1000)
 	r.exec(fresh, "/bin/b")
-	r.must(r.write("m/tasks", fmt.Sprint(same)))
 	r.host.Lose()
 	r.must(r.host.Resync(r.tree.Resync))
 	r.c.Lost()
 	r.settle()
-	r.at(old, "/x", "/")
+	r.at(old, "/x", "/x") // an exec ends what a hand did
 	r.at(fresh, "/y", "/")
 	r.at(same, "/", "/")
+
+	// The next time it is a little later, and once for all that is told meanwhile.
+	r.exec(same, "/bin/b")
+	r.host.Lose()
+	r.c.Lost()
+	r.c.Lost()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if text, _ := r.read(fmt.Sprintf("proc/%d/container", same)); strings.Contains(text, "alpha:/y") {
+			break
+		}
+	}
+	r.at(same, "/y", "/")
 }
 
 // TestClassifierCloses: with tasks waiting, and more coming.

@@ -15,10 +15,8 @@ type hands map[*tree.Process][]*tree.Hierarchy
 func (m hands) observe(e tree.Event, byRule bool) {
 	switch e.Kind {
 	case tree.Attached:
-		p, h := e.Task.Process(), e.Container.Hierarchy()
-		if e.Actor != nil && !byRule && !slices.Contains(m[p], h) {
-			// Not in place: children share it.
-			m[p] = append(slices.Clip(m[p]), h)
+		if e.Actor != nil && !byRule {
+			m.add(e.Task.Process(), e.Container.Hierarchy())
 		}
 	case tree.Forked:
 		if p := e.Task.Process(); e.Parent != nil && e.Parent != p && len(m[e.Parent]) > 0 {
@@ -31,6 +29,21 @@ func (m hands) observe(e tree.Event, byRule bool) {
 			delete(m, e.Task.Process())
 		}
 	}
+}
+
+func (m hands) add(p *tree.Process, h *tree.Hierarchy) {
+	if !slices.Contains(m[p], h) {
+		m[p] = append(slices.Clip(m[p]), h) // not in place: children share it
+	}
+}
+
+// kept is told that a client has put a task where it is already. Inside a change.
+func (r *Recorder) kept(t *tree.Tree, tid int32, h *tree.Hierarchy) {
+	t.Update(func() {
+		if task := t.Task(tid); task != nil {
+			r.hands.add(task.Process(), h)
+		}
+	})
 }
 
 // put reports whether a client put a process where it is in a hierarchy. View.

@@ -190,7 +190,13 @@ func (at *attachment) attachTask(c *tree.Container, data []byte, process bool) e
 		To:      c,
 		ID:      int32(id),
 		Process: process,
-		Allow:   at.mayMove,
+		Allow: func(task tree.TaskInfo, from *tree.Container) error {
+			err := at.mayMove(task, from)
+			if err == nil && from == c {
+				at.fs.recorder.kept(at.fs.tree, task.TID, c.Hierarchy()) // nothing else tells of it
+			}
+			return err
+		},
 	})
 }
 
