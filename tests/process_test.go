@@ -30,7 +30,7 @@ type spawner struct {
 
 // startSpawner starts a shell, which has one thread. It and its children end
 // with the test.
-func startSpawner(t testing.TB) *spawner { return startSpawnerAs(t, 0) }
+func startSpawner(t testing.TB) *spawner { return startSpawnerAs(t, os.Geteuid()) }
 
 // startSpawnerAs starts one that is another user's.
 func startSpawnerAs(t testing.TB, uid int) *spawner {
@@ -38,7 +38,9 @@ func startSpawnerAs(t testing.TB, uid int) *spawner {
 		while read line; do sleep 1000 </dev/null >/dev/null & kids="$kids $!"; echo $!; done
 		[ -z "$kids" ] || kill -9 $kids 2>/dev/null; wait`)
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	if uid != os.Geteuid() {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	}
 	return spawn(t, cmd)
 }
 
