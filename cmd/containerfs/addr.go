@@ -14,5 +14,23 @@ func defaultAddr() p9srv.Addr {
 	if runtime := os.Getenv("XDG_RUNTIME_DIR"); os.Geteuid() != 0 && filepath.IsAbs(runtime) {
 		dir = runtime
 	}
-	return p9srv.Addr{Network: "unix", Address: filepath.Join(dir, "containerfs/9p.sock")}
+	return p9srv.Addr{Network: "unix", Address: filepath.Join(dir, socketName)}
+}
+
+const socketName = "containerfs/9p.sock"
+
+// clientAddr is the server that a client means if it names none: on most hosts it is
+// the system's, whatever else a session has.
+func clientAddr() p9srv.Addr {
+	return firstThere(defaultAddr().Address, filepath.Join("/run", socketName))
+}
+
+// firstThere is the first of some sockets that is there, or the first of all.
+func firstThere(paths ...string) p9srv.Addr {
+	for _, path := range paths {
+		if _, err := os.Stat(path); err == nil {
+			return p9srv.Addr{Network: "unix", Address: path}
+		}
+	}
+	return p9srv.Addr{Network: "unix", Address: paths[0]}
 }

@@ -49,7 +49,7 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 				Name:        "server",
 				Usage:       "the server's `ADDR`",
 				EnvVars:     []string{"CONTAINERFS_SERVER"},
-				Value:       defaultAddr().String(),
+				Value:       clientAddr().String(),
 				DefaultText: "the unix socket of serve",
 			},
 		},
