@@ -2,6 +2,7 @@ package p9srv
 
 import (
 	"strings"
+	"time"
 
 	"github.com/hugelgupf/p9/p9"
 )
@@ -47,9 +48,10 @@ type slower interface{ Slow() bool }
 // request is a decoded T-message of any dialect: the union of their fields,
 // of which a message's row reads and serves its own.
 type request struct {
-	tag uint16
-	typ uint8
-	msg *message
+	tag   uint16
+	typ   uint8
+	msg   *message
+	taken time.Duration // when the session took it up, by the clock of the counters
 
 	fid    uint32
 	fid2   uint32 // newfid, or the other directory; noFid if there is none

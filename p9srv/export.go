@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,10 @@ type Export struct {
 	CIDs         map[uint32]Terms // vsock: of those that are let in
 	Users        []string         // tls: whose certificates are let in; empty: those of all but privileged users
 	NoRootSquash bool
+
+	// Socket is a listening socket that was passed to this process; nil: one is
+	// made. It stays open when the Listener is closed.
+	Socket *os.File
 }
 
 // Terms are on what terms a peer is let in.

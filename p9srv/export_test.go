@@ -152,7 +152,7 @@ func TestAnnounce(t *testing.T) {
 			t.Fatal(err)
 		}
 		var b bytes.Buffer
-		(&Listener{export: e}).Announce(slog.New(slog.NewTextHandler(&b, nil)))
+		newListener(nil, e, nil).Announce(slog.New(slog.NewTextHandler(&b, nil)))
 		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
 		if len(lines) != len(tt.lines) {
 			t.Errorf("%s:\n%s", tt.export, b.String())

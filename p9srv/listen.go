@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,14 +19,21 @@ import (
 
 // Listener accepts connections for Server.Serve.
 type Listener struct {
-	net    net.Listener
-	export Export
-	tls    *tls.Config // of the network tls
+	net       net.Listener
+	addr      Addr // where it really listens
+	export    atomic.Pointer[export]
+	withdrawn bool // under Server.mu
+}
+
+func newListener(n net.Listener, e Export, t *tls.Config) *Listener {
+	l := &Listener{net: n, addr: e.Addr.Plain()}
+	l.export.Store(&export{e, t})
+	return l
 }
 
 // Addr is where it really listens: a port that was 0 is the one that it got. It has
 // no options: those of a listener are not those of a client.
-func (l *Listener) Addr() Addr { return l.export.Addr.Plain() }
+func (l *Listener) Addr() Addr { return l.addr }
 
 // Close stops listening and removes a unix socket.
 func (l *Listener) Close() error { return l.net.Close() }
@@ -37,9 +45,12 @@ func Listen(e Export) (l *Listener, err error) {
 		err = e.checkUsers()
 	}
 	if err == nil {
+		err = e.checkReach()
+	}
+	if err == nil {
 		switch e.Network {
 		case "tcp":
-			l, err = listenTCP(e)
+			l, err = listenTCP(e, nil)
 		case "tls":
 			l, err = listenTLS(e)
 		case "unix":
@@ -87,7 +98,7 @@ func (e *Export) allTerms() []Terms {
 // Announce says what the listener lets in, and warns of what makes others
 // privileged.
 func (l *Listener) Announce(log *slog.Logger) {
-	e := &l.export
+	e := l.export.Load()
 	log.Info("listener", "at", l.Addr().String(), "lets_in", e.describe())
 	warn := func(what, why string) {
 		log.Warn("listener: "+what, "at", l.Addr().String(), "why", why)
@@ -172,20 +183,28 @@ func (t Terms) describe() string {
 	return s
 }
 
-func listenTCP(e Export) (*Listener, error) {
+// checkReach refuses TCP that reaches farther than who a peer is can be told.
+func (e *Export) checkReach() error {
+	if e.Network != "tcp" || e.As != "" || e.TrustUname {
+		return nil
+	}
 	t, err := net.ResolveTCPAddr("tcp", e.Address)
-	if err != nil {
-		return nil, err
+	if err == nil && !t.IP.IsLoopback() {
+		err = errors.New("not a loopback address: peers from elsewhere have no identity; it needs tls://, as= or trust=")
 	}
-	if e.Network == "tcp" && !t.IP.IsLoopback() && e.As == "" && !e.TrustUname {
-		return nil, errors.New("not a loopback address: peers from elsewhere have no identity; it needs tls://, as= or trust=")
+	return err
+}
+
+func listenTCP(e Export, config *tls.Config) (*Listener, error) {
+	n, err := e.inherited()
+	if n == nil && err == nil {
+		n, err = net.Listen("tcp", e.Address)
 	}
-	n, err := net.ListenTCP("tcp", t)
 	if err != nil {
 		return nil, err
 	}
 	e.Address = n.Addr().String()
-	return &Listener{net: n, export: e}, nil
+	return newListener(n, e, config), nil
 }
 
 func listenTLS(e Export) (*Listener, error) {
@@ -193,15 +212,13 @@ func listenTLS(e Export) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := listenTCP(e)
-	if err != nil {
-		return nil, err
-	}
-	l.tls = config
-	return l, nil
+	return listenTCP(e, config)
 }
 
 func listenUnix(e Export) (*Listener, error) {
+	if n, err := e.inherited(); n != nil || err != nil {
+		return newListener(n, e, nil), err
+	}
 	path := e.Address
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -226,7 +243,7 @@ func listenUnix(e Export) (*Listener, error) {
 		n.Close()
 		return nil, err
 	}
-	return &Listener{net: n, export: e}, nil
+	return newListener(n, e, nil), nil
 }
 
 // lockTime is how long another server may take to begin to listen.

@@ -48,6 +48,7 @@ func (s *session) waitFor(ready func() bool) error {
 		s.cond.Wait()
 	}
 	s.serving = true
+	s.now = s.srv.counters.clock() // the wait is not the request's
 	return s.writeErr
 }
 
@@ -57,6 +58,7 @@ func (s *session) resume() error {
 	s.mu.Lock()
 	s.serving = true
 	s.mu.Unlock()
+	s.now = s.srv.counters.clock()
 	return err
 }
 
@@ -132,7 +134,7 @@ func (s *session) startLocked(r *request) {
 func (s *session) work(r *request) {
 	defer s.workers.Done()
 	reply := getBuffer(0)
-	reply.b = s.serve(r, reply.b)
+	reply.b, _ = s.serve(r, reply.b)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,9 +176,10 @@ func (s *session) answeredLocked(r *request) {
 func (s *session) flush(tag uint16, body *decoder) error {
 	old := body.u16()
 	if !body.finish() || tag == noTag {
-		s.refuse(tag, linux.EINVAL)
+		s.refuse(msgTflush, tag, linux.EINVAL)
 		return nil
 	}
+	s.lap(msgTflush, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.tags[old]; r != nil && old != tag {

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"os/user"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +43,8 @@ type peer struct {
 	local bool   // on a unix socket
 	terms Terms
 
+	export *export // under which it was let in
+
 	// squash is unset when uid 0 is believed where others can speak for it.
 	squash bool
 
@@ -60,8 +61,8 @@ func (p *peer) String() string { return p.name }
 // admit decides on a connection before a byte of it is read: who it is, or why it
 // is hung up on.
 func (l *Listener) admit(conn net.Conn) (net.Conn, peer, error) {
-	e := &l.export
-	p := peer{terms: e.Terms, squash: !e.NoRootSquash}
+	e := l.export.Load()
+	p := peer{export: e, squash: !e.NoRootSquash}
 	switch c := conn.(type) {
 	case *net.UnixConn:
 		p.local = true
@@ -76,27 +77,21 @@ func (l *Listener) admit(conn net.Conn) (net.Conn, peer, error) {
 	case *net.TCPConn:
 		theirs := addrPort(c.RemoteAddr())
 		p.name, p.from = e.Network+" "+theirs.String(), e.Network+" "+theirs.Addr().String()
-		if len(e.Allow) > 0 && !slices.ContainsFunc(e.Allow, func(n netip.Prefix) bool { return n.Contains(theirs.Addr()) }) {
-			return nil, p, errors.New("not from where the listener allows")
-		}
-		if l.tls == nil {
+		if e.tls == nil {
 			p.identify = func() (identity, error) { return loopbackIdentity(c, p.squash) }
 			break
 		}
-		t := tls.Server(c, l.tls)
+		t := tls.Server(c, e.tls)
 		p.greet = t.HandshakeContext
 		p.identify = func() (identity, error) { return tlsIdentity(t, e.Users, time.Now()) }
 		conn = t
 	default:
-		cid, ok := peerCID(conn)
+		cid, _ := peerCID(conn.RemoteAddr())
 		p.name, p.from = "vsock "+conn.RemoteAddr().String(), fmt.Sprintf("vsock cid %d", cid)
-		terms, listed := e.CIDs[cid]
-		if !ok || !listed {
-			return nil, p, errors.New("not from a CID that the listener lists")
-		}
-		p.terms = terms
 	}
-	return conn, p, nil
+	var err error
+	p.terms, err = e.letIn(conn.RemoteAddr())
+	return conn, p, err
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

@@ -64,7 +64,8 @@ type Server struct {
 	cfg Config
 	log *slog.Logger
 
-	running sync.WaitGroup // sessions
+	running  sync.WaitGroup // sessions
+	counters counters
 
 	mu        sync.Mutex
 	closed    bool
@@ -77,6 +78,7 @@ type Server struct {
 func New(cfg Config) *Server {
 	cfg.setDefaults()
 	return &Server{
+		counters:  counters{base: time.Now()},
 		cfg:       cfg,
 		log:       cfg.Logger,
 		listeners: make(map[*Listener]struct{}),
@@ -85,12 +87,12 @@ func New(cfg Config) *Server {
 	}
 }
 
-// Serve accepts connections until Shutdown, after which it returns nil. It closes
-// the listener.
+// Serve accepts connections until Shutdown or Withdraw, after which it returns nil. It
+// closes the listener.
 func (srv *Server) Serve(l *Listener) error {
 	defer l.Close()
 	srv.mu.Lock()
-	if srv.closed {
+	if srv.closed || l.withdrawn {
 		srv.mu.Unlock()
 		return nil
 	}
@@ -105,7 +107,7 @@ func (srv *Server) Serve(l *Listener) error {
 			continue
 		}
 		srv.mu.Lock()
-		closed := srv.closed
+		closed := srv.closed || l.withdrawn
 		srv.mu.Unlock()
 		if closed {
 			return nil
@@ -124,18 +126,24 @@ func (srv *Server) Serve(l *Listener) error {
 func (srv *Server) start(raw net.Conn, l *Listener) {
 	conn, p, err := l.admit(raw)
 	if err != nil {
+		srv.counters.refused.Add(1)
 		srv.cfg.Audit.Denied(p.from, "connection refused", "peer", p.name, "listener", l.Addr().String(), "err", err)
 		raw.Close()
 		return
 	}
 	from := p.from
-	s := newSession(srv, conn, p)
+	s := newSession(srv, l, conn, p)
 	srv.mu.Lock()
-	if srv.closed || srv.conns[from] >= srv.cfg.MaxConns {
-		closed := srv.closed
+	if p.export != l.export.Load() { // which change does under mu
+		srv.mu.Unlock()
+		srv.start(raw, l)
+		return
+	}
+	if closed := srv.closed || l.withdrawn; closed || srv.conns[from] >= srv.cfg.MaxConns {
 		srv.mu.Unlock()
 		conn.Close()
 		if !closed {
+			srv.counters.refused.Add(1)
 			srv.cfg.Audit.Denied(from, "too many connections", "peer", p.name)
 		}
 		return
@@ -144,6 +152,7 @@ func (srv *Server) start(raw net.Conn, l *Listener) {
 	srv.sessions[s] = struct{}{}
 	srv.running.Add(1)
 	srv.mu.Unlock()
+	srv.counters.accept(l.addr.Network)
 
 	go func() {
 		defer srv.running.Done()

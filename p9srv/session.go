@@ -31,10 +31,12 @@ const maxBatch = 256 << 10
 // session is what one connection carries. See the package documentation for its
 // goroutines.
 type session struct {
-	srv  *Server
-	conn net.Conn
-	peer peer
-	log  *slog.Logger
+	srv      *Server
+	listener *Listener
+	conn     net.Conn
+	peer     peer
+	log      *slog.Logger
+	stripe   *stripe
 
 	// The loop's own. dialect and msize change only while no worker runs.
 	dialect    *dialect // nil before a version is agreed on
@@ -44,6 +46,7 @@ type session struct {
 	batch      *buffer // replies of this batch, nil if none
 	batched    int     // how many
 	versionDue time.Time
+	now        time.Duration // the clock of the counters when the loop last looked
 
 	workers sync.WaitGroup
 
@@ -70,12 +73,14 @@ type session struct {
 	endErr   error     // why, if the session itself decided so
 }
 
-func newSession(srv *Server, conn net.Conn, p peer) *session {
+func newSession(srv *Server, l *Listener, conn net.Conn, p peer) *session {
 	s := &session{
-		srv:  srv,
-		conn: conn,
-		peer: p,
-		log:  srv.log.With("peer", p.String()),
+		srv:      srv,
+		listener: l,
+		conn:     conn,
+		peer:     p,
+		log:      srv.log.With("peer", p.String()),
+		stripe:   srv.counters.stripe(),
 	}
 	s.cond.L = &s.mu
 	s.in.open(conn)
@@ -128,6 +133,7 @@ func (s *session) loop() error {
 		if err := s.in.fill(); err != nil {
 			return s.readError(err)
 		}
+		s.now = s.srv.counters.clock()
 		s.mu.Lock()
 		s.serving = true
 		s.mu.Unlock()
@@ -188,28 +194,29 @@ func (s *session) frame(frame []byte) error {
 	r.msg = &s.dialect.messages[typ]
 	switch {
 	case r.msg.serve == nil:
-		s.refuse(tag, linux.EOPNOTSUPP)
+		s.refuse(0, tag, linux.EOPNOTSUPP)
 		return nil
 	case tag == noTag:
-		s.refuse(tag, linux.EINVAL)
+		s.refuse(typ, tag, linux.EINVAL)
 		return nil
 	}
 	if r.msg.decode(r, &body); !body.finish() {
-		s.refuse(tag, linux.EINVAL)
+		s.refuse(typ, tag, linux.EINVAL)
 		return nil
 	}
+	r.taken = s.now
 	if s.forWorker(r) {
 		return s.giveToWorker(r)
 	}
 	b := s.batchBuffer()
-	b.b = s.serve(r, b.b)
+	b.b, s.now = s.serve(r, b.b)
 	s.batched++
 	return nil
 }
 
-// serve runs a request and appends its reply. It is called by the loop and by
-// workers.
-func (s *session) serve(r *request, out []byte) []byte {
+// serve runs a request and appends its reply, and looks at the clock. It is called by
+// the loop and by workers.
+func (s *session) serve(r *request, out []byte) ([]byte, time.Duration) {
 	start := len(out)
 	reply, err := s.call(r, beginReply(out, r.typ+1, r.tag))
 	if err == nil && len(reply)-start > int(s.msize) {
@@ -219,9 +226,13 @@ func (s *session) serve(r *request, out []byte) []byte {
 		if _, ok := errnoOf(err); !ok {
 			s.log.Error("request failed", "message", r.msg.name, "err", err)
 		}
-		return s.dialect.appendError(out[:start], r.tag, err)
+		reply = s.dialect.appendError(out[:start], r.tag, err)
+	} else {
+		reply = endReply(reply, start)
 	}
-	return endReply(reply, start)
+	now := s.srv.counters.clock()
+	s.answered(r.typ, now-r.taken, err)
+	return reply, now
 }
 
 // call keeps a panic of a File to the connection that caused it.
@@ -238,13 +249,6 @@ func (s *session) call(r *request, out []byte) (reply []byte, err error) {
 func (s *session) panicked(message string, v any) {
 	s.log.Error("panic", "message", message, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	s.end(errPanic)
-}
-
-// refuse answers a request that is not served.
-func (s *session) refuse(tag uint16, err error) {
-	b := s.batchBuffer()
-	b.b = s.dialect.appendError(b.b, tag, err)
-	s.batched++
 }
 
 func (s *session) batchBuffer() *buffer {
@@ -277,6 +281,7 @@ func (s *session) version(tag uint16, body *decoder) error {
 	msize = min(msize, s.srv.cfg.MaxMsize)
 	if d != nil && msize < MinMsize {
 		b.b = d.appendError(b.b, tag, linux.EMSGSIZE)
+		s.lap(msgTversion, linux.EMSGSIZE)
 		s.startVersionClock()
 		return nil
 	}
@@ -290,6 +295,7 @@ func (s *session) version(tag uint16, body *decoder) error {
 	b.b = beginReply(b.b, msgTversion+1, tag)
 	b.b = le.AppendUint32(b.b, msize)
 	b.b = endReply(appendString(b.b, agreed), start)
+	s.lap(msgTversion, nil)
 	return nil
 }
 

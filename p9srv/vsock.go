@@ -18,7 +18,10 @@ func dialVsock(ctx context.Context, a Addr) (net.Conn, error) {
 
 func listenVsock(e Export) (*Listener, error) {
 	// Port 0 is the kernel's to choose, as over TCP.
-	n, err := vsock.ListenContextID(e.cid(), e.port(), nil)
+	n, err := e.inherited()
+	if n == nil && err == nil {
+		n, err = vsock.ListenContextID(e.cid(), e.port(), nil)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -26,12 +29,12 @@ func listenVsock(e Export) (*Listener, error) {
 		host, _, _ := net.SplitHostPort(e.Address)
 		e.Address = net.JoinHostPort(host, fmt.Sprint(at.Port))
 	}
-	return &Listener{net: n, export: e}, nil
+	return newListener(n, e, nil), nil
 }
 
 // peerCID is the CID that a connection came from; the kernel vouches for it.
-func peerCID(conn net.Conn) (uint32, bool) {
-	a, ok := conn.RemoteAddr().(*vsock.Addr)
+func peerCID(from net.Addr) (uint32, bool) {
+	a, ok := from.(*vsock.Addr)
 	if !ok {
 		return 0, false
 	}

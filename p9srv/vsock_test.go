@@ -24,7 +24,7 @@ func TestAdmitCID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Listener{export: e}
+	l := newListener(nil, e, nil)
 	for cid, want := range map[uint32]string{0: "", 1: "", 2: "", 3: "1", 4: "0", 5: "65534", 6: "", anyCID: ""} {
 		_, p, err := l.admit(cidConn{cid: cid})
 		if want == "" {
@@ -42,7 +42,7 @@ func TestAdmitCID(t *testing.T) {
 		}
 	}
 	// What carries no identity at all is refused.
-	l.export.CIDs[6] = Terms{}
+	l.export.Load().CIDs[6] = Terms{}
 	_, p, err := l.admit(cidConn{cid: 6})
 	if err != nil {
 		t.Fatal(err)
