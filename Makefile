@@ -3,7 +3,7 @@
 GO = go
 SOAK = 1
 
-.PHONY: build test check setup soak bench fuzz clean
+.PHONY: build install test check setup soak bench fuzz clean
 
 build:
 	$(GO) build -o bin/containerfs ./cmd/containerfs
@@ -39,3 +39,27 @@ fuzz:
 
 clean:
 	rm -rf bin
+
+# Where things go. mount(8) looks for its helpers in /sbin alone.
+PREFIX = /usr/local
+BINDIR = $(PREFIX)/bin
+MANDIR = $(PREFIX)/share/man
+COMPLETIONDIR = $(PREFIX)/share/bash-completion/completions
+UNITDIR = $(PREFIX)/lib/systemd/system
+MOUNTDIR = /sbin
+SYSCONFDIR = /etc
+DESTDIR =
+
+# A config file that is there stays.
+install: build
+	install -d $(addprefix $(DESTDIR),$(BINDIR) $(MANDIR) $(COMPLETIONDIR) $(UNITDIR) $(MOUNTDIR) $(SYSCONFDIR))
+	install -m 755 bin/containerfs $(DESTDIR)$(BINDIR)/containerfs
+	ln -sf $(BINDIR)/containerfs $(DESTDIR)$(MOUNTDIR)/mount.containerfs
+	bin/containerfs man $(DESTDIR)$(MANDIR)
+	bin/containerfs completion bash > $(DESTDIR)$(COMPLETIONDIR)/containerfs
+	for f in containerfs.service containerfs.socket; do \
+		sed 's,/usr/bin/,$(BINDIR)/,; s,/etc/containerfs,$(SYSCONFDIR)/containerfs,' cmd/containerfs/systemd/$$f > $(DESTDIR)$(UNITDIR)/$$f && \
+		chmod 644 $(DESTDIR)$(UNITDIR)/$$f || exit 1; \
+	done
+	test -e $(DESTDIR)$(SYSCONFDIR)/containerfs.toml || \
+		install -m 644 cmd/containerfs/systemd/containerfs.toml $(DESTDIR)$(SYSCONFDIR)/containerfs.toml

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,6 +25,8 @@ import (
 type Audit struct {
 	log *slog.Logger
 	now func() time.Time
+
+	denials atomic.Uint64
 
 	mu         sync.Mutex
 	allowances map[auditKey]*allowance
@@ -55,6 +58,9 @@ func NewAudit(log *slog.Logger) *Audit {
 
 // take reports whether a line may be written, and how many of its kind were not.
 func (a *Audit) take(key auditKey) (suppressed int, ok bool) {
+	if key.denial {
+		a.denials.Add(1)
+	}
 	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -83,6 +89,9 @@ func (w *allowance) refill(now time.Time) {
 	w.tokens = min(auditBurst, w.tokens+auditRate*now.Sub(w.at).Seconds())
 	w.at = now
 }
+
+// Denials is the number of denials so far, with those that no line was written of.
+func (a *Audit) Denials() uint64 { return a.denials.Load() }
 
 // Flush says what was left out and not said yet, and forgets who has been quiet. It
 // is to be called every second or so.

@@ -65,6 +65,11 @@ func (at *attachment) set(c *tree.Container, f func()) error {
 	})
 }
 
+// SetMaxContainersPerUser changes Config.MaxContainersPerUser.
+func (fs *FS) SetMaxContainersPerUser(n int) {
+	fs.tree.Change(func() error { fs.maxPerUser = n; return nil })
+}
+
 // mayOwnMore is EAGAIN when an unprivileged user owns as many containers as one
 // may. Inside a change.
 func (at *attachment) mayOwnMore() error {

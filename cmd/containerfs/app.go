@@ -66,6 +66,8 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			mountRelayCommand(),
 			proxyCommand(),
 			rulesCommand(),
+			manualCommand(),
+			completionCommand(),
 		},
 	}
 	for _, c := range a.Commands {

@@ -30,6 +30,7 @@ type configFile struct {
 	Rules                *string       `toml:"rules"`
 	RulesExisting        *bool         `toml:"rules-existing"`
 	Listen               []listenTable `toml:"listen"`
+	serviceKeys
 
 	name  string
 	lines map[string]int // of keys, as listen.0.cid.3.as
@@ -167,14 +168,14 @@ func (f *configFile) exports() ([]p9srv.Export, error) {
 			}
 			opts = append(opts, own...)
 		}
-		e, err := p9srv.NewExport(t.Addr, opts)
+		exports, err := exportsAt(t.Addr, t.Cert != nil, sockets(), func(addr string) (p9srv.Export, error) { return p9srv.NewExport(addr, opts) })
 		if opt := (*p9srv.OptionError)(nil); errors.As(err, &opt) && opt.Key != "" {
 			return nil, f.errorf(table+"."+opt.Key, "%v", opt.Err)
 		}
 		if err != nil {
 			return nil, f.errorf(table, "%v", err)
 		}
-		list = append(list, e)
+		list = append(list, exports...)
 	}
 	return list, nil
 }
@@ -213,14 +214,22 @@ func serveConfig(c *cli.Context) (config, error) {
 		return conf, err
 	}
 	for _, addr := range c.StringSlice("listen") {
-		e, err := p9srv.ParseExport(addr)
+		exports, err := flagExports(addr, sockets())
 		if err != nil {
 			return conf, usagef("listen: %v", err)
 		}
-		conf.Listen = append(conf.Listen, e)
+		conf.Listen = append(conf.Listen, exports...)
 	}
 	if len(conf.Listen) == 0 {
-		conf.Listen = []p9srv.Export{{Addr: defaultAddr()}}
+		if conf.Listen, err = defaultExports(sockets()); err != nil {
+			return conf, usagef("listen: %v", err)
+		}
+	}
+	if err := checkSockets(conf.Listen); err != nil {
+		return conf, usagef("listen: %v", err)
+	}
+	if err := conf.serviceOptions.set(c, file); err != nil {
+		return conf, err
 	}
 	for _, list := range []struct {
 		hierarchies, enable []string

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"os"
 
 	"containerfs/ops/rules"
 	"containerfs/tree/hostproc"
@@ -33,16 +31,14 @@ func (e *engine) reloadRules() error {
 	return nil
 }
 
-// reloadOn reads the rules again at each signal, until ctx is done.
-func (e *engine) reloadOn(ctx context.Context, hangup <-chan os.Signal) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hangup:
-		}
-		if err := e.reloadRules(); err != nil {
-			e.log.Error("not reloaded, what was in force stays", "err", err)
-		}
+// prepareRules is the rules' part of a reload.
+func (s *service) prepareRules(*config) (change, error) {
+	if s.engine.rules == "" {
+		return change{}, nil
 	}
+	f, err := rules.Read(s.engine.rules)
+	if err != nil {
+		return change{}, fmt.Errorf("rules: %w", err)
+	}
+	return change{apply: func() { s.engine.fs.SetRules(f) }}, nil
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sync/errgroup"
 
 	"containerfs/p9srv"
 	"containerfs/subsys"
@@ -33,8 +32,10 @@ type config struct {
 	Rules         string // a file; "": none
 	RulesExisting bool   // they are for the tasks that there are at start, too
 
+	serviceOptions
+
 	// Stderr takes one line `listening on ADDR` for each listener, then
-	// `ready`.
+	// `ready`, and the log. As JSON, these lines are the log's, too.
 	Stderr io.Writer
 }
 
@@ -47,8 +48,14 @@ func serveCommand() *cli.Command {
 		Usage: "serve this host's containers",
 		Description: `For each listener one line "listening on ADDR" comes on standard error, with
 the real port where 0 was asked for, then "ready". SIGTERM and SIGINT end it:
-requests in hand are answered, sockets removed. SIGHUP has the rules read again;
-when they are bad, the log says why and the old ones stay in force.
+requests in hand are answered, sockets removed.
+
+SIGHUP has it read the config file, the rules and the files of TLS anew. In force
+afterwards are the rules, the listeners and their options, hierarchies that are new,
+both limits on containers and the log level. Connections of a listener that is gone end, as do those of a peer
+that would not be let in on the same terms again; others go on. What needs a restart
+is said in the log, and with a fault in a file, or an address that is in use,
+everything stays as it was.
 
 A client on the unix socket is the user that the kernel says it is. A TCP
 client on this host is the owner of its socket, but root counts as nobody
@@ -56,7 +63,8 @@ unless the address ends in ?no_root_squash. From elsewhere nobody has an identit
 the address must give one by as=USER, or trust=uname, or ask for certificates.
 
 ADDR is tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH or vsock://CID:PORT, then ?
-and options, joined by &:
+and options, joined by &; or systemd:NAME, the sockets of that FileDescriptorName= that
+the service manager has passed, on which it listens when there is no --listen at all:
 
   as=USER            everyone is that user
   trust=uname        everyone is whom they say they are
@@ -77,7 +85,7 @@ subsystems of flags come in addition.
   containerfs serve --hierarchy cpu=cpuset --listen unix:///run/cfs.sock
   containerfs serve --listen 'tcp://127.0.0.1:5640?no_root_squash'
   containerfs serve --listen 'tcp://0.0.0.0:5640?as=batch&allow=10.0.0.0/8&attach=/cpu/vm42'`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "read `FILE` (TOML), too"},
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`; may be repeated", DefaultText: "the unix socket " + defaultAddr().Address},
 			&cli.StringSliceFlag{Name: "hierarchy", Usage: "mount the hierarchy `NAME=OPTIONS`; may be repeated", DefaultText: "all=all"},
@@ -88,11 +96,16 @@ subsystems of flags come in addition.
 			&cli.StringFlag{Name: "rules", Usage: "put tasks where the rules in `FILE` say; see containerfs rules --help"},
 			&cli.BoolFlag{Name: "rules-existing", Usage: "put the tasks that there are at start where the rules say, too"},
 			&cli.StringFlag{Name: "mirror", Usage: "anchor membership in a cgroup hierarchy of the kernel: `auto` or off", Value: "auto"},
-		},
+		}, serviceFlags()...),
 		Action: func(c *cli.Context) error {
 			conf, err := serveConfig(c)
 			if err != nil {
 				return err
+			}
+			conf.Reread = func() (config, error) {
+				next, err := serveConfig(c)
+				next.Reread = conf.Reread
+				return next, err
 			}
 			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
@@ -105,49 +118,81 @@ subsystems of flags come in addition.
 const shutdownWithin = 10 * time.Second
 
 // run serves until ctx is done, then answers what is in hand and removes its
-// sockets.
+// sockets. SIGHUP reloads.
 func run(ctx context.Context, conf config) (err error) {
-	log := slog.New(slog.NewTextHandler(conf.Stderr, nil))
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	log, level := newLogger(conf.Stderr, conf.serviceOptions)
+	s := &service{conf: conf, log: log, level: level, notify: notifier{log}}
 	// Listeners come first: an address that is in use or refused ends it
 	// before anything on the host is touched.
-	var listeners []*p9srv.Listener
 	defer func() {
-		for _, l := range listeners {
+		for _, l := range s.listeners {
 			l.Close()
 		}
 	}()
-	for _, addr := range conf.Listen {
-		l, err := p9srv.Listen(addr)
+	for _, e := range conf.Listen {
+		l, err := listen(e)
 		if err != nil {
 			return err
 		}
-		listeners = append(listeners, l)
+		s.listeners = append(s.listeners, l)
 	}
-	e, err := newEngine(conf, log)
-	if err != nil {
+	if s.engine, err = newEngine(conf, log); err != nil {
 		return err
 	}
-	defer e.close()
+	alive := s.engine.liveness()
+	defer alive.wait()
+	defer s.engine.close()
 
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	srv := p9srv.New(p9srv.Config{Attacher: e.fs, Logger: log, Audit: e.audit})
-	var tasks errgroup.Group
-	tasks.Go(func() error { e.maintain(ctx); return nil })
-	tasks.Go(func() error { e.reloadOn(ctx, hangup); return nil })
-	for _, l := range listeners {
-		l.Announce(log)
-		fmt.Fprintf(conf.Stderr, "listening on %s\n", l.Addr())
-		tasks.Go(func() error { defer stop(); return srv.Serve(l) })
+	ctx, s.stop = context.WithCancel(ctx)
+	defer s.stop()
+	s.srv = p9srv.New(p9srv.Config{Attacher: s.engine.fs, Logger: log, Audit: s.engine.audit})
+	if err := s.serveMetrics(ctx, alive); err != nil {
+		return err
 	}
-	fmt.Fprintln(conf.Stderr, "ready")
+	s.tasks.Go(func() error { s.engine.maintain(ctx); return nil })
+	for _, l := range s.listeners {
+		l.Announce(log)
+		s.serve(l)
+	}
+	warnUnused(log, sockets(), conf.Listen)
+	s.say("ready", "ready")
+	s.notify.ready()
+	s.tasks.Go(func() error { s.notify.watchdog(ctx, alive.check); return nil })
 
-	<-ctx.Done()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-hangup:
+			s.reload()
+		}
+	}
+	s.notify.stopping()
 	late, cancel := context.WithTimeout(context.Background(), shutdownWithin)
 	defer cancel()
-	err = srv.Shutdown(late)
-	return errors.Join(err, tasks.Wait())
+	err = s.srv.Shutdown(late)
+	return errors.Join(err, s.tasks.Wait())
+}
+
+// serve serves a listener, and ends the server when it fails.
+func (s *service) serve(l *listening) {
+	s.say("listening on "+l.Addr().String(), "listening", "on", l.Addr().String())
+	s.tasks.Go(func() error {
+		err := s.srv.Serve(l.Listener)
+		if err != nil {
+			s.stop()
+		}
+		return err
+	})
+}
+
+// say writes a line that programs wait for.
+func (s *service) say(line, message string, args ...any) {
+	if s.conf.LogJSON {
+		s.log.Log(context.Background(), max(slog.LevelInfo, s.level.Level()), message, args...)
+		return
+	}
+	fmt.Fprintln(s.conf.Stderr, line)
 }

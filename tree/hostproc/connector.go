@@ -41,6 +41,7 @@ type connector struct {
 	size int // of the receive buffer, as the kernel counts
 
 	ledger ledger
+	heard  atomic.Uint64 // messages received of whatever kind
 
 	// overflow is set from the kernel's word that it dropped something until
 	// the queue has been empty, which it must be before the kernel queues
@@ -227,6 +228,7 @@ func (c *connector) receive(into []event) ([]event, error) {
 	case err != nil:
 		return into, err
 	}
+	c.heard.Add(uint64(n))
 	for i := range n {
 		e, h, ok := c.message(i)
 		if !ok {

@@ -60,6 +60,10 @@ type delivery struct {
 	events   atomic.Uint64
 	lost     atomic.Uint64
 	resyncs  atomic.Uint64
+	forks    atomic.Uint64 // delivered, as are the following
+	execs    atomic.Uint64
+	exits    atomic.Uint64
+	ids      atomic.Uint64
 	limit    int
 
 	mu       sync.Mutex
@@ -166,18 +170,22 @@ func (d *delivery) apply(m Model, ids IDModel, execs ExecModel, e *event, asleep
 	a, b := int32(e.id[0]), int32(e.id[1])
 	switch e.kind {
 	case kindFork:
+		d.forks.Add(1)
 		m.Fork(tree.ForkEvent{
 			ParentTID: a, ParentTGID: b, TID: int32(e.id[2]), TGID: int32(e.id[3]),
 			Time: e.ts, StartMax: ticksAt(e.ts, asleep),
 		})
 	case kindExec:
+		d.execs.Add(1)
 		m.Exec(b)
 		if execs != nil {
 			execs.Executed(b, e.ts)
 		}
 	case kindExit:
+		d.exits.Add(1)
 		m.Exit(a)
 	case kindUID, kindGID:
+		d.ids.Add(1)
 		if ids != nil {
 			ids.SetID(a, b, e.kind == kindGID, e.id[2], e.id[3], e.ts)
 		}

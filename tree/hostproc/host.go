@@ -53,6 +53,8 @@ type Stats struct {
 	Events  uint64 // received
 	Lost    uint64 // made by the kernel and not received
 	Resyncs uint64 // delivered
+
+	Forks, Execs, Exits, IDs uint64 // delivered; IDs are changes of users and groups
 }
 
 // A Host is the machine that the process runs on. It implements tree.Host.
@@ -157,7 +159,8 @@ func (h *Host) Source() Source { return h.source }
 // events, if something did: a Host in that state lies about new tasks.
 func (h *Host) Stats() (Stats, error) {
 	d := h.delivery
-	s := Stats{Events: d.events.Load(), Lost: d.lost.Load(), Resyncs: d.resyncs.Load()}
+	s := Stats{Events: d.events.Load(), Lost: d.lost.Load(), Resyncs: d.resyncs.Load(),
+		Forks: d.forks.Load(), Execs: d.execs.Load(), Exits: d.exits.Load(), IDs: d.ids.Load()}
 	if err := h.readErr.Load(); err != nil {
 		return s, *err
 	}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+func completionCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "completion",
+		Usage:     "print what a shell needs to complete command lines",
+		ArgsUsage: "bash",
+		Hidden:    true,
+		Action: func(c *cli.Context) error {
+			args, err := paths(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			if args[0] != "bash" {
+				return usagef("completion: no shell %q; want bash", args[0])
+			}
+			_, err = fmt.Fprint(c.App.Writer, bashCompletion(c.App))
+			return err
+		},
+	}
+}
+
+// bashCompletion is a script that needs no other program than containerfs itself, which
+// it asks for what is in the server's directories.
+func bashCompletion(a *cli.App) string {
+	var b strings.Builder
+	b.WriteString("# bash completion for containerfs, made by `containerfs completion bash`.\n")
+	b.WriteString(bashFunctions)
+	b.WriteString("\n_containerfs_options() {\n\tcase $1 in\n")
+	fmt.Fprintf(&b, "\t'') echo %s ;;\n", bashWords(flagWords(a.Flags)))
+	eachCommand(a, func(name string, c *cli.Command) {
+		fmt.Fprintf(&b, "\t%s) echo %s ;;\n", bashWord(name), bashWords(flagWords(c.Flags)))
+	})
+	b.WriteString("\tesac\n}\n\n# The flags that take a value.\n_containerfs_values() {\n\tcase $1 in\n")
+	fmt.Fprintf(&b, "\t'') echo %s ;;\n", bashWords(valueWords(a.Flags)))
+	eachCommand(a, func(name string, c *cli.Command) {
+		fmt.Fprintf(&b, "\t%s) echo %s ;;\n", bashWord(name), bashWords(valueWords(c.Flags)))
+	})
+	b.WriteString("\tesac\n}\n\n_containerfs_commands() {\n\tcase $1 in\n")
+	fmt.Fprintf(&b, "\t'') echo %s ;;\n", bashWords(commandWords(a.VisibleCommands())))
+	eachCommand(a, func(name string, c *cli.Command) {
+		if words := commandWords(c.VisibleCommands()); len(words) > 0 {
+			fmt.Fprintf(&b, "\t%s) echo %s ;;\n", bashWord(name), bashWords(words))
+		}
+	})
+	b.WriteString("\tesac\n}\n\n# The commands whose arguments are paths of the server.\n_containerfs_paths() {\n\tcase $1 in\n")
+	var served []string
+	eachCommand(a, func(name string, c *cli.Command) {
+		if strings.Contains(c.ArgsUsage, "PATH") || strings.Contains(c.ArgsUsage, "OLD NEW") {
+			served = append(served, bashWord(name))
+		}
+	})
+	fmt.Fprintf(&b, "\t%s) return 0 ;;\n\tesac\n\treturn 1\n}\n\ncomplete -F _containerfs containerfs\n", strings.Join(served, "|"))
+	return b.String()
+}
+
+// eachCommand calls f for the commands that are shown and their subcommands, by their
+// whole names.
+func eachCommand(a *cli.App, f func(name string, c *cli.Command)) {
+	var each func(prefix string, list []*cli.Command)
+	each = func(prefix string, list []*cli.Command) {
+		for _, c := range list {
+			if c.Name == "help" {
+				continue
+			}
+			f(prefix+c.Name, c)
+			each(prefix+c.Name+" ", c.VisibleCommands())
+		}
+	}
+	each("", a.VisibleCommands())
+}
+
+func commandWords(list []*cli.Command) (words []string) {
+	for _, c := range list {
+		words = append(words, c.Name)
+	}
+	return words
+}
+
+func flagWords(flags []cli.Flag) (words []string) {
+	for _, f := range flags {
+		if v, ok := f.(cli.VisibleFlag); ok && !v.IsVisible() {
+			continue
+		}
+		for _, n := range f.Names() {
+			words = append(words, dashed(n))
+		}
+	}
+	return words
+}
+
+func valueWords(flags []cli.Flag) (words []string) {
+	for _, f := range flags {
+		if d, ok := f.(cli.DocGenerationFlag); ok && d.TakesValue() {
+			words = append(words, flagWords([]cli.Flag{f})...)
+		}
+	}
+	return words
+}
+
+func bashWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+func bashWords(words []string) string { return bashWord(strings.Join(words, " ")) }
+
+// bash takes words apart at : and =, which are in addresses, so the line is looked at
+// whole. A server that does not answer must not hold the prompt.
+const bashFunctions = `
+_containerfs() {
+	local words cur command= server= word skip=
+	read -ra words <<<"${COMP_LINE:0:COMP_POINT}"
+	if [[ ${COMP_LINE:0:COMP_POINT} == *" " ]]; then
+		cur=
+	else
+		cur=${words[-1]}
+		unset 'words[-1]'
+	fi
+	COMPREPLY=()
+	for word in "${words[@]:1}"; do
+		if [[ -n $skip ]]; then
+			[[ $skip == --server ]] && server=$word
+			skip=
+			continue
+		fi
+		case $word in
+		--server=*)
+			server=${word#*=}
+			;;
+		-*)
+			[[ " $(_containerfs_values "$command") " == *" $word "* ]] && skip=$word
+			;;
+		*)
+			if [[ " $(_containerfs_commands "$command") " == *" $word "* ]]; then
+				command=${command:+$command }$word
+			fi
+			;;
+		esac
+	done
+	if [[ -n $skip ]]; then
+		compopt -o default 2>/dev/null
+		return
+	fi
+	if [[ $cur == -* ]]; then
+		COMPREPLY=($(compgen -W "$(_containerfs_options "$command")" -- "$cur"))
+		return
+	fi
+	word=$(_containerfs_commands "$command")
+	if [[ -n $word ]]; then
+		COMPREPLY=($(compgen -W "$word" -- "$cur"))
+	elif _containerfs_paths "$command"; then
+		_containerfs_path "$cur" ${server:+--server "$server"}
+	else
+		compopt -o default 2>/dev/null
+	fi
+}
+
+# Entries of a directory of the server. Readline has only what is behind the last colon.
+_containerfs_path() {
+	local cur=$1 dir=/ line name end before=
+	shift
+	[[ $cur == */* ]] && dir=${cur%/*}/
+	[[ $cur == *:* && $COMP_WORDBREAKS == *:* ]] && before=${cur%"${cur##*:}"}
+	compopt -o nospace 2>/dev/null
+	while IFS= read -r line; do
+		name=$dir${line#* * * }
+		end=" "
+		[[ $line == d* ]] && end=/
+		if [[ $name == "$cur"* ]]; then
+			COMPREPLY+=("$(printf %q "${name#"$before"}")$end")
+		fi
+	done < <(timeout 2 containerfs "$@" ls -l "$dir" 2>/dev/null)
+}
+`

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"containerfs/p9srv"
+	"containerfs/tree"
+)
+
+// service is a server that runs, and what a reload can change of it.
+type service struct {
+	conf   config // in force
+	log    *slog.Logger
+	level  *slog.LevelVar
+	engine *engine
+	srv    *p9srv.Server
+	notify notifier
+
+	listeners []*listening
+	tasks     errgroup.Group
+	stop      context.CancelFunc
+}
+
+// listening is a listener with what the configuration has it by: what can stay in
+// place when everything else of it changes.
+type listening struct {
+	*p9srv.Listener
+	place  p9srv.Addr
+	socket *os.File
+}
+
+func listen(e p9srv.Export) (*listening, error) {
+	l, err := p9srv.Listen(e)
+	if err != nil {
+		return nil, err
+	}
+	return &listening{l, e.Addr.Plain(), e.Socket}, nil
+}
+
+// change is what a concern of a reload has prepared: one of the functions is called,
+// neither can fail. Nil is nothing to do.
+type change struct{ apply, undo func() }
+
+// reload reads the configuration anew and puts it in force as far as it can be while
+// the server runs. Each concern checks it and prepares what can fail; when one fails,
+// all stays as it was.
+func (s *service) reload() {
+	s.notify.reloading()
+	defer s.notify.ready()
+	if s.conf.Reread == nil {
+		s.log.Warn("reload: there is nothing to read anew")
+		return
+	}
+	if err := s.tryReload(); err != nil {
+		s.log.Error("reload: the configuration in force stays as it is", "err", err)
+		return
+	}
+	s.log.Info("reloaded")
+}
+
+func (s *service) tryReload() error {
+	next, err := s.conf.Reread()
+	if err != nil {
+		return err
+	}
+	var changes []change
+	for _, prepare := range []func(*config) (change, error){
+		s.prepareListeners,
+		s.prepareHierarchies,
+		s.prepareRules,
+		s.prepareLimits,
+		s.prepareLog,
+	} {
+		c, err := prepare(&next)
+		if err != nil {
+			for _, c := range slices.Backward(changes) {
+				if c.undo != nil {
+					c.undo()
+				}
+			}
+			return err
+		}
+		changes = append(changes, c)
+	}
+	for _, c := range changes {
+		if c.apply != nil {
+			c.apply()
+		}
+	}
+	s.keepFixed(&next)
+	s.conf = next
+	return nil
+}
+
+// prepareListeners makes the listeners that are new and checks the terms of those that
+// stay. The others are withdrawn: their connections end, as do those of a listener
+// that it would not let in on the same terms again.
+func (s *service) prepareListeners(next *config) (change, error) {
+	var made, kept []*listening
+	var applies []func()
+	undo := func() {
+		for _, l := range made {
+			l.Close()
+		}
+	}
+	for _, e := range next.Listen {
+		i := slices.IndexFunc(s.listeners, func(l *listening) bool {
+			return l.place == e.Addr.Plain() && l.socket == e.Socket && !slices.Contains(kept, l)
+		})
+		if i >= 0 {
+			l := s.listeners[i]
+			apply, err := s.srv.Prepare(l.Listener, e)
+			if err != nil {
+				undo()
+				return change{}, err
+			}
+			applies = append(applies, func() {
+				apply()
+				l.Announce(s.log)
+			})
+			kept = append(kept, l)
+			continue
+		}
+		l, err := listen(e)
+		if err != nil {
+			undo()
+			return change{}, err
+		}
+		made = append(made, l)
+	}
+	return change{undo: undo, apply: func() {
+		for _, l := range s.listeners {
+			if !slices.Contains(kept, l) {
+				s.log.Info("listener withdrawn, its connections end", "at", l.Addr().String())
+				s.srv.Withdraw(l.Listener)
+			}
+		}
+		for _, apply := range applies {
+			apply()
+		}
+		s.listeners = append(kept, made...)
+		for _, l := range made {
+			s.serve(l)
+		}
+		warnUnused(s.log, sockets(), next.Listen)
+	}}, nil
+}
+
+// prepareHierarchies mounts those that are new.
+func (s *service) prepareHierarchies(next *config) (change, error) {
+	var mounted []string
+	undo := func() {
+		for _, name := range slices.Backward(mounted) {
+			if err := s.engine.tree.Unmount(s.hierarchy(name)); err != nil {
+				s.log.Error("reload: a hierarchy that was mounted stays", "hierarchy", name, "err", err)
+			}
+		}
+	}
+	all := slices.Clone(s.conf.Hierarchies)
+	for _, h := range next.Hierarchies {
+		was := slices.IndexFunc(s.conf.Hierarchies, func(o hierarchy) bool { return o.Name == h.Name })
+		switch {
+		case was >= 0 && s.conf.Hierarchies[was] == h:
+			continue
+		case was >= 0:
+			s.log.Warn("reload: a hierarchy stays as it was mounted; write remount to ctl", "hierarchy", h.Name, "asked_for", h.Options)
+			continue
+		}
+		there := s.hierarchy(h.Name) != nil // by a client
+		if err := s.engine.fs.Mount(h.Name, h.Options); err != nil {
+			undo()
+			return change{}, fmt.Errorf("hierarchy %s=%s: %w", h.Name, h.Options, err)
+		}
+		if !there {
+			mounted = append(mounted, h.Name)
+		}
+		all = append(all, h)
+	}
+	for _, h := range s.conf.Hierarchies {
+		if !slices.ContainsFunc(next.Hierarchies, func(n hierarchy) bool { return n.Name == h.Name }) {
+			s.log.Warn("reload: a hierarchy that is not asked for any more stays; write umount to ctl", "hierarchy", h.Name)
+		}
+	}
+	next.Hierarchies = all
+	return change{undo: undo}, nil
+}
+
+// hierarchy is the mounted one of a name.
+func (s *service) hierarchy(name string) (h *tree.Hierarchy) {
+	s.engine.tree.View(func() { h = s.engine.tree.Published(name) })
+	return h
+}
+
+// prepareLimits: what is over a new limit stays.
+func (s *service) prepareLimits(next *config) (change, error) {
+	n, perUser := next.MaxContainers, next.MaxContainersPerUser
+	return change{apply: func() {
+		s.engine.tree.SetMaxContainers(n)
+		s.engine.fs.SetMaxContainersPerUser(perUser)
+	}}, nil
+}
+
+func (s *service) prepareLog(next *config) (change, error) {
+	level := next.LogLevel
+	return change{apply: func() { s.level.Set(level) }}, nil
+}
+
+// keepFixed says what of a new configuration needs a restart, and puts what is in force
+// in its place.
+func (s *service) keepFixed(next *config) {
+	for _, f := range []struct {
+		key           string
+		inForce, want any // pointers
+	}{
+		{"mirror", &s.conf.Mirror, &next.Mirror},
+		{"enable", &s.conf.Enable, &next.Enable},
+		{"allow-release-agent", &s.conf.AllowReleaseAgent, &next.AllowReleaseAgent},
+		{"rules", &s.conf.Rules, &next.Rules},
+		{"rules-existing", &s.conf.RulesExisting, &next.RulesExisting},
+		{"log-format", &s.conf.LogJSON, &next.LogJSON},
+		{"metrics", &s.conf.Metrics, &next.Metrics},
+	} {
+		if !reflect.DeepEqual(f.inForce, f.want) {
+			s.log.Warn("reload: this needs a restart", "key", f.key)
+			reflect.ValueOf(f.want).Elem().Set(reflect.ValueOf(f.inForce).Elem())
+		}
+	}
+}

@@ -1,0 +1,29 @@
+package p9srv
+
+import (
+	"fmt"
+	"net"
+)
+
+// ListenLocal listens for something else than 9P on a unix socket or on a loopback
+// address, as Listen does for 9P. No address that others can reach is accepted.
+func ListenLocal(a Addr) (net.Listener, error) {
+	if a.Network != "unix" && a.Network != "tcp" {
+		return nil, fmt.Errorf("listen %s: only for this host: want unix or tcp", a)
+	}
+	if a.Network == "tcp" {
+		t, err := net.ResolveTCPAddr("tcp", a.Address)
+		if err != nil {
+			return nil, fmt.Errorf("listen %s: %w", a, err)
+		}
+		if !t.IP.IsLoopback() {
+			return nil, fmt.Errorf("listen %s: only for this host: not a loopback address", a)
+		}
+		a.Address = t.String() // a name may have another address by now
+	}
+	l, err := Listen(Export{Addr: a})
+	if err != nil {
+		return nil, err
+	}
+	return l.net, nil
+}
