@@ -31,6 +31,13 @@ type server struct {
 // until it is ready. It ends with the test, and must end well.
 func startServer(t testing.TB, args ...string) *server {
 	t.Helper()
+	return startServerAs(t, nil, args...)
+}
+
+// startServerAs is for a server that is started in another way, which is made of its
+// command.
+func startServerAs(t testing.TB, as func(*exec.Cmd), args ...string) *server {
+	t.Helper()
 	needHost(t)
 	dir, err := os.MkdirTemp("", "cfs") // a socket's path must be short
 	if err != nil {
@@ -41,6 +48,9 @@ func startServer(t testing.TB, args ...string) *server {
 	args = append([]string{"serve", "--listen", "unix://" + s.sock, "--listen", "tcp://127.0.0.1:0?no_root_squash"}, args...)
 	s.cmd = exec.Command("containerfs", args...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if as != nil {
+		as(s.cmd)
+	}
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
