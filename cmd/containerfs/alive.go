@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"containerfs/tree"
 )
 
 // liveness finds out whether an engine does its work: events come from the kernel and
@@ -37,15 +39,19 @@ type look struct {
 const hearWithin = 10 * time.Second
 
 func (e *engine) liveness() *liveness {
+	return livenessOf(e.host.Hear, e.tree.Drain, e.tree)
+}
+
+func livenessOf(hear func(context.Context) error, drain func(), model *tree.Tree) *liveness {
 	return &liveness{steps: []step{
 		{"events from the kernel", func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, hearWithin)
 			defer cancel()
-			return e.host.Hear(ctx)
+			return hear(ctx)
 		}},
-		{"events on their way to the model", func(context.Context) error { e.tree.Drain(); return nil }},
-		{"the lock of changes", func(context.Context) error { return e.tree.Change(func() error { return nil }) }},
-		{"the model", func(context.Context) error { e.tree.View(func() {}); return nil }},
+		{"events on their way to the model", func(context.Context) error { drain(); return nil }},
+		{"the lock of changes", func(context.Context) error { return model.Change(func() error { return nil }) }},
+		{"the model", func(context.Context) error { model.View(func() {}); return nil }},
 	}}
 }
 
