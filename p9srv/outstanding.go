@@ -134,7 +134,14 @@ func (s *session) startLocked(r *request) {
 func (s *session) work(r *request) {
 	defer s.workers.Done()
 	reply := getBuffer(0)
-	reply.b, _ = s.serve(r, reply.b)
+	var err error
+	reply.b, err = s.serve(r, reply.b)
+	t := tally{r.typ, 1, 1}
+	if err != nil {
+		t.ok = 0
+		s.countError(r.typ, err)
+	}
+	s.stripe.add(t, s.srv.counters.clock()-r.taken)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -179,7 +186,7 @@ func (s *session) flush(tag uint16, body *decoder) error {
 		s.refuse(msgTflush, tag, linux.EINVAL)
 		return nil
 	}
-	s.lap(msgTflush, nil)
+	s.count(msgTflush, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.tags[old]; r != nil && old != tag {
@@ -203,6 +210,7 @@ func appendRflush(out []byte, tag uint16) []byte {
 // writeBatch writes the batch behind the workers' replies that are ready. After
 // it the loop is no longer serving.
 func (s *session) writeBatch() error {
+	s.countBatch()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.writing {

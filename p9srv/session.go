@@ -46,7 +46,8 @@ type session struct {
 	batch      *buffer // replies of this batch, nil if none
 	batched    int     // how many
 	versionDue time.Time
-	now        time.Duration // the clock of the counters when the loop last looked
+	now        time.Duration // the clock of the counters when the loop took up the batch
+	tallies    []tally       // of the batch
 
 	workers sync.WaitGroup
 
@@ -209,14 +210,16 @@ func (s *session) frame(frame []byte) error {
 		return s.giveToWorker(r)
 	}
 	b := s.batchBuffer()
-	b.b, s.now = s.serve(r, b.b)
+	var err error
+	b.b, err = s.serve(r, b.b)
 	s.batched++
+	s.count(typ, err)
 	return nil
 }
 
-// serve runs a request and appends its reply, and looks at the clock. It is called by
-// the loop and by workers.
-func (s *session) serve(r *request, out []byte) ([]byte, time.Duration) {
+// serve runs a request and appends its reply, which tells the error that is returned.
+// It is called by the loop and by workers.
+func (s *session) serve(r *request, out []byte) ([]byte, error) {
 	start := len(out)
 	reply, err := s.call(r, beginReply(out, r.typ+1, r.tag))
 	if err == nil && len(reply)-start > int(s.msize) {
@@ -226,13 +229,9 @@ func (s *session) serve(r *request, out []byte) ([]byte, time.Duration) {
 		if _, ok := errnoOf(err); !ok {
 			s.log.Error("request failed", "message", r.msg.name, "err", err)
 		}
-		reply = s.dialect.appendError(out[:start], r.tag, err)
-	} else {
-		reply = endReply(reply, start)
+		return s.dialect.appendError(out[:start], r.tag, err), err
 	}
-	now := s.srv.counters.clock()
-	s.answered(r.typ, now-r.taken, err)
-	return reply, now
+	return endReply(reply, start), nil
 }
 
 // call keeps a panic of a File to the connection that caused it.
@@ -281,7 +280,7 @@ func (s *session) version(tag uint16, body *decoder) error {
 	msize = min(msize, s.srv.cfg.MaxMsize)
 	if d != nil && msize < MinMsize {
 		b.b = d.appendError(b.b, tag, linux.EMSGSIZE)
-		s.lap(msgTversion, linux.EMSGSIZE)
+		s.count(msgTversion, linux.EMSGSIZE)
 		s.startVersionClock()
 		return nil
 	}
@@ -295,7 +294,7 @@ func (s *session) version(tag uint16, body *decoder) error {
 	b.b = beginReply(b.b, msgTversion+1, tag)
 	b.b = le.AppendUint32(b.b, msize)
 	b.b = endReply(appendString(b.b, agreed), start)
-	s.lap(msgTversion, nil)
+	s.count(msgTversion, nil)
 	return nil
 }
 

@@ -11,7 +11,8 @@ import (
 )
 
 // Stats are what a Server has done and has now. They are gathered when they are
-// asked for; counting costs a request two atomic additions and a look at the clock.
+// asked for. Counting costs a batch a look at the clock and each kind of message in it
+// three atomic additions, and each request that a worker serves as much.
 type Stats struct {
 	Connections map[string]int    // open now, by network
 	Accepted    map[string]uint64 // that became sessions, by network
@@ -23,10 +24,13 @@ type Stats struct {
 type VerbStats struct {
 	Verb   string            // walk for Twalk; "unknown" for what the dialect does not have
 	Count  uint64            // answered, errors included
+	OK     uint64            // without error; while more come, not always the difference of the others
 	Errors map[string]uint64 // by the name of the errno
 
-	// The time from the session's taking it up to the reply being ready, for
-	// a worker's with the time that it waited for earlier ones of its fid.
+	// The time from the session's taking up the batch that it came in to its reply
+	// being ready to be written, which for those that the loop serves is that of
+	// the batch; for a worker's with the time that it waited for earlier ones of
+	// its fid.
 	Sum     time.Duration
 	Buckets [LatencyBuckets]uint64 // how many took less than LatencyBound; those of no bucket took longer
 }
@@ -59,6 +63,7 @@ var networks = [...]string{"tcp", "tls", "unix", "vsock"}
 
 type stripe [verbs]struct {
 	nanos   atomic.Int64
+	ok      atomic.Uint64
 	buckets [LatencyBuckets + 1]atomic.Uint64 // the last: all that took longer
 }
 
@@ -82,16 +87,50 @@ func (c *counters) accept(network string) {
 	}
 }
 
-// answered counts a request of a type, or 0 for unknown, that took so long and came
-// to err.
-func (s *session) answered(typ uint8, took time.Duration, err error) {
-	v := &s.stripe[typ/2]
-	v.nanos.Add(int64(took))
-	bucket := min(bits.Len64(uint64(max(took, 0))>>firstBucket), LatencyBuckets)
-	v.buckets[bucket].Add(1)
-	if err == nil {
+// tally is how many requests of a type, or 0 for unknown, are in the batch.
+type tally struct {
+	typ   uint8
+	n, ok uint32
+}
+
+// count counts a request that the loop has answered and that came to err.
+func (s *session) count(typ uint8, err error) {
+	ok := uint32(1)
+	if err != nil {
+		s.countError(typ, err)
+		ok = 0
+	}
+	for i := range s.tallies {
+		if t := &s.tallies[i]; t.typ == typ {
+			t.n++
+			t.ok += ok
+			return
+		}
+	}
+	s.tallies = append(s.tallies, tally{typ, 1, ok})
+}
+
+// countBatch hands on what count has gathered. The batch is ready to be written.
+func (s *session) countBatch() {
+	if len(s.tallies) == 0 {
 		return
 	}
+	took := s.srv.counters.clock() - s.now
+	for _, t := range s.tallies {
+		s.stripe.add(t, took)
+	}
+	s.tallies = s.tallies[:0]
+}
+
+func (st *stripe) add(t tally, took time.Duration) {
+	v := &st[t.typ/2]
+	v.nanos.Add(int64(took) * int64(t.n))
+	v.ok.Add(uint64(t.ok))
+	bucket := min(bits.Len64(uint64(max(took, 0))>>firstBucket), LatencyBuckets)
+	v.buckets[bucket].Add(uint64(t.n))
+}
+
+func (s *session) countError(typ uint8, err error) {
 	errno, _ := errnoOf(err)
 	key := failure{typ, unix.Errno(errno)}
 	n, ok := s.srv.counters.failed.Load(key)
@@ -106,14 +145,7 @@ func (s *session) refuse(typ uint8, tag uint16, err error) {
 	b := s.batchBuffer()
 	b.b = s.dialect.appendError(b.b, tag, err)
 	s.batched++
-	s.lap(typ, err)
-}
-
-// lap counts a request that the loop has answered by itself.
-func (s *session) lap(typ uint8, err error) {
-	now := s.srv.counters.clock()
-	s.answered(typ, now-s.now, err)
-	s.now = now
+	s.count(typ, err)
 }
 
 // Stats gathers them.
@@ -130,7 +162,6 @@ func (srv *Server) Stats() Stats {
 	}
 	srv.mu.Unlock()
 
-	// Errors first: a request is counted before its error.
 	failed := make(map[uint8]map[string]uint64)
 	c.failed.Range(func(key, n any) bool {
 		f := key.(failure)
@@ -144,6 +175,7 @@ func (srv *Server) Stats() Stats {
 		v := VerbStats{Verb: verbName(uint8(2 * i)), Errors: failed[uint8(2*i)]}
 		for j := range c.stripes {
 			row := &c.stripes[j][i]
+			v.OK += row.ok.Load()
 			v.Sum += time.Duration(row.nanos.Load())
 			for k := range row.buckets {
 				n := row.buckets[k].Load()

@@ -57,8 +57,12 @@ func TestStats(t *testing.T) {
 		"clunk": {2, map[string]uint64{"EINVAL": 1}},
 	} {
 		v := got[verb]
-		if v.Count != want.count || len(v.Errors) != len(want.errors) {
-			t.Errorf("%s: %d, errors %v", verb, v.Count, v.Errors)
+		good := v.Count
+		for _, n := range v.Errors {
+			good -= n
+		}
+		if v.Count != want.count || v.OK != good || len(v.Errors) != len(want.errors) {
+			t.Errorf("%s: %d, %d of them good, errors %v", verb, v.Count, v.OK, v.Errors)
 		}
 		for errno, n := range want.errors {
 			if v.Errors[errno] != n {

@@ -41,7 +41,7 @@ var (
 	descLost        = desc("events_lost_total", "Events that the kernel made and that were not received.")
 	descResyncs     = desc("resyncs_total", "Comparisons of the model with all tasks of the host; the first is at start.")
 	descRequests    = desc("requests_total", "Requests answered, by message and result: ok, or the errno.", "verb", "result")
-	descLatency     = desc("request_duration_seconds", "From taking a request up to its reply being ready.", "verb")
+	descLatency     = desc("request_duration_seconds", "From taking up the batch that a request came in to its reply being ready.", "verb")
 	descConnections = desc("connections", "Connections that are open.", "network")
 	descAccepted    = desc("connections_total", "Connections that were let in.", "network")
 	descRefused     = desc("connections_refused_total", "Connections that were not let in, or were too many.")
@@ -87,12 +87,10 @@ func (s *sources) Collect(ch chan<- prometheus.Metric) {
 	}
 	count(descRefused, served.Refused)
 	for _, v := range served.Requests {
-		good := v.Count
 		for errno, n := range v.Errors {
 			count(descRequests, n, v.Verb, errno)
-			good -= min(n, good)
 		}
-		count(descRequests, good, v.Verb, "ok")
+		count(descRequests, v.OK, v.Verb, "ok")
 		buckets := make(map[float64]uint64, p9srv.LatencyBuckets)
 		var below uint64
 		for i, n := range v.Buckets {
