@@ -28,6 +28,9 @@
 //   - Twstat is all or nothing; length 0 is a truncation, which is ignored like OTRUNC.
 //   - Errors are strerror(3)'s texts, which Linux and 9pfuse turn into numbers.
 //
+// A listener's Export can be changed while it listens (Server.Prepare), and a listener
+// be withdrawn. A connection goes on as long as it would be let in on the same terms.
+//
 // # Invariants
 //
 //   - No size on the wire is believed before it has been compared with its bound,

@@ -20,7 +20,7 @@ func (s *server) reload() string {
 	log := ""
 	waitFor(s.t, "the reload", func() bool {
 		log = s.log.String()[before:]
-		return strings.Contains(log, "msg=reloaded") || strings.Contains(log, "reload: the configuration in force stays")
+		return strings.Contains(log, "msg=reloaded") || strings.Contains(log, "not reloaded, what was in force stays")
 	})
 	return log
 }
@@ -131,6 +131,10 @@ addr = "tcp://127.0.0.4:0"
 	}
 	if !local.alive() {
 		t.Error("a connection of a listener that stays has ended")
+	}
+	config("") // what is there by default is not mounted over what is
+	if log = s.reload(); !strings.Contains(log, "msg=reloaded") || strings.Contains(s.run("ls", "/"), "all\n") {
+		t.Errorf("an empty file:\n%s", log)
 	}
 	s.run("rmdir", "/cpu/one", "/cpu/two", "/cpu/three")
 }

@@ -55,6 +55,8 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			serveCommand(),
+			manualCommand(),
+			completionCommand(),
 			lsCommand(),
 			readCommand(),
 			writeCommand(),
@@ -66,8 +68,6 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			mountRelayCommand(),
 			proxyCommand(),
 			rulesCommand(),
-			manualCommand(),
-			completionCommand(),
 		},
 	}
 	for _, c := range a.Commands {

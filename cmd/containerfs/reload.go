@@ -59,7 +59,7 @@ func (s *service) reload() {
 		return
 	}
 	if err := s.tryReload(); err != nil {
-		s.log.Error("reload: the configuration in force stays as it is", "err", err)
+		s.log.Error("not reloaded, what was in force stays", "err", err)
 		return
 	}
 	s.log.Info("reloaded")
@@ -163,6 +163,9 @@ func (s *service) prepareHierarchies(next *config) (change, error) {
 			}
 		}
 	}
+	if next.NoHierarchies {
+		next.Hierarchies = nil
+	}
 	all := slices.Clone(s.conf.Hierarchies)
 	for _, h := range next.Hierarchies {
 		was := slices.IndexFunc(s.conf.Hierarchies, func(o hierarchy) bool { return o.Name == h.Name })
@@ -184,7 +187,7 @@ func (s *service) prepareHierarchies(next *config) (change, error) {
 		all = append(all, h)
 	}
 	for _, h := range s.conf.Hierarchies {
-		if !slices.ContainsFunc(next.Hierarchies, func(n hierarchy) bool { return n.Name == h.Name }) {
+		if !s.conf.NoHierarchies && !slices.ContainsFunc(next.Hierarchies, func(n hierarchy) bool { return n.Name == h.Name }) {
 			s.log.Warn("reload: a hierarchy that is not asked for any more stays; write umount to ctl", "hierarchy", h.Name)
 		}
 	}

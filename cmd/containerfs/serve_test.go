@@ -52,7 +52,7 @@ func TestServeConfig(t *testing.T) {
 				return
 			}
 			// The limits are the flags' defaults, told there.
-			got.Stderr, got.MaxContainers, got.MaxContainersPerUser = nil, 0, 0
+			got.Stderr, got.MaxContainers, got.MaxContainersPerUser, got.NoHierarchies = nil, 0, 0, false
 			if err != nil || !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got %+v, %v, want %+v", got, err, test.want)
 			}

@@ -23,6 +23,10 @@ type serviceOptions struct {
 	LogLevel slog.Level
 	Metrics  p9srv.Addr // zero: none
 
+	// NoHierarchies: none were asked for, and those that there are by default need not
+	// be there after a reload.
+	NoHierarchies bool
+
 	// Reread reads flags and file anew, for a reload. Nil: there is no reload.
 	Reread func() (config, error)
 }
@@ -36,6 +40,7 @@ func serviceFlags() []cli.Flag {
 }
 
 func (o *serviceOptions) set(c *cli.Context, file *configFile) error {
+	o.NoHierarchies = len(file.Hierarchy)+len(c.StringSlice("hierarchy")) == 0
 	for _, opt := range []struct {
 		key   string
 		given *string
