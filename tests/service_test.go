@@ -244,13 +244,23 @@ func TestServiceCapabilities(t *testing.T) {
 	if got := facts(s); !slices.Equal(got, want) {
 		t.Errorf("with %s:\n%q\nwith all:\n%q", set, got, want)
 	}
-	p := startSpawner(t)
+	p := startSpawnerAs(t, stranger) // of root's, less is needed
 	s.run("mkdir", "/all/c")
 	s.run("write", "/all/c/cpuset.cpus", "0")
 	s.run("write", "/all/c/cpuset.mems", "0")
 	s.run("write", "/all/c/tasks", strconv.Itoa(p.pid()))
 	if got := s.tasks("/all/c"); !slices.Equal(got, []int{p.pid()}) {
 		t.Errorf("tasks: %v", got)
+	}
+	var cpus unix.CPUSet
+	if err := unix.SchedGetaffinity(p.pid(), &cpus); err != nil || cpus.Count() != 1 {
+		t.Errorf("it may run on %d CPUs, %v", cpus.Count(), err)
+	}
+	child := fmt.Sprintf(" tgid=%d ", p.fork())
+	for line := range strings.Lines(s.run("read", "/events")) {
+		if strings.Contains(line, " fork ") && strings.Contains(line, child) && !strings.Contains(line, " exe=/") {
+			t.Errorf("the program of another user's process is not known: %s", line)
+		}
 	}
 	s.run("write", "/all/c/kill", "1")
 	waitFor(t, "the process to be killed", func() bool { return len(s.tasks("/all/c")) == 0 })
