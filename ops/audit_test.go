@@ -136,6 +136,9 @@ func TestAuditRate(t *testing.T) {
 		t.Errorf("%d lines of a flood, want %d", n, auditBurst)
 	}
 	a.Ended("x") // no denial: counted apart
+	if n := a.Denials(); n != 1000 {
+		t.Errorf("%d denials are counted of 1000", n)
+	}
 	flood("y", 1)
 	if n := count("\n"); n != 2 {
 		t.Errorf("%d lines of others, want 2", n)

@@ -81,4 +81,11 @@ func TestWhatOneUserMayOwn(t *testing.T) {
 	k.must(k.chown("m", 1000, 100)) // a root of a hierarchy does not count
 	al.must(al.rmdir("m/a/5"))
 	al.must(al.mkdir("m/a/5"))
+
+	// The limit can change while there are more.
+	w.fs.SetMaxContainersPerUser(1)
+	al.must(al.rmdir("m/a/5"))
+	w.refused(linux.EAGAIN, "over a lowered limit", func() error { return al.mkdir("m/a/5") })
+	w.fs.SetMaxContainersPerUser(0)
+	al.must(al.mkdir("m/a/5"))
 }
