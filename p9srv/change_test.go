@@ -181,5 +181,21 @@ func TestChangeTLS(t *testing.T) {
 		apply()
 	}
 	first.WantClosed()
-	alive(dialAs(others.Client("containerfs:user:daemon")))
+	second := dialAs(others.Client("containerfs:user:daemon"))
+	alive(second)
+
+	// Whose certificates are let in counts, too.
+	e := export(others.Server())
+	e.Terms = p9srv.Terms{}
+	for _, users := range [][]string{{"daemon", "root"}, {"daemon"}} {
+		e.Users = users
+		apply, err := srv.Prepare(l, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply()
+		second.WantClosed()
+		second = dialAs(others.Client("containerfs:user:daemon"))
+		alive(second)
+	}
 }

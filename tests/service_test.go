@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -452,7 +454,9 @@ func TestNoSocketPassed(t *testing.T) {
 		{[]string{"y"}, []string{"--listen", "systemd:y"}, 1, "not a loopback address"},
 		{[]string{"y"}, nil, 1, "not a loopback address"}, // what is passed is the default
 	} {
-		c := exec.Command(commandPath(), append([]string{"serve"}, tt.args...)...)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // one that serves does not end
+		defer cancel()
+		c := exec.CommandContext(ctx, commandPath(), append([]string{"serve"}, tt.args...)...)
 		if tt.names != nil {
 			pass(tt.names, []*os.File{open})(c)
 		}
