@@ -235,7 +235,7 @@ func (t *trial) ask(c *cli.Context, pid int32) error {
 		return &pathError{"list", "/", err}
 	}
 	for _, d := range dirs {
-		if d.Type == p9.TypeDir && d.Name != "proc" {
+		if d.QID.Type == p9.TypeDir && d.Name != "proc" {
 			t.hierarchies = append(t.hierarchies, d.Name)
 		}
 	}
