@@ -16,6 +16,8 @@
 //   - A check that depends on the model is made under the lock of the act: the
 //     permission of a change inside the change (Allow), that of a walk or an open
 //     in the same View as the look-up.
+//   - The rules never move what a client has moved since its last exec, nor the
+//     server, its ancestors and pid 1 (see Classifier).
 //   - A caller's identity is the attachment's and never changes (SPEC §17).
 //   - A refusal changes nothing.
 //   - What files keep for reads to come is bounded for each user of a peer: EMFILE.
@@ -28,7 +30,9 @@
 // makes for fixed files. They are changed with both of the tree's locks held and
 // may be read with either. A file's own fields are its session's: requests on one
 // fid are served in order, one at a time. What a file reads of the model it reads
-// in one tree.View, so that one read is one consistent value.
+// in one tree.View, so that one read is one consistent value. The Classifier's lock is
+// a leaf, and who delivers the host's events waits for nothing else of it; its worker is
+// an ordinary caller of the tree.
 //
 // # Errors
 //

@@ -35,7 +35,7 @@ func startRuled(t *testing.T, rules string, args ...string) *ruled {
 	return r
 }
 
-func openDir(t *testing.T) string {
+func openDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cfs-rules")
 	if err != nil {
@@ -82,7 +82,7 @@ func (r *ruled) in(pid int, net, cpu string) {
 // settled waits until nothing waits to be classified, of what happened before.
 func (r *ruled) settled() {
 	r.t.Helper()
-	r.run("read", "/net/tasks") // which drains the events
+	r.run("read", "/cpu/tasks") // which drains the events
 	waitFor(r.t, "the queue to be empty", func() bool { return strings.Contains(r.run("read", "/rules"), " waiting=0 ") })
 }
 
@@ -384,4 +384,54 @@ func TestRulesCatchChildren(t *testing.T) {
 			break
 		}
 	}
+}
+
+// BenchmarkRulesStorm has some 2,000 programs a second executed that a rule moves,
+// and reports how long they waited for that, from the kernel's event on, and how many
+// there really were. It is a figure: what it is depends on what else the machine does.
+func BenchmarkRulesStorm(b *testing.B) {
+	dir := openDir(b)
+	file := filepath.Join(dir, "rules.conf")
+	writeFile(b, file, "64001:tool cpu tools create\n")
+	r := &ruled{dir: dir, file: file}
+	r.server = startServer(b, "--hierarchy", "cpu=numtasks", "--rules", file)
+	tool := r.program("tool")
+	const seconds, rate, shells = 5, 2000, 2
+	r.run("mkdir", "/cpu/tools")
+	for b.Loop() {
+		started := time.Now()
+		var all []*exec.Cmd
+		for range shells {
+			// A tenth of a second's worth at a time, and what is left of it to sleep.
+			script := fmt.Sprintf(`
+				for i in $(seq %d); do
+					read up x </proc/uptime
+					for j in $(seq %d); do %s 0.3 & done
+					while read now x </proc/uptime; [ "$now" = "$up" ]; do sleep 0.01; done
+					wait_until=$(( ($(echo ${up} | tr -d .) + 10) ))
+					while read now x </proc/uptime; [ $(echo $now | tr -d .) -lt $wait_until ]; do sleep 0.01; done
+				done; wait`, seconds*10, rate/shells/10, tool)
+			cmd := exec.Command("sh", "-c", script)
+			cmd.Dir = "/"
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: professor, Gid: professor}}
+			if err := cmd.Start(); err != nil {
+				b.Fatal(err)
+			}
+			all = append(all, cmd)
+		}
+		for _, cmd := range all {
+			cmd.Wait()
+		}
+		b.ReportMetric(float64(shells*seconds*10*(rate/shells/10))/time.Since(started).Seconds(), "execs/s")
+	}
+	r.settled()
+	text := r.run("read", "/rules")
+	m := regexp.MustCompile(`# placements: count=(\d+) p50_us=(\d+) p99_us=(\d+)\n`).FindStringSubmatch(text)
+	if m == nil || number(b, m[1]) == 0 {
+		b.Fatalf("no placements:\n%s", text)
+	}
+	b.ReportMetric(float64(number(b, m[1])), "placed")
+	b.ReportMetric(float64(number(b, m[2])), "p50-us")
+	b.ReportMetric(float64(number(b, m[3])), "p99-us")
+	b.Log("\n" + text)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -123,6 +124,29 @@ func TestConfigFile(t *testing.T) {
 	standard, _ := serveWith()
 	if got.Stderr, standard.Stderr = nil, nil; err != nil || !reflect.DeepEqual(got, standard) {
 		t.Errorf("empty: %+v, %v", got, err)
+	}
+}
+
+// TestConfigRules: the file of rules is read before anything is begun.
+func TestConfigRules(t *testing.T) {
+	rules := configFileOf(t, "alice cpu a\n")
+	got, err := serveWith("--config", configFileOf(t, fmt.Sprintf("rules = %q\nrules-existing = true", rules)))
+	if err != nil || got.Rules != rules || !got.RulesExisting {
+		t.Errorf("%+v, %v", got, err)
+	}
+	got, err = serveWith("--config", configFileOf(t, "rules = \"/none\"\nrules-existing = true"), "--rules", rules, "--rules-existing=false")
+	if err != nil || got.Rules != rules || got.RulesExisting {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, args := range [][]string{
+		{"--rules", configFileOf(t, "alice cpu\n")},
+		{"--config", configFileOf(t, "rules = \"/none\"")},
+		{"--rules-existing"},
+		{"--config", configFileOf(t, "rules-existing = true")},
+	} {
+		if _, err := serveWith(args...); exitCode(err) != exitUsage || !strings.Contains(err.Error(), "rules") {
+			t.Errorf("%q: %v", args, err)
+		}
 	}
 }
 
