@@ -196,13 +196,23 @@ func (c *Classifier) add(t *tree.Tree, tid int32, at int64) {
 }
 
 // Lost is told that events of the host may be lost, or that there are none: what
-// has another program or user than it was noted with is to be found.
+// has another program or user than it was noted with is to be found. That is done once
+// in a while: without events, moving a task is itself a reason to be told.
 func (c *Classifier) Lost() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.compare = true
+	if wait := time.Until(c.compared.Add(compareEvery)); wait > 0 {
+		if !c.later {
+			c.later = true
+			time.AfterFunc(wait, c.Lost)
+		}
+		return
+	}
+	c.later, c.compare = false, true
 	c.wake.Signal()
 }
+
+const compareEvery = time.Second
 
 func (c *Classifier) work() {
 	for {

@@ -384,6 +384,7 @@ func TestRulesAfterLoss(t *testing.T) {
 	// The next time it is a little later, and once for all that is told meanwhile.
 	r.exec(same, "/bin/b")
 	r.host.Lose()
+	before := time.Now()
 	r.c.Lost()
 	r.c.Lost()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
@@ -392,6 +393,9 @@ func TestRulesAfterLoss(t *testing.T) {
 		}
 	}
 	r.at(same, "/y", "/")
+	if took := time.Since(before); took < compareEvery/2 {
+		t.Errorf("looked again after %v", took)
+	}
 }
 
 // TestClassifierCloses: with tasks waiting, and more coming.
