@@ -204,11 +204,16 @@ func (c *Classifier) Lost() {
 	if wait := time.Until(c.compared.Add(compareEvery)); wait > 0 {
 		if !c.later {
 			c.later = true
-			time.AfterFunc(wait, c.Lost)
+			time.AfterFunc(wait, func() {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.later, c.compare = false, true
+				c.wake.Signal()
+			})
 		}
 		return
 	}
-	c.later, c.compare = false, true
+	c.compare = true
 	c.wake.Signal()
 }
 
