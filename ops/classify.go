@@ -477,24 +477,20 @@ func (c *Classifier) put(j job, info tree.TaskInfo, h *tree.Hierarchy, r *rules.
 		if to, err = c.container(h, path, r.Create); err != nil {
 			return false, err
 		}
-		var there, byHand bool
+		var there bool
 		c.fs.tree.View(func() {
-			p := j.task.Process()
-			there = j.task.Live() && j.task.Container(h) == to && (!j.whole || p.NumThreads() == 1)
-			byHand = c.fs.recorder.hands.put(p, h)
+			there = j.task.Live() && j.task.Container(h) == to && (!j.whole || j.task.Process().NumThreads() == 1)
 		})
-		if there || byHand {
+		if there {
 			return false, nil
 		}
 		err = c.fs.tree.Attach(tree.AttachRequest{
 			Actor: &c.at.actor, To: to, ID: info.TID, Process: j.whole,
 			Allow: func(task tree.TaskInfo, from *tree.Container) error {
-				switch {
-				case c.fs.protected[task.TGID]:
-					return errStays
-				case task.TGID != info.TGID, task.TID == info.TID && task.Start != info.Start:
+				if task.TGID != info.TGID || task.TID == info.TID && task.Start != info.Start {
 					return syscall.ESRCH
 				}
+				var byHand bool
 				c.fs.tree.View(func() { byHand = c.fs.recorder.hands.put(j.task.Process(), h) })
 				if byHand {
 					return errStays

@@ -295,6 +295,45 @@ func TestReusedTID(t *testing.T) {
 	r.settle()
 	r.at(p, "/", "/")
 	r.counted("1:0/0")
+
+	// The same when it was looked at, and is about to be moved.
+	q := r.fork(1000)
+	r.exec(q, "/bin/a")
+	r.looking = func(tid int32) {
+		r.looking = nil
+		looks := 0
+		r.host.onTask = func(tid int32) {
+			if looks++; tid == q && looks == 2 {
+				r.host.onTask = nil
+				r.host.Exit(q)
+				r.host.SetOwner(r.host.ForkAs(hostsim.InitTID, q), 3000)
+			}
+		}
+	}
+	r.settle()
+	if r.host.onTask != nil {
+		t.Error("it was not looked at again")
+	}
+	r.at(q, "/", "/")
+	r.counted("1:1/0")
+}
+
+// TestIgnore: such a line is for what is in its container, or below, and for nothing
+// else.
+func TestIgnore(t *testing.T) {
+	r := newRuled(t, 100, "1000 m a ignore\n1000 m,n b create\n")
+	for _, dir := range []string{"m/a", "m/a/in", "m/ab"} {
+		r.must(r.mkdir(dir))
+	}
+	r.c.Start(false)
+	for _, tt := range []struct{ from, to string }{{"m", "/b"}, {"m/a", "/a"}, {"m/a/in", "/a/in"}, {"m/ab", "/b"}} {
+		p := r.fork(1000)
+		r.must(r.write(tt.from+"/tasks", fmt.Sprint(p)))
+		r.exec(p, "/x")
+		r.settle()
+		r.at(p, tt.to, "/b")
+	}
+	r.counted("1:2/0 2:4/0")
 }
 
 // TestRulesRace: the destination goes, and comes, while tasks are put there.
