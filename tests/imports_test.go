@@ -19,7 +19,8 @@ var mayImport = []struct {
 	pkg     string
 	imports []string
 }{
-	{"cmd/containerfs", []string{"p9srv", "ops", "ops/*", "tree", "tree/*", "subsys"}}, // it wires
+	{"cmd/containerfs", []string{"cmd/containerfs/internal/*", "p9srv", "ops", "ops/*", "tree", "tree/*", "subsys"}}, // it wires
+	{"cmd/containerfs/internal/*", nil}, // what the commands see of their own side
 	{"tests", []string{"p9srv", "ops", "tree", "tree/*", "subsys", "subsys/*"}},
 	{"tests/*", nil}, // tests only
 	{"p9srv", []string{"ops"}},
@@ -167,6 +168,9 @@ func TestMisdirected(t *testing.T) {
 		{"subsys/cpuset", "containerfs/p9srv", true},
 		{"p9srv/p9test", "containerfs/ops", false},
 		{"p9srv/p9test", "containerfs/tree", true},
+		{"cmd/containerfs", "containerfs/cmd/containerfs/internal/terminal", false},
+		{"cmd/containerfs/internal/terminal", "golang.org/x/sys/unix", false},
+		{"cmd/containerfs/internal/terminal", "containerfs/p9srv", true},
 		{"newcomer", "fmt", true},
 	} {
 		t.Run(fmt.Sprintf("%s imports %s", test.pkg, test.imported), func(t *testing.T) {

@@ -18,10 +18,12 @@ first one.
   containerfs write /all/Charlie/tasks $$
   containerfs read /all/Charlie/tasks
 
-ADDR is tcp://HOST:PORT, unix:///PATH, tcp!HOST!PORT or unix!PATH.
+ADDR is unix:///PATH, tcp://HOST:PORT, tls://HOST:PORT?cert=FILE&key=FILE&ca=FILE or
+vsock://CID:PORT.
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not permitted, 5 busy,
-75 server unavailable.`
+6 partly done, 75 server unavailable; of run, what the command exits with,
+126 if it cannot be run, 127 if there is none.`
 
 // app is the command line; its streams are given so that tests can hold them.
 func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
@@ -39,8 +41,11 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		// The exit code is execute's business; the library would exit by itself.
 		ExitErrHandler: func(*cli.Context, error) {},
 		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usagef("no command %q; see containerfs --help", c.Args().First())
+			if name := c.Args().First(); c.Args().Present() {
+				if near := nearestCommand(c.App.Commands, name); near != "" {
+					return usagef("no command %q; did you mean %s?", name, near)
+				}
+				return usagef("no command %q; see containerfs --help", name)
 			}
 			return usagef("no command given; see containerfs --help")
 		},
@@ -68,6 +73,23 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			mountRelayCommand(),
 			proxyCommand(),
 			rulesCommand(),
+			getCommand(),
+			setCommand(),
+			attachCommand(),
+			runCommand(),
+			launchCommand(),
+			psCommand(),
+			treeCommand(),
+			topCommand(),
+			watchCommand(),
+			killCommand(),
+			freezeCommand(),
+			thawCommand(),
+			waitCommand(),
+			saveCommand(),
+			applyCommand(),
+			mountsCommand(),
+			subsystemsCommand(),
 		},
 	}
 	for _, c := range a.Commands {
@@ -84,7 +106,8 @@ func onUsageError(_ *cli.Context, err error, _ bool) error { return usagef("%v",
 // execute runs one command line and returns its exit code. What went wrong has
 // been written to stderr by then, a line each.
 func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	err := app(stdin, stdout, stderr).RunContext(ctx, args)
+	a := app(stdin, stdout, stderr)
+	err := a.RunContext(ctx, flagsFirst(a, args))
 	report(stderr, err)
 	return exitCode(err)
 }

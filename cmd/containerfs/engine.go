@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"containerfs/cmd/containerfs/internal/localhost"
 	"containerfs/ops"
 	"containerfs/subsys"
 	"containerfs/tree"
@@ -52,6 +53,10 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	}
 	say("events: " + e.host.Source().String())
 	say("mirror: " + e.openMirror(conf.Mirror))
+	// By this the commands know whether pids mean the same to them.
+	if id, err := localhost.Identity(); err == nil {
+		facts = append(facts, hostFact+id)
+	}
 
 	e.subsystems = subsys.All(subsys.Config{Log: log, Enable: conf.Enable, Tasks: e.host})
 	recorder := ops.NewRecorder(ops.DefaultEventLog)

@@ -20,8 +20,22 @@ const (
 	exitNotFound    = 3
 	exitPermission  = 4
 	exitBusy        = 5
+	exitPartly      = 6 // some of it was done, and the message says what
 	exitUnavailable = 75
+
+	// As the shell has them, of a command that is run.
+	exitCannotRun = 126
+	exitNoCommand = 127
 )
+
+// exitError is an error with an exit code of its own.
+type exitError struct {
+	Code int
+	Err  error
+}
+
+func (e *exitError) Error() string { return e.Err.Error() }
+func (e *exitError) Unwrap() error { return e.Err }
 
 // usageError is a command line that makes no sense, whatever the server holds.
 type usageError struct{ message string }
@@ -59,6 +73,7 @@ func (e *reported) Unwrap() error { return e.error }
 
 func exitCode(err error) int {
 	var (
+		own         *exitError
 		usage       *usageError
 		unavailable *unavailableError
 		lost        p9.ConnError
@@ -68,6 +83,8 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &own):
+		return own.Code
 	case errors.As(err, &usage), errors.As(err, &library):
 		return exitUsage
 	case errors.As(err, &unavailable), errors.As(err, &lost):

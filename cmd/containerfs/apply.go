@@ -1,0 +1,449 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+	"github.com/urfave/cli/v2"
+)
+
+// maxSavedFile bounds what apply reads.
+const maxSavedFile = 64 << 20
+
+func applyCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "apply",
+		Usage:     "make hierarchies what a file says",
+		ArgsUsage: "FILE",
+		Description: `FILE is of save, or - for standard input. What differs from the server is changed and
+printed: + a container or hierarchy that is made, - one that is removed, and values
+as old -> new. What the file does not name stays; --prune removes containers that it
+does not name, in the hierarchies that it has whole.
+
+If one of the changes fails, those before it are taken back; exit code 6 says that
+this failed as well, and the message what is left. Processes stay where they are.
+
+  containerfs apply --dry-run containers.toml
+  containerfs apply containers.toml`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "dry-run", Usage: "print the difference and change nothing"},
+			&cli.BoolFlag{Name: "prune", Usage: "remove containers that the file does not have"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := paths(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			f, err := readSaved(c, args[0])
+			if err != nil {
+				return err
+			}
+			s, err := connect(c.Context, c.String("server"))
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			p := plan{s: s, f: f, out: c.App.Writer, dry: c.Bool("dry-run"), made: make(map[string]bool)}
+			if err := p.make(c.Bool("prune")); err != nil {
+				return err
+			}
+			return p.apply(newProgress(c.App.ErrWriter, "apply"))
+		},
+	}
+}
+
+func readSaved(c *cli.Context, name string) (*savedFile, error) {
+	var b []byte
+	var err error
+	if in := c.App.Reader; name == "-" {
+		name = "standard input"
+		b, err = io.ReadAll(io.LimitReader(in, maxSavedFile+1))
+	} else {
+		var f *os.File
+		if f, err = os.Open(name); err != nil {
+			return nil, usagef("apply: %v", err)
+		}
+		defer f.Close()
+		b, err = io.ReadAll(io.LimitReader(f, maxSavedFile+1))
+	}
+	switch {
+	case err != nil:
+		return nil, usagef("apply: %v", err)
+	case len(b) > maxSavedFile:
+		return nil, usagef("apply: %s is over %d bytes", name, maxSavedFile)
+	}
+	return parseSaved(name, b)
+}
+
+// step is one change of a plan.
+type step struct {
+	what string // the line that is printed
+	key  string // in the file
+	// do makes it. No undo and no error: it was so already.
+	do func() (undo func() error, err error)
+}
+
+// plan is what has to be changed at a server so that it is what a file says.
+type plan struct {
+	s   *session
+	f   *savedFile
+	out io.Writer
+	dry bool
+
+	made map[string]bool // containers, and roots, that are not there yet
+
+	shape    []step // hierarchies, containers and owners, in this order
+	settings []step // in an order that is to be found: see applySettings
+	removals []step
+}
+
+// make compares the file with the server. Nothing is changed.
+func (p *plan) make(prune bool) error {
+	w, err := p.s.world()
+	if err != nil {
+		return err
+	}
+	for i, h := range p.f.Hierarchy {
+		if err := p.planHierarchy(w, i, h); err != nil {
+			return err
+		}
+	}
+	for i := range p.f.Container {
+		if err := p.planContainer(i); err != nil {
+			return err
+		}
+	}
+	if prune {
+		return p.planRemovals()
+	}
+	return nil
+}
+
+// fail is a failure at a key of the file.
+func (p *plan) fail(key, what string, err error) error {
+	if exitCode(err) == exitUnavailable {
+		return err
+	}
+	return fmt.Errorf("apply %s: %s: %w", p.f.at(key), what, err)
+}
+
+func (p *plan) planHierarchy(w *world, i int, h savedHierarchy) error {
+	key := fmt.Sprintf("hierarchy.%d", i)
+	if there := w.hierarchy(h.Name); there != nil && there.Mounted {
+		options, _, _ := strings.Cut(there.Options, ",release_agent=")
+		if options != h.Options {
+			return fmt.Errorf("apply %s: hierarchy %s is there with the options %s: %w", p.f.at(key+".options"), h.Name, options, linux.EBUSY)
+		}
+		return nil
+	}
+	p.made["/"+h.Name] = true
+	p.shape = append(p.shape, step{
+		what: fmt.Sprintf("+ hierarchy %s %s", h.Name, h.Options), key: key,
+		do: func() (func() error, error) {
+			return func() error { return p.s.writeFile("/ctl", "umount "+h.Name) },
+				p.s.writeFile("/ctl", "mount "+h.Name+" "+h.Options)
+		},
+	})
+	return nil
+}
+
+func (p *plan) planContainer(i int) error {
+	c, key := &p.f.Container[i], fmt.Sprintf("container.%d", i)
+	attr, err := p.s.attr(c.Path)
+	switch {
+	case p.made[c.Path]: // a root that is not mounted yet
+	case errors.Is(err, linux.ENOENT):
+		if len(split(c.Path)) == 1 {
+			return p.fail(key+".path", c.Path, err)
+		}
+		if up := parent(c.Path); !p.made[up] {
+			if _, err := p.s.attr(up); err != nil {
+				return p.fail(key+".path", up, err)
+			}
+		}
+		p.made[c.Path] = true
+		mode := p9.FileMode(0o755)
+		if c.Mode != nil {
+			mode = parseMode(*c.Mode)
+		}
+		p.shape = append(p.shape, step{what: "+ " + c.Path, key: key + ".path", do: func() (func() error, error) {
+			return func() error { return rmdir(p.s, c.Path) }, mkdir(p.s, c.Path, mode)
+		}})
+	case err != nil:
+		return p.fail(key+".path", c.Path, err)
+	case !attr.Mode.IsDir():
+		return p.fail(key+".path", c.Path, linux.ENOTDIR)
+	}
+	if err := p.planOwner(key, c.Path, c.Path, c.savedOwner); err != nil {
+		return err
+	}
+	for _, v := range p.f.settings(i) {
+		if err := p.planSetting(key+".set."+v.name, c.Path, v); err != nil {
+			return err
+		}
+	}
+	for _, name := range settingOrder(c.File) {
+		if err := p.planOwner(key+".file."+name, c.Path, join(c.Path, name), c.File[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func parseMode(text string) p9.FileMode {
+	var mode p9.FileMode
+	fmt.Sscanf(text, "%o", &mode) // it has been checked
+	return mode
+}
+
+// planOwner plans a change of mode and owner of a container, or of a file in it.
+func (p *plan) planOwner(key, container, path string, want savedOwner) error {
+	if p.made[container] {
+		// What it is made with is known when it has been.
+		p.shape = append(p.shape, step{key: key, do: func() (func() error, error) {
+			return nil, p.chown(path, want) // it goes with the container
+		}})
+		return nil
+	}
+	attr, err := p.s.attr(path)
+	if err != nil {
+		return p.fail(key, path, err)
+	}
+	valid, set := ownerChange(attr, want)
+	if valid.Empty() {
+		return nil
+	}
+	now := ownerOf(attr)
+	p.shape = append(p.shape, step{
+		what: fmt.Sprintf("%s: %s -> %s", path, now, want.over(now)), key: key,
+		do: func() (func() error, error) {
+			back := p9.SetAttr{Permissions: attr.Mode.Permissions(), UID: attr.UID, GID: attr.GID}
+			return func() error { return p.setAttr(path, valid, back) }, p.setAttr(path, valid, set)
+		},
+	})
+	return nil
+}
+
+func (o savedOwner) String() string {
+	return fmt.Sprintf("mode %s owner %d:%d", *o.Mode, *o.UID, *o.GID)
+}
+
+// over is what becomes of an owner and mode.
+func (o savedOwner) over(now savedOwner) savedOwner {
+	if o.Mode == nil {
+		o.Mode = now.Mode
+	} else {
+		mode := modeBits(parseMode(*o.Mode))
+		o.Mode = &mode
+	}
+	if o.UID == nil {
+		o.UID = now.UID
+	}
+	if o.GID == nil {
+		o.GID = now.GID
+	}
+	return o
+}
+
+// ownerChange is what has to be set.
+func ownerChange(attr p9.Attr, want savedOwner) (valid p9.SetAttrMask, set p9.SetAttr) {
+	if want.Mode != nil && parseMode(*want.Mode) != attr.Mode.Permissions() {
+		valid.Permissions, set.Permissions = true, parseMode(*want.Mode)
+	}
+	if want.UID != nil && p9.UID(*want.UID) != attr.UID {
+		valid.UID, set.UID = true, p9.UID(*want.UID)
+	}
+	if want.GID != nil && p9.GID(*want.GID) != attr.GID {
+		valid.GID, set.GID = true, p9.GID(*want.GID)
+	}
+	return valid, set
+}
+
+func (p *plan) chown(path string, want savedOwner) error {
+	attr, err := p.s.attr(path)
+	if err != nil {
+		return err
+	}
+	valid, set := ownerChange(attr, want)
+	if valid.Empty() {
+		return nil
+	}
+	return p.setAttr(path, valid, set)
+}
+
+func (p *plan) setAttr(path string, valid p9.SetAttrMask, set p9.SetAttr) error {
+	f, err := p.s.walk(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.SetAttr(valid, set)
+}
+
+func (p *plan) planSetting(key, container string, v setting) error {
+	path := join(container, v.name)
+	what := fmt.Sprintf("%s: %q", path, v.value)
+	if !p.made[container] {
+		now, err := p.s.readFile(path)
+		if err != nil {
+			return p.fail(key, path, err)
+		}
+		if now = strings.TrimSuffix(now, "\n"); now == v.value {
+			return nil
+		}
+		what = fmt.Sprintf("%s: %q -> %q", path, now, v.value)
+	}
+	p.settings = append(p.settings, step{what: what, key: key, do: func() (func() error, error) {
+		before, err := p.s.readFile(path)
+		if err != nil {
+			return nil, err
+		}
+		if strings.TrimSuffix(before, "\n") == v.value {
+			return nil, nil
+		}
+		return func() error { return write(p.s, path, []byte(before)) }, p.s.writeFile(path, v.value)
+	}})
+	return nil
+}
+
+// planRemovals plans to remove what the file does not have, below the roots that
+// it has, children first.
+func (p *plan) planRemovals() error {
+	wanted := make(map[string]bool)
+	for _, c := range p.f.Container {
+		wanted[c.Path] = true
+	}
+	for i, h := range p.f.Hierarchy {
+		root := "/" + h.Name
+		if !wanted[root] || p.made[root] {
+			continue
+		}
+		err := p.s.containers(root, func(path string, _ int, files []string) error {
+			if wanted[path] {
+				return nil
+			}
+			p.removals = append(p.removals, step{what: "- " + path, key: fmt.Sprintf("hierarchy.%d", i), do: func() (func() error, error) {
+				before, err := p.s.saved(path, files)
+				if err != nil {
+					return nil, err
+				}
+				return func() error { return p.remake(before) }, rmdir(p.s, path)
+			}})
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	slices.Reverse(p.removals)
+	return nil
+}
+
+// remake makes a container that was removed what it was.
+func (p *plan) remake(c *savedContainer) error {
+	if err := mkdir(p.s, c.Path, parseMode(*c.Mode)); err != nil {
+		return err
+	}
+	errs := []error{p.chown(c.Path, c.savedOwner)}
+	for _, name := range settingOrder(c.Set) {
+		now, err := p.s.readFile(join(c.Path, name))
+		if err == nil && strings.TrimSuffix(now, "\n") != c.Set[name] {
+			err = p.s.writeFile(join(c.Path, name), c.Set[name])
+		}
+		errs = append(errs, err)
+	}
+	for _, name := range settingOrder(c.File) {
+		errs = append(errs, p.chown(join(c.Path, name), c.File[name]))
+	}
+	return errors.Join(errs...)
+}
+
+// apply makes the changes, or only prints them.
+func (p *plan) apply(bar *progress) error {
+	defer bar.end()
+	all := slices.Concat(p.shape, p.settings, p.removals)
+	var printed []string
+	var undo undoList
+	done := 0
+	err := p.run(func(s step) error {
+		if p.dry {
+			printed = append(printed, s.what)
+			return nil
+		}
+		back, err := s.do()
+		if err != nil {
+			return err
+		}
+		if back != nil {
+			printed = append(printed, s.what)
+			undo.add(s.what, back)
+		}
+		done++
+		bar.step(done, len(all))
+		return nil
+	})
+	if err != nil {
+		return undo.after(err)
+	}
+	bar.end()
+	for _, line := range printed {
+		if line == "" {
+			continue
+		}
+		if _, err := fmt.Fprintln(p.out, printable(line)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run makes the changes with ran. Settings depend on each other in ways that only the
+// server knows, as a child's CPUs on its parent's, before or behind: those that are
+// refused are tried again as long as others are not.
+func (p *plan) run(ran func(step) error) error {
+	for _, s := range p.shape {
+		if err := ran(s); err != nil {
+			return p.failed(s, err)
+		}
+	}
+	for pending := p.settings; len(pending) > 0; {
+		var refused []step
+		var first error
+		for _, s := range pending {
+			err := ran(s)
+			if exitCode(err) == exitUnavailable {
+				return err
+			}
+			if err != nil {
+				refused = append(refused, s)
+				if first == nil {
+					first = p.failed(s, err)
+				}
+			}
+		}
+		if len(refused) == len(pending) {
+			return first
+		}
+		pending = refused
+	}
+	for _, s := range p.removals {
+		if err := ran(s); err != nil {
+			return p.failed(s, err)
+		}
+	}
+	return nil
+}
+
+func (p *plan) failed(s step, err error) error {
+	what := s.what
+	if what == "" {
+		what = "owner and mode"
+	}
+	return fmt.Errorf("apply %s: %s: %w", p.f.at(s.key), what, err)
+}

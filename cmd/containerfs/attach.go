@@ -1,0 +1,323 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+	"github.com/urfave/cli/v2"
+
+	"containerfs/cmd/containerfs/internal/localhost"
+)
+
+func attachCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "attach",
+		Usage:     "move processes into containers",
+		ArgsUsage: "PATH... PID...",
+		Description: `Each process is moved with all its threads into every PATH, of which there can
+be one of each hierarchy. If one of the moves fails, the process is put back where
+it was. Where only some of several processes could be moved, the exit code is 6,
+and each of the others has its line on standard error.
+
+PIDs are those of the server's host: -r, --unit and --cgroup work there only.
+
+  containerfs attach /all/Charlie $$
+  containerfs attach -r /cpu/batch /net/slow 4711
+  containerfs attach --unit nginx.service /cpu/web
+  containerfs attach --cgroup /docker/3f2a /cpu/vms`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "r", Usage: "move the processes' descendants, too"},
+			&cli.BoolFlag{Name: "t", Usage: "PIDs are of single threads, which are moved alone"},
+			&cli.StringSliceFlag{Name: "unit", Usage: "move the processes of the systemd unit `NAME`; may be repeated"},
+			&cli.StringSliceFlag{Name: "cgroup", Usage: "move the processes of the cgroup `PATH` and below; may be repeated"},
+		},
+		Action: func(c *cli.Context) error {
+			dirs, pids, err := attachArgs(c)
+			if err != nil {
+				return err
+			}
+			s, err := connect(c.Context, c.String("server"))
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			return attachAll(c, s, dirs, pids)
+		},
+	}
+}
+
+func attachArgs(c *cli.Context) (dirs []string, pids []int, err error) {
+	for _, arg := range c.Args().Slice() {
+		switch pid, err := parsePID(arg); {
+		case strings.HasPrefix(arg, "/") && pids != nil:
+			return nil, nil, usagef("path %q is behind a PID: paths come first", arg)
+		case strings.HasPrefix(arg, "/"):
+			dirs = append(dirs, arg)
+		case err != nil:
+			return nil, nil, err
+		default:
+			pids = append(pids, pid)
+		}
+	}
+	if c.Bool("t") && (c.Bool("r") || c.IsSet("unit") || c.IsSet("cgroup")) {
+		return nil, nil, usagef("-t is for PIDs only")
+	}
+	if len(dirs) == 0 || len(pids) == 0 && !c.IsSet("unit") && !c.IsSet("cgroup") {
+		return nil, nil, usagef("usage: containerfs attach %s", c.Command.ArgsUsage)
+	}
+	return dirs, pids, nil
+}
+
+func parsePID(arg string) (int, error) {
+	n, err := strconv.ParseUint(arg, 10, 31)
+	if err != nil || n == 0 || arg[0] == '+' {
+		return 0, usagef("%q is neither a path, which starts with /, nor a PID", arg)
+	}
+	return int(n), nil
+}
+
+// group is the processes to be moved: those that were named, and those that were
+// found, of which it is no failure if they end meanwhile.
+type group struct {
+	pids  []int
+	found map[int]bool
+}
+
+func (g *group) add(pids []int, found bool) {
+	for _, pid := range pids {
+		if _, has := g.found[pid]; !has {
+			g.pids = append(g.pids, pid)
+			g.found[pid] = found
+		}
+	}
+}
+
+// maxRounds bounds how often attach -r looks for descendants that were forked
+// before their parent was moved. Later ones are where it is.
+const maxRounds = 8
+
+func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
+	a, err := newAttacher(s, dirs, c.Bool("t"))
+	if err != nil {
+		return err
+	}
+	g := group{found: make(map[int]bool)}
+	g.add(pids, false)
+	local := c.Bool("r") || c.IsSet("unit") || c.IsSet("cgroup")
+	switch {
+	case local:
+		if err := s.needHere(); err != nil {
+			return fmt.Errorf("attach: %w", err)
+		}
+	case !s.isHere():
+		fmt.Fprintln(c.App.ErrWriter, "containerfs: warning: PIDs are taken as the server's host has them, which is not known to be this one")
+	}
+	if err := g.collect(c); err != nil {
+		return err
+	}
+
+	var moved, rounds int
+	var failures []error
+	p := newProgress(c.App.ErrWriter, "attach")
+	defer p.end()
+	for i := 0; i < len(g.pids); i++ {
+		pid := g.pids[i]
+		p.step(i, len(g.pids))
+		err := a.attach(pid)
+		switch {
+		case err == nil:
+			moved++
+		case g.found[pid] && errors.Is(err, linux.ESRCH):
+		default:
+			failures = append(failures, err)
+			p.end()
+			report(c.App.ErrWriter, err)
+		}
+		if exitCode(err) == exitUnavailable {
+			break
+		}
+		if c.Bool("r") && i == len(g.pids)-1 && rounds < maxRounds {
+			rounds++
+			below, err := localhost.Descendants(g.pids)
+			if err != nil {
+				return fmt.Errorf("attach: %w", err)
+			}
+			g.add(below, true)
+		}
+	}
+	switch {
+	case len(failures) == 0:
+		return nil
+	case moved == 0:
+		return &reported{failures[0]}
+	}
+	return &reported{&exitError{exitPartly, failures[0]}}
+}
+
+// collect adds the processes of units and cgroups.
+func (g *group) collect(c *cli.Context) error {
+	for _, from := range []struct {
+		flag string
+		find func(string) (string, error)
+	}{{"unit", localhost.UnitDir}, {"cgroup", localhost.CgroupDir}} {
+		for _, name := range c.StringSlice(from.flag) {
+			dir, err := from.find(name)
+			if err != nil {
+				return attachError(err)
+			}
+			pids, err := localhost.CgroupProcesses(dir)
+			if err != nil {
+				return attachError(err)
+			}
+			g.add(pids, true)
+		}
+	}
+	return nil
+}
+
+// attachError is an error of this host's kernel, with the code of its errno.
+func attachError(err error) error {
+	code := exitFailed
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		code = exitNotFound
+	case errors.Is(err, os.ErrPermission):
+		code = exitPermission
+	}
+	return &exitError{code, fmt.Errorf("attach: %w", err)}
+}
+
+// attacher moves tasks into containers of several hierarchies, each task into all
+// of them or none.
+type attacher struct {
+	s     *session
+	dirs  []string
+	file  string // that an id is written to
+	world *world // of several containers only
+}
+
+// newAttacher looks whether the containers are there, and whether we may write there,
+// before anybody is moved.
+func newAttacher(s *session, dirs []string, threads bool) (*attacher, error) {
+	a := &attacher{s: s, dirs: dirs, file: "procs"}
+	if threads {
+		a.file = "tasks"
+	}
+	if len(dirs) > 1 {
+		var err error
+		if a.world, err = s.world(); err != nil {
+			return nil, err
+		}
+		seen := make(map[string]bool)
+		for _, dir := range dirs {
+			names := split(dir)
+			if len(names) == 0 || a.world.hierarchy(names[0]) == nil {
+				return nil, &pathError{"attach", dir, linux.ENOENT}
+			}
+			if seen[names[0]] {
+				return nil, usagef("two containers of the hierarchy %s: a process is in one of them", names[0])
+			}
+			seen[names[0]] = true
+		}
+	}
+	for _, dir := range dirs {
+		if err := mayWriteTo(s, join(dir, a.file)); err != nil {
+			return nil, &pathError{"attach", dir, err}
+		}
+	}
+	return a, nil
+}
+
+func mayWriteTo(s *session, path string) error {
+	f, err := s.walk(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, _, err = f.Open(p9.WriteOnly)
+	return err
+}
+
+// attach moves one process, or thread.
+func (a *attacher) attach(pid int) error {
+	id := strconv.Itoa(pid)
+	var before []taskPlaces
+	if len(a.dirs) > 1 {
+		var err error
+		if before, err = a.whereNow(pid); err != nil {
+			return &pathError{"attach", id, err}
+		}
+	}
+	var undo undoList
+	for _, dir := range a.dirs {
+		if err := a.s.writeFile(join(dir, a.file), id); err != nil {
+			return undo.after(fmt.Errorf("attach %d: %w", pid, &pathError{"move to", dir, err}))
+		}
+		undo.add("task "+id+" of "+dir, func() error { return a.putBack(dir, before) })
+	}
+	return nil
+}
+
+// taskPlaces is where a task was.
+type taskPlaces struct {
+	tid    int
+	places []place
+}
+
+// whereNow is where a process is, the first of its threads first. Of a server on
+// another host its threads are not known: they are taken to be together.
+func (a *attacher) whereNow(pid int) ([]taskPlaces, error) {
+	tids := []int{pid}
+	if a.file == "procs" && a.world.here() {
+		for _, tid := range localhost.Threads(pid) {
+			if tid != pid {
+				tids = append(tids, tid)
+			}
+		}
+	}
+	var all []taskPlaces
+	for _, tid := range tids {
+		places, err := a.s.places(a.world, tid)
+		if err != nil {
+			if tid != pid && isGone(err) {
+				continue
+			}
+			if isGone(err) {
+				err = linux.ESRCH
+			}
+			return nil, err
+		}
+		all = append(all, taskPlaces{tid, places})
+	}
+	return all, nil
+}
+
+// putBack moves a process back from a directory to where it was in that hierarchy,
+// and threads that were elsewhere than its first one there.
+func (a *attacher) putBack(dir string, before []taskPlaces) error {
+	hierarchy := split(dir)[0]
+	home := ""
+	for i, t := range before {
+		for _, p := range t.places {
+			if p.Hierarchy != hierarchy {
+				continue
+			}
+			file := "tasks"
+			if i == 0 {
+				home, file = p.dir(), a.file
+			} else if p.dir() == home {
+				continue
+			}
+			err := a.s.writeFile(join(p.dir(), file), strconv.Itoa(t.tid))
+			if err != nil && !errors.Is(err, linux.ESRCH) {
+				return err
+			}
+		}
+	}
+	return nil
+}

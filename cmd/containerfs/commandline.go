@@ -1,0 +1,116 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// interspersed are the commands whose flags may stand behind their arguments. In
+// others an argument can begin with a dash: a value, or a command to be run.
+var interspersed = map[string]bool{
+	"apply": true, "attach": true, "doctor": true, "get": true, "mounts": true, "ps": true, "save": true,
+	"subsystems": true, "top": true, "tree": true, "wait": true, "watch": true,
+}
+
+// flagsFirst puts the flags of such a command in front of its arguments, which is
+// where the library looks for them.
+func flagsFirst(a *cli.App, args []string) []string {
+	at := commandIndex(a, args)
+	if at < 0 || !interspersed[args[at]] {
+		return args
+	}
+	command := a.Command(args[at])
+	var flags, rest []string
+	for i := at + 1; i < len(args); i++ {
+		switch arg := args[i]; {
+		case arg == "--":
+			rest = append(rest, args[i+1:]...)
+			i = len(args)
+		case strings.HasPrefix(arg, "-") && arg != "-":
+			flags = append(flags, arg)
+			if takesValue(command.Flags, arg) && i+1 < len(args) {
+				i++
+				flags = append(flags, args[i])
+			}
+		default:
+			rest = append(rest, arg)
+		}
+	}
+	return slices.Concat(args[:at+1], flags, []string{"--"}, rest)
+}
+
+// commandIndex is where the command's name is, or negative.
+func commandIndex(a *cli.App, args []string) int {
+	for i := 1; i < len(args); i++ {
+		switch arg := args[i]; {
+		case !strings.HasPrefix(arg, "-"):
+			if a.Command(arg) == nil {
+				return -1
+			}
+			return i
+		case takesValue(a.Flags, arg):
+			i++
+		}
+	}
+	return -1
+}
+
+// takesValue reports whether the value of a flag is the argument behind it.
+func takesValue(flags []cli.Flag, arg string) bool {
+	name := strings.TrimLeft(arg, "-")
+	if strings.Contains(name, "=") {
+		return false
+	}
+	for _, f := range flags {
+		if slices.Contains(f.Names(), name) {
+			_, isBool := f.(*cli.BoolFlag)
+			return !isBool
+		}
+	}
+	return false
+}
+
+// nearestCommand is the command that a misspelt name is meant to be, if one is near
+// enough.
+func nearestCommand(commands []*cli.Command, name string) (nearest string) {
+	best := 3 // as many mistakes are too many
+	for _, c := range commands {
+		if c.Hidden {
+			continue
+		}
+		if d := distance(c.Name, name); d < best && d < len(c.Name) {
+			nearest, best = c.Name, d
+		}
+	}
+	return nearest
+}
+
+// distance is how many letters one word differs from another in: left out, put in,
+// changed, or swapped with the next.
+func distance(a, b string) int {
+	rows := [3][]int{}
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+	}
+	before, last, row := rows[0], rows[1], rows[2]
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			change := 1
+			if a[i-1] == b[j-1] {
+				change = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+change)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}

@@ -1,0 +1,252 @@
+//go:build linux
+
+// Package localhost is what a client sees of the host that it runs on: its
+// processes, its kernel's cgroups, and whether a server is on the same host.
+//
+// What is read here changes while it is read: a process that ends meanwhile is
+// left out, it is no error.
+package localhost
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Identity names the host and the pid namespace that this process is in: where
+// two processes have the same, a pid is the same process to both. It is a hash,
+// since the id of a boot is not everybody's to know.
+func Identity() (string, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", err
+	}
+	var ns unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &ns); err != nil {
+		return "", &os.PathError{Op: "stat", Path: "/proc/self/ns/pid", Err: err}
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "containerfs %s %d", bytes.TrimSpace(boot), ns.Ino))
+	return fmt.Sprintf("%x", sum[:12]), nil
+}
+
+// maxCommandLine bounds what is shown of a process.
+const maxCommandLine = 4096
+
+// CommandLine is a process's command line as it would be typed, or its name in
+// brackets for a kernel thread. It is empty for a process that is gone, and made of
+// whatever bytes the process has put there.
+func CommandLine(pid int) string {
+	dir := "/proc/" + strconv.Itoa(pid)
+	b, err := os.ReadFile(dir + "/cmdline")
+	if err != nil {
+		return ""
+	}
+	b = b[:min(len(b), maxCommandLine)]
+	if b = bytes.TrimRight(b, "\x00"); len(b) > 0 {
+		return string(bytes.ReplaceAll(b, []byte{0}, []byte{' '}))
+	}
+	name, err := os.ReadFile(dir + "/comm")
+	if err != nil {
+		return ""
+	}
+	return "[" + strings.TrimSuffix(string(name), "\n") + "]"
+}
+
+// parents maps each process to its parent.
+func parents() (map[int]int, error) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	of := make(map[int]int, len(names))
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + name + "/stat")
+		if err != nil {
+			continue
+		}
+		// A name may hold anything, a parenthesis too.
+		_, rest, ok := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
+		if fields := strings.Fields(rest); ok && len(fields) > 1 {
+			if parent, err := strconv.Atoi(fields[1]); err == nil {
+				of[pid] = parent
+			}
+		}
+	}
+	return of, nil
+}
+
+// Descendants are the processes below those given, which are not among them,
+// parents before their children.
+func Descendants(pids []int) ([]int, error) {
+	of, err := parents()
+	if err != nil {
+		return nil, err
+	}
+	children := make(map[int][]int)
+	for pid, parent := range of {
+		children[parent] = append(children[parent], pid)
+	}
+	seen := make(map[int]bool)
+	for _, pid := range pids {
+		seen[pid] = true
+	}
+	var found []int
+	for next := pids; len(next) > 0; {
+		var below []int
+		for _, pid := range next {
+			for _, child := range children[pid] {
+				if !seen[child] {
+					seen[child] = true
+					below = append(below, child)
+				}
+			}
+		}
+		slices.Sort(below)
+		found = append(found, below...)
+		next = below
+	}
+	return found, nil
+}
+
+// Threads are the threads of a process.
+func Threads(pid int) []int {
+	entries, _ := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
+	var tids []int
+	for _, e := range entries {
+		if tid, err := strconv.Atoi(e.Name()); err == nil {
+			tids = append(tids, tid)
+		}
+	}
+	return tids
+}
+
+// Exists reports whether there is a process, or a thread, of a number. A zombie
+// is none: nobody can move it.
+func Exists(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	return len(fields) > 0 && fields[0] != "Z" && fields[0] != "X"
+}
+
+// cgroups is where the kernel's cgroups are mounted.
+const cgroups = "/sys/fs/cgroup"
+
+// roots are the directories of hierarchies: those of v1, and v2's, which may be all
+// of it. The ones in which systemd keeps its units come first.
+func roots() []string {
+	found := []string{cgroups, cgroups + "/systemd", cgroups + "/unified"}
+	entries, _ := os.ReadDir(cgroups)
+	for _, e := range entries {
+		dir := filepath.Join(cgroups, e.Name())
+		if _, err := os.Stat(dir + "/cgroup.procs"); err == nil && !slices.Contains(found, dir) {
+			found = append(found, dir)
+		}
+	}
+	return slices.DeleteFunc(found, func(dir string) bool {
+		_, err := os.Stat(dir + "/cgroup.procs")
+		return err != nil
+	})
+}
+
+// CgroupDir finds the directory of a cgroup, which may be named by its path below
+// the mount points, as /proc/PID/cgroup has it, or by its directory.
+func CgroupDir(name string) (string, error) {
+	path := filepath.Clean("/" + name)
+	if rest, ok := strings.CutPrefix(path, cgroups+"/"); ok {
+		path = "/" + rest
+	}
+	for _, root := range append([]string{cgroups}, roots()...) {
+		dir := filepath.Join(root, path)
+		if _, err := os.Stat(dir + "/cgroup.procs"); err == nil {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("cgroup %s: %w", name, unix.ENOENT)
+}
+
+// UnitDir finds the directory of a systemd unit's cgroup. A name without a suffix
+// is a service's.
+func UnitDir(name string) (string, error) {
+	if name == "" || strings.ContainsAny(name, "/\x00") {
+		return "", fmt.Errorf("unit %q: %w", name, unix.EINVAL)
+	}
+	if !strings.Contains(name, ".") {
+		name += ".service"
+	}
+	for _, root := range roots() {
+		var found []string
+		err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+			switch {
+			case err != nil && path == root:
+				return err
+			case err != nil: // gone
+				return nil
+			case !d.IsDir():
+				return nil
+			case root == cgroups && filepath.Dir(path) == cgroups && slices.Contains(roots(), path):
+				return filepath.SkipDir // another hierarchy's
+			case d.Name() == name:
+				found = append(found, path)
+				return filepath.SkipDir
+			}
+			return nil
+		})
+		switch {
+		case err != nil:
+			return "", err
+		case len(found) > 1:
+			return "", fmt.Errorf("unit %s: there are several: %s; name one by --cgroup", name, strings.Join(found, ", "))
+		case len(found) == 1:
+			return found[0], nil
+		}
+	}
+	return "", fmt.Errorf("unit %s: %w", name, unix.ENOENT)
+}
+
+// CgroupProcesses are the processes in a cgroup and below it, ascending.
+func CgroupProcesses(dir string) ([]int, error) {
+	var pids []int
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			if path == dir {
+				return err
+			}
+			return nil // gone
+		}
+		if !d.IsDir() {
+			return nil
+		}
+		b, err := os.ReadFile(path + "/cgroup.procs")
+		if err != nil && path == dir {
+			return err
+		}
+		for line := range strings.Lines(string(b)) {
+			// 0 is a process that this namespace does not see.
+			if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid > 0 {
+				pids = append(pids, pid)
+			}
+		}
+		return nil
+	})
+	slices.Sort(pids)
+	return slices.Compact(pids), err
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/urfave/cli/v2"
+)
+
+func killCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "kill",
+		Usage:     "end every process in a container and below",
+		ArgsUsage: "PATH...",
+		Description: `SIGKILL for all of them, and for those born meanwhile, until none is left. The
+container stays. A hierarchy's root, which has the rest of the host, cannot be killed.
+
+  containerfs kill /all/Charlie`,
+		Action: func(c *cli.Context) error {
+			args, err := paths(c, 1, -1)
+			if err != nil {
+				return err
+			}
+			return eachPath(c, args, func(s *session, path string) error {
+				err := s.writeFile(join(path, "kill"), "1")
+				if errors.Is(err, linux.ENOENT) {
+					if files, _, listErr := s.list(path); listErr == nil && !slices.Contains(files, "kill") {
+						return fmt.Errorf("a root cannot be killed: %w", linux.EPERM)
+					}
+				}
+				return err
+			})
+		},
+	}
+}
+
+func waitCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "wait",
+		Usage:     "wait until containers are empty",
+		ArgsUsage: "PATH...",
+		Description: `Until no task is left in them and below. A container that is removed is empty.
+
+  containerfs wait /all/Charlie && containerfs rmdir /all/Charlie
+  containerfs wait --timeout 30s /all/Charlie`,
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "timeout", Usage: "give up after `TIME`, as 30s or 5m, with exit code 5"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := paths(c, 1, -1)
+			if err != nil {
+				return err
+			}
+			if c.Duration("timeout") < 0 {
+				return usagef("timeout: a time cannot be negative")
+			}
+			var until time.Time
+			if d := c.Duration("timeout"); d > 0 {
+				until = time.Now().Add(d)
+			}
+			return eachPath(c, args, func(s *session, path string) error { return waitEmpty(s, path, until) })
+		},
+	}
+}
+
+// How often wait looks: soon at first, for what ends soon.
+const (
+	waitShortest = 10 * time.Millisecond
+	waitLongest  = 500 * time.Millisecond
+)
+
+// waitEmpty waits until a container is empty. A zero time is for ever.
+func waitEmpty(s *session, path string, until time.Time) error {
+	populated := join(path, "populated")
+	pause := waitShortest
+	for first := true; ; first = false {
+		text, err := s.readFile(populated)
+		switch {
+		case !first && isGone(err):
+			return nil
+		case err != nil:
+			return err
+		case text == "0\n":
+			return nil
+		case !until.IsZero() && time.Now().Add(pause).After(until):
+			return fmt.Errorf("still populated: %w", linux.EBUSY)
+		}
+		time.Sleep(pause)
+		pause = min(pause*3/2, waitLongest)
+	}
+}

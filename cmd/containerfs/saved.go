@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// savedSchema is the version of files that save writes and apply reads.
+const savedSchema = 1
+
+// savedFile is hierarchies with their containers, as save writes them.
+type savedFile struct {
+	Schema    int              `toml:"schema"`
+	Hierarchy []savedHierarchy `toml:"hierarchy"`
+	Container []savedContainer `toml:"container"`
+
+	name  string
+	lines map[string]int // of keys: see keyLines
+}
+
+type savedHierarchy struct {
+	Name    string `toml:"name"`
+	Options string `toml:"options"` // as ctl shows them
+}
+
+// savedContainer is a container. What is not given is not changed by apply.
+type savedContainer struct {
+	Path string `toml:"path"`
+	savedOwner
+	Set  map[string]string     `toml:"set"`
+	File map[string]savedOwner `toml:"file"` // control files that are not the container's owner's, or have another mode
+}
+
+type savedOwner struct {
+	Mode *string `toml:"mode"`
+	UID  *uint32 `toml:"uid"`
+	GID  *uint32 `toml:"gid"`
+}
+
+// parseSaved reads a file. Its errors name the line.
+func parseSaved(name string, b []byte) (*savedFile, error) {
+	f := &savedFile{name: name}
+	d := toml.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	var unknown *toml.StrictMissingError
+	var bad *toml.DecodeError
+	switch err := d.Decode(f); {
+	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
+		line, _ := unknown.Errors[0].Position()
+		return nil, usagef("%s:%d: unknown key %q", name, line, strings.Join(unknown.Errors[0].Key(), "."))
+	case errors.As(err, &bad):
+		line, _ := bad.Position()
+		return nil, usagef("%s:%d: %v", name, line, err)
+	case err != nil:
+		return nil, usagef("%s: %v", name, err)
+	}
+	f.lines = keyLines(b)
+	return f, f.check()
+}
+
+// at is where a key is in the file.
+func (f *savedFile) at(key string) string {
+	if line, ok := f.lines[key]; ok {
+		return f.name + ":" + strconv.Itoa(line)
+	}
+	if i := strings.LastIndexByte(key, '.'); i > 0 {
+		return f.at(key[:i])
+	}
+	return f.name
+}
+
+func (f *savedFile) errorf(key, format string, args ...any) error {
+	return usagef("%s: %s", f.at(key), fmt.Sprintf(format, args...))
+}
+
+// check refuses what makes no sense whatever the server holds.
+func (f *savedFile) check() error {
+	if _, ok := f.lines["schema"]; !ok {
+		return f.errorf("schema", "no schema is given; want schema = %d", savedSchema)
+	}
+	if f.Schema != savedSchema {
+		return f.errorf("schema", "schema %d is not known, only %d", f.Schema, savedSchema)
+	}
+	hierarchies := make(map[string]bool)
+	for i, h := range f.Hierarchy {
+		key := fmt.Sprintf("hierarchy.%d", i)
+		switch {
+		case h.Name == "" || strings.ContainsAny(h.Name, "/ \n"):
+			return f.errorf(key+".name", "%q is no name of a hierarchy", h.Name)
+		case h.Options == "" || strings.ContainsAny(h.Options, " \n"):
+			return f.errorf(key+".options", "%q are no options of a hierarchy", h.Options)
+		case hierarchies[h.Name]:
+			return f.errorf(key+".name", "hierarchy %s is there twice", h.Name)
+		}
+		hierarchies[h.Name] = true
+	}
+	seen := make(map[string]bool)
+	for i, c := range f.Container {
+		key := fmt.Sprintf("container.%d", i)
+		switch {
+		case len(split(c.Path)) == 0 || c.Path != clean(c.Path):
+			return f.errorf(key+".path", "%q is no path of a container", c.Path)
+		case seen[c.Path]:
+			return f.errorf(key+".path", "container %s is there twice", c.Path)
+		}
+		seen[c.Path] = true
+		if err := f.checkOwner(key, c.savedOwner); err != nil {
+			return err
+		}
+		for name, value := range c.Set {
+			at := key + ".set." + name
+			switch {
+			case checkFileName(name) != nil:
+				return f.errorf(at, "%q is no name of a control file", name)
+			case len(value) >= maxCommand:
+				return f.errorf(at, "the value of %s is too long", name)
+			case slices.Contains(notValues, name):
+				return f.errorf(at, "%s is no setting", name)
+			}
+		}
+		for name, owner := range c.File {
+			if checkFileName(name) != nil {
+				return f.errorf(key+".file."+name, "%q is no name of a control file", name)
+			}
+			if err := f.checkOwner(key+".file."+name, owner); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (f *savedFile) checkOwner(key string, o savedOwner) error {
+	if o.Mode != nil {
+		if n, err := strconv.ParseUint(*o.Mode, 8, 32); err != nil || n > 0o777 {
+			return f.errorf(key+".mode", "mode %q: want octal up to 777", *o.Mode)
+		}
+	}
+	return nil
+}
+
+// settings are a container's values in the order of their lines.
+func (f *savedFile) settings(i int) []setting {
+	c := &f.Container[i]
+	var all []setting
+	for name, value := range c.Set {
+		all = append(all, setting{name, value})
+	}
+	line := func(s setting) int { return f.lines[fmt.Sprintf("container.%d.set.%s", i, s.name)] }
+	slices.SortFunc(all, func(a, b setting) int { return cmp.Or(cmp.Compare(line(a), line(b)), strings.Compare(a.name, b.name)) })
+	return all
+}
+
+// tomlString quotes text as a TOML string, on one line.
+func tomlString(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case r < ' ' || r == 0x7f:
+			fmt.Fprintf(&b, `\u%04X`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}

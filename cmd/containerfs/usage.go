@@ -1,0 +1,168 @@
+package main
+
+import (
+	"cmp"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// usage is what a container and all below it use. What nothing counts is nil.
+type usage struct {
+	Time   int64    `json:"unix_ns"`
+	Path   string   `json:"path"`
+	CPU    *float64 `json:"cpu_percent"` // of one CPU, since the sample before
+	Tasks  *int     `json:"tasks"`
+	Memory *int64   `json:"memory_bytes"`
+}
+
+// memoryFiles are where a container's memory can be read, best first, and in which
+// unit.
+var memoryFiles = []struct {
+	name string
+	unit int64
+}{
+	{"memory.current", 1},
+	{"memory.usage_in_bytes", 1},
+	{"bc.physpages.held", int64(os.Getpagesize())},
+}
+
+// sampler measures the containers below a path.
+type sampler struct {
+	s    *session
+	path string
+	last map[string]cpuTime
+}
+
+// cpuTime is a reading of cpuacct.usage.
+type cpuTime struct {
+	ns int64
+	at time.Time
+}
+
+func newSampler(s *session, path string) *sampler {
+	return &sampler{s: s, path: path, last: make(map[string]cpuTime)}
+}
+
+// sample measures every container once.
+func (m *sampler) sample() ([]usage, error) {
+	tops, err := m.s.tops(m.path)
+	if err != nil {
+		return nil, err
+	}
+	var all []usage
+	now := make(map[string]cpuTime)
+	for _, top := range tops {
+		below := make(map[string]int) // tasks, by container, with those below
+		first := len(all)
+		err := m.s.containers(top, func(path string, _ int, files []string) error {
+			u := usage{Time: time.Now().UnixNano(), Path: path}
+			tids, err := m.s.numbers(join(path, "tasks"))
+			switch {
+			case isGone(err) && path != top:
+				return nil
+			case err != nil:
+				return err
+			}
+			for at := path; strings.HasPrefix(at, top); at = parent(at) {
+				below[at] += len(tids)
+				if at == top {
+					break
+				}
+			}
+			u.CPU = m.cpu(path, files, now)
+			u.Memory = m.memory(path, files)
+			all = append(all, u)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		for i := first; i < len(all); i++ {
+			n := below[all[i].Path]
+			all[i].Tasks = &n
+		}
+	}
+	m.last = now
+	return all, nil
+}
+
+// parent is the path of the container above.
+func parent(path string) string { return clean(path[:strings.LastIndexByte(path, '/')]) }
+
+// cpu is the share of a CPU since the last sample, if that is known.
+func (m *sampler) cpu(path string, files []string, now map[string]cpuTime) *float64 {
+	ns, ok := m.number(path, files, "cpuacct.usage")
+	if !ok {
+		return nil
+	}
+	at := time.Now()
+	now[path] = cpuTime{ns, at}
+	before, ok := m.last[path]
+	if elapsed := at.Sub(before.at); ok && ns >= before.ns && elapsed > 0 {
+		percent := 100 * float64(ns-before.ns) / float64(elapsed)
+		return &percent
+	}
+	return nil
+}
+
+func (m *sampler) memory(path string, files []string) *int64 {
+	for _, f := range memoryFiles {
+		if n, ok := m.number(path, files, f.name); ok {
+			n *= f.unit
+			return &n
+		}
+	}
+	return nil
+}
+
+// number reads a number, if the container has it and we may.
+func (m *sampler) number(path string, files []string, name string) (int64, bool) {
+	if !slices.Contains(files, name) {
+		return 0, false
+	}
+	text, err := m.s.readFile(join(path, name))
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	return n, err == nil
+}
+
+// sortOrder is a column to sort by, the largest first but for paths.
+type sortOrder struct {
+	name    string
+	compare func(a, b *usage) int
+}
+
+var sortOrders = map[string]sortOrder{
+	"cpu":    {"cpu", func(a, b *usage) int { return compareKnown(b.CPU, a.CPU) }},
+	"tasks":  {"tasks", func(a, b *usage) int { return compareKnown(b.Tasks, a.Tasks) }},
+	"memory": {"memory", func(a, b *usage) int { return compareKnown(b.Memory, a.Memory) }},
+	"path":   {"path", func(a, b *usage) int { return strings.Compare(a.Path, b.Path) }},
+}
+
+// compareKnown has what is not known below everything.
+func compareKnown[T cmp.Ordered](a, b *T) int {
+	switch {
+	case a == nil && b == nil:
+		return 0
+	case a == nil:
+		return -1
+	case b == nil:
+		return 1
+	}
+	return cmp.Compare(*a, *b)
+}
+
+func sortUsage(rows []usage, by sortOrder, reverse bool) {
+	slices.SortStableFunc(rows, func(a, b usage) int {
+		order := by.compare(&a, &b)
+		if reverse {
+			order = -order
+		}
+		return cmp.Or(order, strings.Compare(a.Path, b.Path))
+	})
+}

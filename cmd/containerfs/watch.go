@@ -1,0 +1,259 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hugelgupf/p9/p9"
+	"github.com/urfave/cli/v2"
+)
+
+// eventKinds are the kinds of SPEC §18.
+var eventKinds = []string{
+	"fork", "exec", "exit", "uid", "attach", "mkdir", "rmdir", "rename", "mount", "remount", "umount", "release", "limit", "lost",
+}
+
+func watchCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "watch",
+		Usage:     "show events as they happen",
+		ArgsUsage: "[PATH]",
+		Description: `Lines of the server's event log, from now on. With PATH only those about that
+container and what is below it: moves into it and out of it, and changes of it; forks,
+execs and exits name no container. Only root and the server's user may read logs,
+unless they have been opened to others.
+
+Kinds are ` + strings.Join(eventKinds, " ") + `.
+
+  containerfs watch --kind attach --kind mkdir /all/Charlie
+  containerfs watch --pid 4711 --json
+  containerfs watch --all -n 10`,
+		Flags: []cli.Flag{
+			&cli.StringSliceFlag{Name: "kind", Usage: "show events of `KIND`; may be repeated"},
+			&cli.IntSliceFlag{Name: "pid", Usage: "show events about the process or thread `PID`, or its children; may be repeated"},
+			&cli.BoolFlag{Name: "all", Usage: "begin with the oldest that the server has"},
+			&cli.IntFlag{Name: "n", Usage: "end after `N` events"},
+			&cli.BoolFlag{Name: "no-follow", Usage: "end when all there are were shown"},
+			jsonFlag(),
+		},
+		Action: func(c *cli.Context) error {
+			args, err := paths(c, 0, 1)
+			if err != nil {
+				return err
+			}
+			w, err := newWatcher(c, append(args, "/")[0])
+			if err != nil {
+				return err
+			}
+			s, err := connect(c.Context, c.String("server"))
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			if err := w.follow(ctx, s); err != nil {
+				return &pathError{"watch", w.log, err}
+			}
+			return nil
+		},
+	}
+}
+
+// event is a line of an event log.
+type event struct {
+	Time   int64             `json:"monotonic_ns"`
+	Kind   string            `json:"kind"`
+	Fields map[string]string `json:"fields"`
+}
+
+// parseEvent takes a line apart.
+func parseEvent(line string) (event, error) {
+	bad := func() (event, error) { return event{}, fmt.Errorf("no event: %q", line) }
+	first, rest, _ := strings.Cut(line, " ")
+	at, err := strconv.ParseInt(first, 10, 64)
+	if err != nil {
+		return bad()
+	}
+	e := event{Time: at, Fields: make(map[string]string)}
+	e.Kind, rest, _ = strings.Cut(rest, " ")
+	if e.Kind == "" {
+		return bad()
+	}
+	for rest != "" {
+		key, value, ok := strings.Cut(rest, "=")
+		if !ok {
+			return bad()
+		}
+		if strings.HasPrefix(value, `"`) {
+			quoted, err := strconv.QuotedPrefix(value)
+			if err != nil {
+				return bad()
+			}
+			rest = strings.TrimPrefix(value[len(quoted):], " ")
+			if value, err = strconv.Unquote(quoted); err != nil {
+				return bad()
+			}
+		} else {
+			value, rest, _ = strings.Cut(value, " ")
+		}
+		e.Fields[key] = value
+	}
+	return e, nil
+}
+
+// watcher is what is to be shown of a log.
+type watcher struct {
+	log       string // its path
+	container string // within its hierarchy; empty: all
+	kinds     []string
+	pids      []string
+
+	fromStart, once, json bool
+	left                  int // events to be shown; negative: no end
+	out                   *bufio.Writer
+}
+
+func newWatcher(c *cli.Context, path string) (*watcher, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
+	w := &watcher{
+		log: "/events", kinds: c.StringSlice("kind"),
+		fromStart: c.Bool("all"), once: c.Bool("no-follow"), json: c.Bool("json"),
+		left: -1, out: bufio.NewWriter(c.App.Writer),
+	}
+	if c.IsSet("n") {
+		if w.left = c.Int("n"); w.left < 1 {
+			return nil, usagef("n: want 1 or more")
+		}
+	}
+	if names := split(path); len(names) > 0 {
+		w.log = "/" + names[0] + "/events"
+		if len(names) > 1 {
+			w.container = "/" + strings.Join(names[1:], "/")
+		}
+	}
+	for _, kind := range w.kinds {
+		if !slices.Contains(eventKinds, kind) {
+			return nil, usagef("no events of kind %q; there are %s", kind, strings.Join(eventKinds, " "))
+		}
+	}
+	for _, pid := range c.IntSlice("pid") {
+		w.pids = append(w.pids, strconv.Itoa(pid))
+	}
+	return w, nil
+}
+
+// wants reports whether an event is to be shown.
+func (w *watcher) wants(e event) bool {
+	if len(w.kinds) > 0 && !slices.Contains(w.kinds, e.Kind) {
+		return false
+	}
+	about := func(keys []string, is func(string) bool) bool {
+		return slices.ContainsFunc(keys, func(k string) bool {
+			v, ok := e.Fields[k]
+			return ok && is(v)
+		})
+	}
+	if len(w.pids) > 0 && !about([]string{"pid", "tgid", "parent"}, func(v string) bool { return slices.Contains(w.pids, v) }) {
+		return false
+	}
+	return w.container == "" || about([]string{"path", "from", "to"}, func(v string) bool {
+		return v == w.container || strings.HasPrefix(v, w.container+"/")
+	})
+}
+
+// How often the log is looked at: a read at its end does not wait.
+const (
+	watchShortest = 20 * time.Millisecond
+	watchLongest  = 250 * time.Millisecond
+)
+
+// follow shows events until ctx is done, or there were enough.
+func (w *watcher) follow(ctx context.Context, s *session) error {
+	f, err := s.walk(w.log)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if w.container != "" {
+		// A name that is mistyped would be waited for without end.
+		dir, err := s.walk(strings.TrimSuffix(w.log, "/events") + w.container)
+		if err != nil {
+			return err
+		}
+		dir.Close()
+	}
+	if _, _, err := f.Open(p9.ReadOnly); err != nil {
+		return err
+	}
+	var offset int64
+	if !w.fromStart {
+		_, _, attr, err := f.GetAttr(p9.AttrMaskAll)
+		if err != nil {
+			return err
+		}
+		offset = int64(attr.Size)
+	}
+	var line []byte
+	buf := make([]byte, messageSize/2)
+	for pause := watchShortest; ; {
+		n, err := f.ReadAt(buf, offset)
+		offset += int64(n)
+		line = append(line, buf[:n]...)
+		for end := bytes.IndexByte(line, '\n'); end >= 0; end = bytes.IndexByte(line, '\n') {
+			if err := w.show(string(line[:end])); err != nil || w.left == 0 {
+				return errors.Join(err, w.out.Flush())
+			}
+			line = line[end+1:]
+		}
+		// A lost connection is a wrapped io.EOF: see read.
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if n > 0 {
+			pause = watchShortest
+			continue
+		}
+		if err := w.out.Flush(); err != nil {
+			return err
+		}
+		if w.once {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(pause*2, watchLongest)
+	}
+}
+
+// show shows a line if it is wanted.
+func (w *watcher) show(line string) error {
+	e, err := parseEvent(line)
+	if err != nil || !w.wants(e) {
+		// What was dropped from the log before it was read can leave half a line.
+		return nil
+	}
+	if w.left > 0 {
+		w.left--
+	}
+	if w.json {
+		return writeJSON(w.out, e)
+	}
+	_, err = fmt.Fprintln(w.out, printable(line))
+	return err
+}
