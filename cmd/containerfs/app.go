@@ -90,6 +90,7 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			applyCommand(),
 			mountsCommand(),
 			subsystemsCommand(),
+			doctorCommand(),
 		},
 	}
 	for _, c := range a.Commands {

@@ -1,0 +1,294 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"containerfs/p9srv"
+)
+
+func doctorCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "doctor",
+		Usage: "look for what is wrong with the server and this host",
+		Description: `One line for each thing that was looked at, with what to do about it. Exit code 1
+when something is wrong; a warning is not. Of a server on this host the process,
+its flags and its files are looked at, for which it takes root; with --config a file
+for serve, before it is used.
+
+  containerfs doctor
+  containerfs doctor --json --config /etc/containerfs.toml`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Usage: "look at the config `FILE` in place of the server's flags"},
+			jsonFlag(),
+		},
+		Action: func(c *cli.Context) error {
+			if _, err := paths(c, 0, 0); err != nil {
+				return err
+			}
+			var x examination
+			x.server(c)
+			x.kernel()
+			return x.report(c)
+		},
+	}
+}
+
+// Statuses of findings.
+const (
+	statusOK      = "ok"
+	statusWarning = "warning"
+	statusWrong   = "wrong"
+)
+
+// finding is one thing that was looked at.
+type finding struct {
+	Check  string `json:"check"`
+	Status string `json:"status"`
+	Text   string `json:"text"`
+	Advice string `json:"advice,omitempty"`
+}
+
+// examination is what doctor has found.
+type examination struct{ findings []finding }
+
+func (x *examination) ok(check, format string, args ...any) {
+	x.findings = append(x.findings, finding{check, statusOK, fmt.Sprintf(format, args...), ""})
+}
+
+// add adds a finding that is not ok.
+func (x *examination) add(status, check, text, advice string) {
+	x.findings = append(x.findings, finding{check, status, text, advice})
+}
+
+var errSomethingWrong = errors.New("doctor: something is wrong")
+
+func (x *examination) report(c *cli.Context) error {
+	wrong := false
+	for _, f := range x.findings {
+		wrong = wrong || f.Status == statusWrong
+		var err error
+		if c.Bool("json") {
+			err = writeJSON(c.App.Writer, f)
+		} else {
+			line := fmt.Sprintf("%-8s %s: %s", f.Status, f.Check, f.Text)
+			if f.Advice != "" {
+				line += "; " + f.Advice
+			}
+			_, err = fmt.Fprintln(c.App.Writer, printable(line))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if wrong {
+		return &reported{&exitError{exitFailed, errSomethingWrong}}
+	}
+	return nil
+}
+
+// server looks at the server: what it says, and on this host its process.
+func (x *examination) server(c *cli.Context) {
+	addr := c.String("server")
+	config := func(args []string) {
+		if file := c.String("config"); file != "" {
+			x.config([]string{"containerfs", "serve", "--config", file}, "")
+		} else if args != nil {
+			x.config(args, addr)
+		}
+	}
+	s, err := connect(c.Context, addr)
+	if err != nil {
+		x.add(statusWrong, "server", err.Error(), "start it with `containerfs serve`, or name it by --server")
+		config(nil)
+		return
+	}
+	defer s.close()
+	w, err := s.world()
+	if err != nil {
+		x.add(statusWarning, "server", "it is at "+addr+" and does not say how it runs: "+err.Error(), "ask over a listener that is not confined by attach=")
+		config(nil)
+		return
+	}
+	x.ok("server", "at %s, with %s", addr, counted(len(w.hierarchies), "hierarchy", "hierarchies"))
+	x.facts(w)
+	if !w.here() {
+		x.add(statusWarning, "process", "the server is on another host, or in another pid namespace", "run doctor there to have its process and files looked at")
+		config(nil)
+		return
+	}
+	pid, args := serverProcess(c.Context, addr)
+	if pid == 0 {
+		x.add(statusWarning, "process", "the server's process was not found", "ask as root, over the server's unix socket")
+		config(nil)
+		return
+	}
+	x.ok("process", "%d", pid)
+	x.capabilities(pid)
+	x.namespaces(pid)
+	config(args)
+}
+
+// facts judges what the server says of the host.
+func (x *examination) facts(w *world) {
+	switch events, _ := w.fact("events: "); {
+	case strings.HasPrefix(events, "proc connector"):
+		x.ok("events", "%s", events)
+	default:
+		x.add(statusWrong, "events", events, "processes are followed by polling /proc: start the server as root in the host's own namespaces, on a kernel with CONFIG_PROC_EVENTS")
+	}
+	switch mirror, _ := w.fact("mirror: "); {
+	case strings.HasPrefix(mirror, "on"):
+		x.ok("mirror", "%s", mirror)
+	default:
+		x.add(statusWarning, "mirror", mirror, "start the server as root with --mirror auto, on a kernel with CONFIG_CGROUPS and without cgroup_no_v1=named")
+	}
+}
+
+// serverProcess finds the process behind a unix socket, with its command line.
+func serverProcess(ctx context.Context, addr string) (int, []string) {
+	a, err := p9srv.ParseAddr(addr)
+	if err == nil && a.Network == "unix" {
+		if pid := socketServer(ctx, a); pid > 0 {
+			if args := serveArgs(pid); args != nil {
+				return pid, args
+			}
+		}
+	}
+	// The socket can be another's, who has passed it on; over TCP nobody knows.
+	var found int
+	var foundArgs []string
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if args := serveArgs(pid); args != nil {
+			if found != 0 {
+				return 0, nil // which of them it is cannot be said
+			}
+			found, foundArgs = pid, args
+		}
+	}
+	return found, foundArgs
+}
+
+func socketServer(ctx context.Context, a p9srv.Addr) int {
+	conn, err := a.Dial(ctx)
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	return pid
+}
+
+// serveArgs is the command line of a process that is a `containerfs serve`, else nil.
+func serveArgs(pid int) []string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return nil
+	}
+	args := strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+	if filepath.Base(args[0]) != "containerfs" || !slices.Contains(args, "serve") {
+		return nil
+	}
+	return args
+}
+
+// neededCaps are the capabilities that a server uses.
+var neededCaps = []struct {
+	bit      uint
+	name     string
+	what     string
+	optional bool
+}{
+	{unix.CAP_KILL, "CAP_KILL", "ending the processes of a container", false},
+	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN", "following processes by the proc connector", false},
+	{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "seeing what processes of other users hold", false},
+	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "the mirror", false},
+	{unix.CAP_SYS_NICE, "CAP_SYS_NICE", "CPUs and memory of processes of other users", false},
+	{unix.CAP_PERFMON, "CAP_PERFMON", "exact CPU times of processes that end", true},
+	{unix.CAP_BPF, "CAP_BPF", "exact CPU times of processes that end", true},
+}
+
+func (x *examination) capabilities(pid int) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		x.add(statusWarning, "capabilities", err.Error(), "ask as root")
+		return
+	}
+	var effective uint64
+	for line := range strings.Lines(string(status)) {
+		if text, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			effective, _ = strconv.ParseUint(strings.TrimSpace(text), 16, 64)
+		}
+	}
+	missing := false
+	for _, c := range neededCaps {
+		if effective&(1<<c.bit) != 0 || c.optional && effective&(1<<unix.CAP_SYS_ADMIN) != 0 {
+			continue
+		}
+		status := statusWrong
+		if c.optional {
+			status = statusWarning
+		}
+		missing = true
+		x.add(status, "capabilities", "the server lacks "+c.name+", for "+c.what, "start it as root, or with the capability")
+	}
+	if !missing {
+		x.ok("capabilities", "the server has what it uses")
+	}
+}
+
+// initialNamespaces are inodes that the kernel gives the first of their kind.
+var initialNamespaces = []struct {
+	kind string
+	ino  uint64
+}{{"user", 0xEFFFFFFD}, {"pid", 0xEFFFFFFC}}
+
+func (x *examination) namespaces(pid int) {
+	outside := false
+	see := func(kind string, ino uint64) {
+		var st unix.Stat_t
+		err := unix.Stat(fmt.Sprintf("/proc/%d/ns/%s", pid, kind), &st)
+		switch {
+		case err != nil:
+			x.add(statusWarning, "namespaces", kind+": "+err.Error(), "ask as root")
+			outside = true
+		case st.Ino != ino:
+			x.add(statusWrong, "namespaces", "the server is in a "+kind+" namespace of its own", "start it in the host's: the proc connector tells it nothing there")
+			outside = true
+		}
+	}
+	for _, ns := range initialNamespaces {
+		see(ns.kind, ns.ino)
+	}
+	var first unix.Stat_t
+	if unix.Stat("/proc/1/ns/net", &first) == nil {
+		see("net", first.Ino)
+	}
+	if !outside {
+		x.ok("namespaces", "the server is in the host's")
+	}
+}
