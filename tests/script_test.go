@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -18,6 +19,10 @@ import (
 //	fork NAME CHILD         have it fork a child, with its pid in $CHILD
 //	end NAME                end it and its children
 //	affinity PID CPUS       check where a process may run
+//	stop                    end the server
+//
+// serve puts the addresses of its listeners in $LISTENER0 and so on: a unix socket,
+// a TCP port that is root's, and those of ARG.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "script",
@@ -25,6 +30,7 @@ func TestScript(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Values["t"] = env.T()
 			env.Values["processes"] = map[string]*spawner{}
+			env.Values["servers"] = map[string]*server{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -34,6 +40,7 @@ func TestScript(t *testing.T) {
 			"fork":     scriptFork,
 			"end":      scriptEnd,
 			"affinity": scriptAffinity,
+			"stop":     scriptStop,
 		},
 	})
 }
@@ -59,6 +66,20 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	t := scriptArgs(ts, neg, args, 0, -1)
 	s := startServer(t, args...)
 	ts.Setenv("CONTAINERFS_SERVER", "unix://"+s.sock)
+	n := 0
+	for line := range strings.Lines(s.log.String()) {
+		if addr, ok := strings.CutPrefix(line, "listening on "); ok {
+			addr, _, _ = strings.Cut(strings.TrimSpace(addr), "?")
+			ts.Setenv("LISTENER"+strconv.Itoa(n), addr)
+			n++
+		}
+	}
+	ts.Value("servers").(map[string]*server)["last"] = s
+}
+
+func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
+	scriptArgs(ts, neg, args, 0, 0)
+	ts.Value("servers").(map[string]*server)["last"].stop()
 }
 
 func scriptCode(ts *testscript.TestScript, neg bool, args []string) {

@@ -88,6 +88,9 @@ func TestCommands(t *testing.T) {
 		}},
 		{name: "usage", steps: []step{
 			{"", result{2, "", "containerfs: no command given; see containerfs --help\n"}},
+			{"sta /x", result{2, "", "containerfs: no command \"sta\"; did you mean stat?\n"}},
+			{"atatch /x", result{2, "", "containerfs: no command \"atatch\"; did you mean attach?\n"}},
+			{"run-lunch /x", result{2, "", "containerfs: no command \"run-lunch\"; see containerfs --help\n"}},
 			{"frob /x", result{2, "", "containerfs: no command \"frob\"; see containerfs --help\n"}},
 			{"ls --frob", result{2, "", "containerfs: flag provided but not defined: -frob\n"}},
 			{"read", result{2, "", "containerfs: usage: containerfs read PATH...\n"}},
@@ -264,7 +267,13 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	for _, c := range app(nil, nil, nil).Commands {
-		if got := command(nil, c.Name, "--help"); got.code != 0 || got.stderr != "" || !strings.Contains(got.stdout, "containerfs "+c.Name) {
+		if c.Hidden {
+			continue
+		}
+		// The usage line, and an example at least.
+		got := command(nil, c.Name, "--help")
+		_, description, _ := strings.Cut(got.stdout, "DESCRIPTION:")
+		if got.code != 0 || got.stderr != "" || !strings.Contains(got.stdout, "containerfs "+c.Name) || !strings.Contains(description, "\n     containerfs "+c.Name) {
 			t.Errorf("%s: got %+v", c.Name, got)
 		}
 	}

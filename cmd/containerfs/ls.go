@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
@@ -17,9 +18,11 @@ func lsCommand() *cli.Command {
 		ArgsUsage: "[PATH]...",
 		Description: "Names come one a line in the server's order: common files, files of\n" +
 			"subsystems, child containers. A control file lists itself. -l shows mode,\n" +
-			"uid, gid and name. Without PATH the hierarchies are listed.",
+			"uid, gid and name. Without PATH the hierarchies are listed.\n\n" +
+			"  containerfs ls -l /all/Charlie",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "l", Usage: "show mode and owner"},
+			jsonFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			args, err := paths(c, 0, -1)
@@ -31,7 +34,12 @@ func lsCommand() *cli.Command {
 			}
 			out := bufio.NewWriter(c.App.Writer)
 			return eachPath(c, args, func(s *session, path string) error {
-				err := ls(s, out, path, len(args) > 1, c.Bool("l"))
+				var err error
+				if c.Bool("json") {
+					err = lsJSON(s, out, path)
+				} else {
+					err = ls(s, out, path, len(args) > 1, c.Bool("l"))
+				}
 				if flushed := out.Flush(); err == nil {
 					err = flushed
 				}
@@ -76,6 +84,23 @@ func ls(s *session, out *bufio.Writer, path string, titled, long bool) error {
 			attr = a
 		}
 		lsLine(out, e.Name, attr, long)
+	}
+	return nil
+}
+
+// lsJSON lists a path as stat shows what is in it.
+func lsJSON(s *session, out *bufio.Writer, path string) error {
+	files, children, err := s.list(path)
+	if errors.Is(err, linux.ENOTDIR) {
+		return statJSON(s, out, path)
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Concat(files, children) {
+		if err := statJSON(s, out, join(path, name)); err != nil && !isGone(err) {
+			return err
+		}
 	}
 	return nil
 }

@@ -15,6 +15,8 @@ func mkdirCommand() *cli.Command {
 		Name:      "mkdir",
 		Usage:     "make containers",
 		ArgsUsage: "PATH...",
+		Description: "They have no tasks yet, and the values that their subsystems begin with.\n\n" +
+			"  containerfs mkdir -p /all/vms/web",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "p", Usage: "make missing parents; what exists is no error"},
 			&cli.StringFlag{Name: "m", Usage: "octal `MODE` of the container", DefaultText: "0777 without the umask"},

@@ -10,7 +10,8 @@ func mvCommand() *cli.Command {
 		Usage:     "rename a container in its parent",
 		ArgsUsage: "OLD NEW",
 		Description: "NEW is the container's new path, not a directory to move it into; it must\n" +
-			"not exist and must be in the same parent.",
+			"not exist and must be in the same parent.\n\n" +
+			"  containerfs mv /all/Charlie /all/Charlotte",
 		Action: func(c *cli.Context) error {
 			args, err := paths(c, 2, 2)
 			if err != nil {

@@ -9,10 +9,11 @@ import (
 
 func readCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "read",
-		Usage:       "write control files' contents to standard output",
-		ArgsUsage:   "PATH...",
-		Description: "Contents come as the server gives them, one file after the other.",
+		Name:      "read",
+		Usage:     "write control files' contents to standard output",
+		ArgsUsage: "PATH...",
+		Description: "Contents come as the server gives them, one file after the other.\n\n" +
+			"  containerfs read /all/Charlie/tasks",
 		Action: func(c *cli.Context) error {
 			args, err := paths(c, 1, -1)
 			if err != nil {

@@ -10,6 +10,8 @@ func rmdirCommand() *cli.Command {
 		Name:      "rmdir",
 		Usage:     "remove containers that have no tasks and no children",
 		ArgsUsage: "PATH...",
+		Description: "A container with tasks or children is busy.\n\n" +
+			"  containerfs rmdir /all/Charlie",
 		Action: func(c *cli.Context) error {
 			args, err := paths(c, 1, -1)
 			if err != nil {

@@ -10,16 +10,21 @@ import (
 
 func statCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "stat",
-		Usage:       "show attributes",
-		ArgsUsage:   "PATH...",
-		Description: "One line for each path: its type, mode, owner, link count, size and the\nserver's number for it.",
+		Name:      "stat",
+		Usage:     "show attributes",
+		ArgsUsage: "PATH...",
+		Description: "One line for each path: its type, mode, owner, link count, size and the\nserver's number for it.\n\n" +
+			"  containerfs stat --json /all/Charlie",
+		Flags: []cli.Flag{jsonFlag()},
 		Action: func(c *cli.Context) error {
 			args, err := paths(c, 1, -1)
 			if err != nil {
 				return err
 			}
 			return eachPath(c, args, func(s *session, path string) error {
+				if c.Bool("json") {
+					return statJSON(s, c.App.Writer, path)
+				}
 				return stat(s, c.App.Writer, path)
 			})
 		},
@@ -36,11 +41,36 @@ func stat(s *session, out io.Writer, path string) error {
 	if err != nil {
 		return err
 	}
-	kind := "file"
-	if attr.Mode.IsDir() {
-		kind = "container"
-	}
 	_, err = fmt.Fprintf(out, "%s: %s mode=%04o uid=%d gid=%d nlink=%d size=%d path=%d\n",
-		printable(path), kind, attr.Mode.Permissions(), attr.UID, attr.GID, attr.NLink, attr.Size, qid.Path)
+		printable(path), kindOf(attr), attr.Mode.Permissions(), attr.UID, attr.GID, attr.NLink, attr.Size, qid.Path)
 	return err
+}
+
+func kindOf(attr p9.Attr) string {
+	if attr.Mode.IsDir() {
+		return "container"
+	}
+	return "file"
+}
+
+func statJSON(s *session, out io.Writer, path string) error {
+	f, err := s.walk(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	qid, _, attr, err := f.GetAttr(p9.AttrMaskAll)
+	if err != nil {
+		return err
+	}
+	return writeJSON(out, struct {
+		Path   string `json:"path"`
+		Kind   string `json:"kind"`
+		Mode   string `json:"mode"`
+		UID    uint32 `json:"uid"`
+		GID    uint32 `json:"gid"`
+		NLink  uint64 `json:"nlink"`
+		Size   uint64 `json:"size"`
+		Number uint64 `json:"number"`
+	}{path, kindOf(attr), modeBits(attr.Mode), uint32(attr.UID), uint32(attr.GID), uint64(attr.NLink), attr.Size, qid.Path})
 }

@@ -20,7 +20,8 @@ func writeCommand() *cli.Command {
 		ArgsUsage: "PATH VALUE",
 		Description: "VALUE is written with a newline after it, as `echo VALUE > PATH` in a mount\n" +
 			"does. With - for VALUE, standard input is written as it is. Either way it is\n" +
-			"one write, which is one command: all of it is done or nothing.",
+			"one write, which is one command: all of it is done or nothing.\n\n" +
+			"  containerfs write /all/Charlie/cpuset.cpus 0-1",
 		Action: func(c *cli.Context) error {
 			args, err := paths(c, 2, 2)
 			if err != nil {
