@@ -63,7 +63,7 @@ Kinds are ` + strings.Join(eventKinds, " ") + `.
 			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
 			if err := w.follow(ctx, s); err != nil {
-				return &pathError{"watch", w.log, err}
+				return &pathError{"watch", w.path, err}
 			}
 			return nil
 		},
@@ -114,6 +114,7 @@ func parseEvent(line string) (event, error) {
 
 // watcher is what is to be shown of a log.
 type watcher struct {
+	path      string // that was asked for
 	log       string // its path
 	container string // within its hierarchy; empty: all
 	kinds     []string
@@ -129,7 +130,7 @@ func newWatcher(c *cli.Context, path string) (*watcher, error) {
 		return nil, err
 	}
 	w := &watcher{
-		log: "/events", kinds: c.StringSlice("kind"),
+		path: path, log: "/events", kinds: c.StringSlice("kind"),
 		fromStart: c.Bool("all"), once: c.Bool("no-follow"), json: c.Bool("json"),
 		left: -1, out: bufio.NewWriter(c.App.Writer),
 	}
@@ -187,9 +188,9 @@ func (w *watcher) follow(ctx context.Context, s *session) error {
 		return err
 	}
 	defer f.Close()
-	if w.container != "" {
+	if w.container != "" && !w.fromStart {
 		// A name that is mistyped would be waited for without end.
-		dir, err := s.walk(strings.TrimSuffix(w.log, "/events") + w.container)
+		dir, err := s.walk(w.path)
 		if err != nil {
 			return err
 		}

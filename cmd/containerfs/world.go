@@ -107,6 +107,9 @@ func (s *session) isHere() bool {
 // needHere is errNotLocal unless the server is on this host.
 func (s *session) needHere() error {
 	w, err := s.world()
+	if isGone(err) {
+		return errNotLocal // we are shown one container, and nothing of the host
+	}
 	if err != nil {
 		return err
 	}
