@@ -1,7 +1,7 @@
 //go:build linux
 
 // Containerfs serves containers of a host's tasks over 9P, and is a client of
-// such a server: ls, read, write, mkdir, rmdir, mv, stat and mount.
+// such a server: the other commands, each in a file of its name.
 //
 // This package only wires: flags to a configuration, a configuration to run,
 // and what came of it to an exit code.
