@@ -24,7 +24,6 @@ type freezer struct {
 // freezers are those that a container can have: of cgroup v1, and of v2.
 var freezers = []freezer{
 	{"freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN", "THAWED"},
-	{"freezer.freeze", "1", "0", "freezer.freeze", "1", "0"},
 	{"cgroup.freeze", "1", "0", "cgroup.events", "frozen 1", "frozen 0"},
 	{"state", "FROZEN", "THAWED", "state", "FROZEN", "THAWED"}, // mounted noprefix
 	{"freeze", "1", "0", "freeze", "1", "0"},
@@ -62,7 +61,7 @@ is done, or for --timeout; then it is tried on, and the exit code is 5.
 	}
 }
 
-var errNoFreezer = errors.New("no freezer is bound to this hierarchy: start the server with --enable freezer, and mount a hierarchy with it")
+var errNoFreezer = errors.New("no freezer is bound to this hierarchy: start the server with --enable freezer for cgroup version 1 or --enable cgroup for 2, and mount a hierarchy with it")
 
 func setFrozen(s *session, path string, freeze bool, within time.Duration) error {
 	files, _, err := s.list(path)
@@ -70,11 +69,12 @@ func setFrozen(s *session, path string, freeze bool, within time.Duration) error
 		return err
 	}
 	i := slices.IndexFunc(freezers, func(f freezer) bool { return slices.Contains(files, f.file) })
-	if i < 0 {
-		if len(split(path)) == 1 && slices.Contains(files, "release_agent") {
-			return fmt.Errorf("a root cannot be frozen, or %w", errNoFreezer)
-		}
+	switch {
+	case i < 0:
 		return errNoFreezer
+	case slices.Contains(files, "release_agent"):
+		// Its freezer does not reach the tasks in it, which are where the host has them.
+		return fmt.Errorf("a root cannot be frozen: %w", linux.EPERM)
 	}
 	f := freezers[i]
 	command, want := f.thaw, f.isThawed

@@ -86,7 +86,7 @@ func save(s *session, out *bufio.Writer, path string) error {
 // volatile are control files that can be read and written, and are no settings: they
 // count, or do something. A name before which there is a star is an ending.
 var volatile = []string{
-	"release_agent", "cgroup.event_control", "cgroup.freeze", "freezer.state", "freezer.freeze", "cpuacct.usage",
+	"release_agent", "cgroup.event_control", "cgroup.freeze", "freezer.state", "cpuacct.usage",
 	"*failcnt", "*max_usage_in_bytes", "*maxheld", "*minheld", "*.peak", "*.pressure", "*.oom_control", "*reset_stats",
 }
 

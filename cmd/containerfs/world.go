@@ -83,12 +83,6 @@ func (w *world) hierarchy(name string) *hierarchyInfo {
 	return nil
 }
 
-// noprefix reports whether control files have no prefix in a hierarchy.
-func (h *hierarchyInfo) noprefix() bool {
-	opts, _, _ := strings.Cut(h.Options, ",release_agent=")
-	return slices.Contains(strings.Split(opts, ","), "noprefix")
-}
-
 var errNotLocal = errors.New("this needs the server's own host: the server is on another one, or in another pid namespace")
 
 // here reports whether the server is on this host, and a pid the same to both.
