@@ -206,11 +206,21 @@ func (r *runChild) wait() error {
 // await waits for the command's end. While it is stopped in the foreground of a
 // terminal we are, too, so that the shell gets the terminal back.
 func (r *runChild) await() (unix.WaitStatus, error) {
+	pid := r.process.Pid
 	for {
+		// The key that stops it stops us as well, and we can be told of its stop
+		// when all goes on again. So what there is to be told is asked for anew.
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
 		var status unix.WaitStatus
-		_, err := unix.Wait4(r.process.Pid, &status, unix.WUNTRACED, nil)
+		told, err := unix.Wait4(pid, &status, unix.WUNTRACED|unix.WNOHANG, nil)
 		switch {
-		case err == unix.EINTR:
+		case err == unix.EINTR || err == nil && told == 0:
 			continue
 		case err != nil || !status.Stopped():
 			return status, err
