@@ -139,6 +139,9 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 			report(c.App.ErrWriter, err)
 		}
 		if exitCode(err) == exitUnavailable {
+			if rest := g.pids[i+1:]; len(rest) > 0 {
+				report(c.App.ErrWriter, fmt.Errorf("attach %s: not tried any more", strings.Trim(fmt.Sprint(rest), "[]")))
+			}
 			break
 		}
 		if c.Bool("r") && i == len(g.pids)-1 && rounds < maxRounds {

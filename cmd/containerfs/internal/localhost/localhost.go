@@ -147,8 +147,8 @@ func Exists(pid int) bool {
 	return len(fields) > 0 && fields[0] != "Z" && fields[0] != "X"
 }
 
-// cgroups is where the kernel's cgroups are mounted.
-const cgroups = "/sys/fs/cgroup"
+// cgroups is where the kernel's cgroups are mounted; another place in tests.
+var cgroups = "/sys/fs/cgroup"
 
 // roots are the directories of hierarchies: those of v1, and v2's, which may be all
 // of it. The ones in which systemd keeps its units come first.
