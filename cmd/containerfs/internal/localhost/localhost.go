@@ -136,17 +136,6 @@ func Threads(pid int) []int {
 	return tids
 }
 
-// Exists reports whether there is a process, or a thread, of a number. A zombie
-// is none: nobody can move it.
-func Exists(pid int) bool {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return false
-	}
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	return len(fields) > 0 && fields[0] != "Z" && fields[0] != "X"
-}
-
 // cgroups is where the kernel's cgroups are mounted; another place in tests.
 var cgroups = "/sys/fs/cgroup"
 

@@ -1,0 +1,173 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"containerfs/p9srv"
+	"containerfs/p9srv/p9test"
+)
+
+// TestCommandsTLS has commands work over a listener that is asked over the network,
+// those that need this host too, since it is this host.
+func TestCommandsTLS(t *testing.T) {
+	ca := p9test.NewAuthority(t)
+	files := func(f p9srv.TLS) string { return "?cert=" + f.Cert + "&key=" + f.Key + "&ca=" + f.CA }
+	s := startServer(t, "--hierarchy", "num=numtasks", "--listen", "tls://127.0.0.1:0"+files(ca.Server())+"&users=root,nobody")
+	at := ""
+	for line := range strings.Lines(s.log.String()) {
+		if rest, ok := strings.CutPrefix(line, "listening on tls://"); ok {
+			at, _, _ = strings.Cut(strings.TrimSpace(rest), "?")
+		}
+	}
+	as := func(user string) string { return "tls://" + at + files(ca.Client("containerfs:user:"+user)) }
+	p := startSpawner(t)
+	pid := strconv.Itoa(p.pid())
+	root, nobody := as("root"), as("nobody")
+	for _, test := range []struct {
+		server string
+		args   []string
+		code   int
+		want   string
+	}{
+		{root, []string{"mkdir", "/num/a"}, 0, ""},
+		{root, []string{"attach", "/num/a", pid}, 0, ""},
+		{root, []string{"attach", "-r", "/num/a", pid}, 0, ""},
+		{root, []string{"run", "-c", "/num/a", "--", "sh", "-c", "exit 9"}, 9, ""},
+		{root, []string{"tree", "/num/a"}, 0, "└─" + pid + " sh -c"},
+		{root, []string{"top", "-n", "1", "/num"}, 0, "/num/a"},
+		{root, []string{"ps", pid}, 0, pid + "\t/num/a\tnumtasks\n"},
+		{root, []string{"watch", "--all", "--no-follow", "--kind", "mkdir"}, 0, "path=/a"},
+		{root, []string{"save", "/num/a"}, 0, `path = "/num/a"`},
+		{nobody, []string{"tree", "/num/a"}, 0, pid},
+		{nobody, []string{"run", "-c", "/num/a", "--", "true"}, 4, ""},
+		{nobody, []string{"watch", "--no-follow"}, 4, ""},
+		{"tls://" + at + "?cert=/no&key=/no&ca=/no", []string{"mounts"}, 75, ""},
+	} {
+		out, err := exec.Command("containerfs", append([]string{"--server", test.server}, test.args...)...).Output()
+		code := 0
+		if exit, ok := err.(*exec.ExitError); ok {
+			code = exit.ExitCode()
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if code != test.code || !strings.Contains(string(out), test.want) {
+			t.Errorf("%v: exit code %d, %v\n%s", test.args, code, err, out)
+		}
+	}
+}
+
+// TestCommandsElsewhere has commands that need the server's host say so where a pid
+// is another process's: in a pid namespace of its own.
+func TestCommandsElsewhere(t *testing.T) {
+	s := startServer(t, "--hierarchy", "num=numtasks")
+	s.run("mkdir", "/num/a")
+	p := startSpawner(t)
+	pid := strconv.Itoa(p.pid())
+	mark := filepath.Join(t.TempDir(), "ran")
+	elsewhere := func(args ...string) (int, string) {
+		t.Helper()
+		cmd := exec.Command("containerfs", append([]string{"--server", "unix://" + s.sock}, args...)...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+		out, err := cmd.CombinedOutput()
+		if _, exited := err.(*exec.ExitError); err != nil && !exited {
+			t.Fatal(err)
+		}
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+	for _, args := range [][]string{
+		{"run", "-c", "/num/a", "--", "touch", mark},
+		{"attach", "-r", "/num/a", pid},
+		{"attach", "--cgroup", "/", "/num/a"},
+		{"attach", "--unit", "x", "/num/a"},
+	} {
+		if code, out := elsewhere(args...); code != 1 || !strings.Contains(out, "this needs the server's own host") || strings.Count(out, "\n") != 1 {
+			t.Errorf("%v: exit code %d\n%s", args, code, out)
+		}
+	}
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("the command was run")
+	}
+	if got := s.tasks("/num/a"); len(got) > 0 {
+		t.Errorf("in the container are %v", got)
+	}
+	// A pid is the server's, which is said.
+	if code, out := elsewhere("attach", "/num/a", pid); code != 0 || !strings.HasPrefix(out, "containerfs: warning: PIDs ") || strings.Count(out, "\n") != 1 {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	if got := s.tasks("/num/a"); !slices.Equal(got, []int{p.pid()}) {
+		t.Errorf("in the container are %v", got)
+	}
+	// No command lines of other processes.
+	if code, out := elsewhere("tree", "/num/a"); code != 0 || !strings.HasSuffix(out, "└─"+pid+"\n") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+}
+
+// testCgroup makes a cgroup of a name of ours where this host lets us.
+func testCgroup(t *testing.T, name string) string {
+	t.Helper()
+	var errs []string
+	for _, root := range []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		if _, err := os.Stat(root + "/cgroup.procs"); err != nil {
+			continue
+		}
+		dir := filepath.Join(root, name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			errs = append(errs, err.Error())
+			continue
+		}
+		t.Cleanup(func() {
+			var err error
+			for late := time.Now().Add(10 * time.Second); time.Now().Before(late); time.Sleep(10 * time.Millisecond) {
+				if err = os.Remove(dir); err == nil {
+					return
+				}
+			}
+			t.Error(err)
+		})
+		return dir
+	}
+	t.Fatalf("no cgroup can be made: %v", errs)
+	return ""
+}
+
+// TestAttachCgroup moves the processes of a unit, and of a cgroup.
+func TestAttachCgroup(t *testing.T) {
+	name := fmt.Sprintf("containerfs-test-%d.service", os.Getpid())
+	dir := testCgroup(t, name)
+	s := startServer(t, "--hierarchy", "num=numtasks")
+	s.run("mkdir", "/num/a", "/num/b", "/num/c")
+	p, other := startSpawner(t), startSpawner(t)
+	child := p.fork()
+	want := []int{p.pid(), child}
+	slices.Sort(want)
+	for _, pid := range want {
+		if err := os.WriteFile(dir+"/cgroup.procs", []byte(strconv.Itoa(pid)), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, args := range [][]string{
+		{"--unit", name, "/num/a"},
+		{"--unit", strings.TrimSuffix(name, ".service") + ".service", "/num/b"},
+		{"--cgroup", "/" + name, "/num/c"},
+		{"--cgroup", dir, "/num/a"},
+	} {
+		s.run(append([]string{"attach"}, args...)...)
+		if got := s.tasks(args[2]); !slices.Equal(got, want) {
+			t.Errorf("%d: in %s are %v, not %v", i, args[2], got, want)
+		}
+	}
+	if got := s.tasks("/num"); !slices.Contains(got, other.pid()) {
+		t.Errorf("%d was moved as well", other.pid())
+	}
+	p.kill()
+}
