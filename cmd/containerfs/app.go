@@ -138,26 +138,39 @@ func eachPath(c *cli.Context, paths []string, do func(*session, string) error) e
 			return err
 		}
 	}
+	return withServer(c, func(s *session) error {
+		f := failures{stderr: c.App.ErrWriter}
+		for _, path := range paths {
+			if err := do(s, path); err != nil && f.add(&pathError{c.Command.Name, path, err}) {
+				break
+			}
+		}
+		return f.first
+	})
+}
+
+// withServer connects and does what the command does.
+func withServer(c *cli.Context, do func(*session) error) error {
 	s, err := connect(c.Context, c.String("server"))
 	if err != nil {
 		return err
 	}
 	defer s.close()
+	return do(s)
+}
 
-	var first error
-	for _, path := range paths {
-		err := do(s, path)
-		if err == nil {
-			continue
-		}
-		err = &pathError{c.Command.Name, path, err}
-		report(c.App.ErrWriter, err)
-		if first == nil {
-			first = &reported{err}
-		}
-		if exitCode(err) == exitUnavailable {
-			break
-		}
+// failures are those of a command that goes on after one.
+type failures struct {
+	stderr io.Writer
+	first  error
+}
+
+// add reports a failure. Without a server there is nothing to go on with: that is
+// true.
+func (f *failures) add(err error) (stop bool) {
+	report(f.stderr, err)
+	if f.first == nil {
+		f.first = &reported{err}
 	}
-	return first
+	return exitCode(err) == exitUnavailable
 }

@@ -44,16 +44,13 @@ this failed as well, and the message what is left. Processes stay where they are
 			if err != nil {
 				return err
 			}
-			s, err := connect(c.Context, c.String("server"))
-			if err != nil {
-				return err
-			}
-			defer s.close()
-			p := plan{s: s, f: f, out: c.App.Writer, dry: c.Bool("dry-run"), made: make(map[string]bool)}
-			if err := p.make(c.Bool("prune")); err != nil {
-				return err
-			}
-			return p.apply(newProgress(c.App.ErrWriter, "apply"))
+			return withServer(c, func(s *session) error {
+				p := plan{s: s, f: f, out: c.App.Writer, dry: c.Bool("dry-run"), made: make(map[string]bool)}
+				if err := p.make(c.Bool("prune")); err != nil {
+					return err
+				}
+				return p.apply(newProgress(c.App.ErrWriter, "apply"))
+			})
 		},
 	}
 }

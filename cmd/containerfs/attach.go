@@ -41,12 +41,9 @@ PIDs are those of the server's host: -r, --unit and --cgroup work there only.
 			if err != nil {
 				return err
 			}
-			s, err := connect(c.Context, c.String("server"))
-			if err != nil {
-				return err
-			}
-			defer s.close()
-			return attachAll(c, s, dirs, pids)
+			return withServer(c, func(s *session) error {
+				return attachAll(c, s, dirs, pids)
+			})
 		},
 	}
 }
@@ -85,16 +82,37 @@ func parsePID(arg string) (int, error) {
 // found, of which it is no failure if they end meanwhile.
 type group struct {
 	pids  []int
-	found map[int]bool
+	found map[int]*localhost.Process // nil for those that were named
 }
 
-func (g *group) add(pids []int, found bool) {
-	for _, pid := range pids {
-		if _, has := g.found[pid]; !has {
-			g.pids = append(g.pids, pid)
-			g.found[pid] = found
+func (g *group) add(found []localhost.Process) {
+	for _, p := range found {
+		if _, has := g.found[p.PID]; !has {
+			g.pids = append(g.pids, p.PID)
+			g.found[p.PID] = &p
 		}
 	}
+}
+
+// attach moves one of the processes. It is true if there was one to be moved.
+func (g *group) attach(a *attacher, pid int) (bool, error) {
+	p := g.found[pid]
+	if p == nil {
+		return true, a.attach(pid)
+	}
+	if !p.Same() {
+		return false, nil
+	}
+	switch err := a.attach(pid); {
+	case errors.Is(err, linux.ESRCH):
+		return false, nil
+	case err != nil:
+		return true, err
+	case !p.Same() && localhost.CommandLine(pid) != "":
+		// It has ended, and its number is another's, since before the move or after.
+		return true, fmt.Errorf("attach %d: another process has the number by now, and may have been moved: see containerfs ps %[1]d", pid)
+	}
+	return true, nil
 }
 
 // maxRounds bounds how often attach -r looks for descendants that were forked
@@ -106,8 +124,13 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 	if err != nil {
 		return err
 	}
-	g := group{found: make(map[int]bool)}
-	g.add(pids, false)
+	g := group{found: make(map[int]*localhost.Process)}
+	for _, pid := range pids {
+		if _, has := g.found[pid]; !has {
+			g.pids = append(g.pids, pid)
+			g.found[pid] = nil
+		}
+	}
 	local := c.Bool("r") || c.IsSet("unit") || c.IsSet("cgroup")
 	switch {
 	case local:
@@ -122,27 +145,24 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 	}
 
 	var moved, rounds int
-	var failures []error
+	f := failures{stderr: c.App.ErrWriter}
 	p := newProgress(c.App.ErrWriter, "attach")
 	defer p.end()
 	for i := 0; i < len(g.pids); i++ {
 		pid := g.pids[i]
 		p.step(i, len(g.pids))
-		err := a.attach(pid)
+		there, err := g.attach(a, pid)
 		switch {
-		case err == nil:
-			moved++
-		case g.found[pid] && errors.Is(err, linux.ESRCH):
-		default:
-			failures = append(failures, err)
+		case err != nil:
 			p.end()
-			report(c.App.ErrWriter, err)
-		}
-		if exitCode(err) == exitUnavailable {
-			if rest := g.pids[i+1:]; len(rest) > 0 {
-				report(c.App.ErrWriter, fmt.Errorf("attach %s: not tried any more", strings.Trim(fmt.Sprint(rest), "[]")))
+			if f.add(err) {
+				if rest := g.pids[i+1:]; len(rest) > 0 {
+					report(c.App.ErrWriter, fmt.Errorf("attach %s: not tried any more", strings.Trim(fmt.Sprint(rest), "[]")))
+				}
+				return f.after(moved)
 			}
-			break
+		case there:
+			moved++
 		}
 		if c.Bool("r") && i == len(g.pids)-1 && rounds < maxRounds {
 			rounds++
@@ -150,16 +170,18 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 			if err != nil {
 				return fmt.Errorf("attach: %w", err)
 			}
-			g.add(below, true)
+			g.add(below)
 		}
 	}
-	switch {
-	case len(failures) == 0:
-		return nil
-	case moved == 0:
-		return &reported{failures[0]}
+	return f.after(moved)
+}
+
+// after is what a command comes to that has done so many things.
+func (f *failures) after(done int) error {
+	if f.first == nil || done == 0 {
+		return f.first
 	}
-	return &reported{&exitError{exitPartly, failures[0]}}
+	return &reported{&exitError{exitPartly, f.first}}
 }
 
 // collect adds the processes of units and cgroups.
@@ -177,7 +199,7 @@ func (g *group) collect(c *cli.Context) error {
 			if err != nil {
 				return attachError(err)
 			}
-			g.add(pids, true)
+			g.add(pids)
 		}
 	}
 	return nil

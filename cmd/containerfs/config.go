@@ -67,22 +67,30 @@ func readConfig(name string) (*configFile, error) {
 
 func parseConfig(name string, b []byte) (*configFile, error) {
 	f := &configFile{name: name}
+	if err := decodeTOML(name, b, f); err != nil {
+		return nil, err
+	}
+	f.lines = keyLines(b)
+	return f, nil
+}
+
+// decodeTOML decodes a file of which every key is known. Its errors name the line.
+func decodeTOML(name string, b []byte, into any) error {
 	d := toml.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	var unknown *toml.StrictMissingError
 	var bad *toml.DecodeError
-	switch err := d.Decode(f); {
+	switch err := d.Decode(into); {
 	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
 		line, _ := unknown.Errors[0].Position()
-		return nil, fmt.Errorf("%s:%d: unknown key %q", name, line, strings.Join(unknown.Errors[0].Key(), "."))
+		return fmt.Errorf("%s:%d: unknown key %q", name, line, strings.Join(unknown.Errors[0].Key(), "."))
 	case errors.As(err, &bad):
 		line, _ := bad.Position()
-		return nil, fmt.Errorf("%s:%d: %v", name, line, err)
+		return fmt.Errorf("%s:%d: %v", name, line, err)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	f.lines = keyLines(b)
-	return f, nil
+	return nil
 }
 
 // keyLines finds the lines of keys in a file that has been decoded.

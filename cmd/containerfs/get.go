@@ -43,12 +43,9 @@ the values only, as the server gives them.
 			if err := checkPath(args[0]); err != nil {
 				return err
 			}
-			s, err := connect(c.Context, c.String("server"))
-			if err != nil {
-				return err
-			}
-			defer s.close()
-			return get(c, s, args[0], args[1:])
+			return withServer(c, func(s *session) error {
+				return get(c, s, args[0], args[1:])
+			})
 		},
 	}
 }
@@ -61,7 +58,8 @@ func checkFileName(name string) error {
 	return nil
 }
 
-func get(c *cli.Context, s *session, path string, names []string) (first error) {
+func get(c *cli.Context, s *session, path string, names []string) error {
+	f := failures{stderr: c.App.ErrWriter}
 	named := len(names) > 0
 	if !named {
 		files, _, err := s.list(path)
@@ -83,17 +81,12 @@ func get(c *cli.Context, s *session, path string, names []string) (first error) 
 			err = showValue(c, path, name, value)
 		}
 		if err != nil {
-			err = &pathError{c.Command.Name, file, err}
-			report(c.App.ErrWriter, err)
-			if first == nil {
-				first = &reported{err}
-			}
-			if exitCode(err) == exitUnavailable {
+			if f.add(&pathError{c.Command.Name, file, err}) {
 				break
 			}
 		}
 	}
-	return first
+	return f.first
 }
 
 func showValue(c *cli.Context, path, name, value string) (err error) {
@@ -153,12 +146,9 @@ server refuses one, those before it are put back.
 			if err != nil {
 				return err
 			}
-			s, err := connect(c.Context, c.String("server"))
-			if err != nil {
-				return err
-			}
-			defer s.close()
-			return setAll(s, args[0], values)
+			return withServer(c, func(s *session) error {
+				return setAll(s, args[0], values)
+			})
 		},
 	}
 }

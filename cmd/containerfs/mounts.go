@@ -22,29 +22,26 @@ children only.
 			if _, err := paths(c, 0, 0); err != nil {
 				return err
 			}
-			s, err := connect(c.Context, c.String("server"))
-			if err != nil {
-				return err
-			}
-			defer s.close()
-			w, err := s.world()
-			if err != nil {
-				return err
-			}
-			for _, h := range w.hierarchies {
-				switch {
-				case c.Bool("json"):
-					err = writeJSON(c.App.Writer, h)
-				case h.Mounted:
-					_, err = fmt.Fprintf(c.App.Writer, "%s\t%s\n", h.Name, printable(h.Options))
-				default:
-					_, err = fmt.Fprintf(c.App.Writer, "%s\t%s\tunmounted\n", h.Name, printable(h.Options))
-				}
+			return withServer(c, func(s *session) error {
+				w, err := s.world()
 				if err != nil {
 					return err
 				}
-			}
-			return nil
+				for _, h := range w.hierarchies {
+					switch {
+					case c.Bool("json"):
+						err = writeJSON(c.App.Writer, h)
+					case h.Mounted:
+						_, err = fmt.Fprintf(c.App.Writer, "%s\t%s\n", h.Name, printable(h.Options))
+					default:
+						_, err = fmt.Fprintf(c.App.Writer, "%s\t%s\tunmounted\n", h.Name, printable(h.Options))
+					}
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
 		},
 	}
 }
@@ -63,12 +60,9 @@ the number of containers there.
 			if _, err := paths(c, 0, 0); err != nil {
 				return err
 			}
-			s, err := connect(c.Context, c.String("server"))
-			if err != nil {
-				return err
-			}
-			defer s.close()
-			return subsystems(c, s)
+			return withServer(c, func(s *session) error {
+				return subsystems(c, s)
+			})
 		},
 	}
 }

@@ -32,16 +32,13 @@ and modes, in TOML. Which process is where is not saved.
 			if err := checkPath(path); err != nil {
 				return err
 			}
-			s, err := connect(c.Context, c.String("server"))
-			if err != nil {
-				return err
-			}
-			defer s.close()
-			out := bufio.NewWriter(c.App.Writer)
-			if err := save(s, out, clean(path)); err != nil {
-				return &pathError{"save", path, err}
-			}
-			return out.Flush()
+			return withServer(c, func(s *session) error {
+				out := bufio.NewWriter(c.App.Writer)
+				if err := save(s, out, clean(path)); err != nil {
+					return &pathError{"save", path, err}
+				}
+				return out.Flush()
+			})
 		},
 	}
 }

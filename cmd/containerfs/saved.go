@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/pelletier/go-toml/v2"
 )
 
 // savedSchema is the version of files that save writes and apply reads.
@@ -47,19 +43,8 @@ type savedOwner struct {
 // parseSaved reads a file. Its errors name the line.
 func parseSaved(name string, b []byte) (*savedFile, error) {
 	f := &savedFile{name: name}
-	d := toml.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	var unknown *toml.StrictMissingError
-	var bad *toml.DecodeError
-	switch err := d.Decode(f); {
-	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
-		line, _ := unknown.Errors[0].Position()
-		return nil, usagef("%s:%d: unknown key %q", name, line, strings.Join(unknown.Errors[0].Key(), "."))
-	case errors.As(err, &bad):
-		line, _ := bad.Position()
-		return nil, usagef("%s:%d: %v", name, line, err)
-	case err != nil:
-		return nil, usagef("%s: %v", name, err)
+	if err := decodeTOML(name, b, f); err != nil {
+		return nil, usagef("%v", err)
 	}
 	f.lines = keyLines(b)
 	return f, f.check()

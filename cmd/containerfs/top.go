@@ -57,18 +57,15 @@ of the first one is not known yet.
 			case c.IsSet("n") && c.Int("n") < 1:
 				return usagef("n: want 1 or more")
 			}
-			s, err := connect(c.Context, c.String("server"))
-			if err != nil {
-				return err
-			}
-			defer s.close()
-			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-			defer stop()
-			t := &top{c: c, sampler: newSampler(s, path), order: order, reverse: c.Bool("r"), left: c.Int("n")}
-			if err := t.run(ctx); err != nil {
-				return &pathError{"top", path, err}
-			}
-			return nil
+			return withServer(c, func(s *session) error {
+				ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+				defer stop()
+				t := &top{c: c, sampler: newSampler(s, path), order: order, reverse: c.Bool("r"), left: c.Int("n")}
+				if err := t.run(ctx); err != nil {
+					return &pathError{"top", path, err}
+				}
+				return nil
+			})
 		},
 	}
 }

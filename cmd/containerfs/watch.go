@@ -55,17 +55,14 @@ Kinds are ` + strings.Join(eventKinds, " ") + `.
 			if err != nil {
 				return err
 			}
-			s, err := connect(c.Context, c.String("server"))
-			if err != nil {
-				return err
-			}
-			defer s.close()
-			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			if err := w.follow(ctx, s); err != nil {
-				return &pathError{"watch", w.path, err}
-			}
-			return nil
+			return withServer(c, func(s *session) error {
+				ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM)
+				defer stop()
+				if err := w.follow(ctx, s); err != nil {
+					return &pathError{"watch", w.path, err}
+				}
+				return nil
+			})
 		},
 	}
 }

@@ -59,8 +59,40 @@ func CommandLine(pid int) string {
 	return "[" + strings.TrimSuffix(string(name), "\n") + "]"
 }
 
-// parents maps each process to its parent.
-func parents() (map[int]int, error) {
+// Process is a process of this host. Its start time tells it from another that gets
+// its number later.
+type Process struct {
+	PID   int
+	Start uint64 // in ticks since the boot
+}
+
+// Same reports whether the process is still the one of its number.
+func (p Process) Same() bool {
+	_, start, err := stat(p.PID)
+	return err == nil && start == p.Start
+}
+
+// stat is a process's parent and start time.
+func stat(pid int) (parent int, start uint64, err error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	// A name may hold anything, a parenthesis too. Behind it is the third field.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 20 {
+		return 0, 0, unix.EIO
+	}
+	if parent, err = strconv.Atoi(fields[1]); err != nil {
+		return 0, 0, err
+	}
+	start, err = strconv.ParseUint(fields[19], 10, 64)
+	return parent, start, err
+}
+
+// Descendants are the processes below those given, which are not among them,
+// parents before their children.
+func Descendants(pids []int) ([]Process, error) {
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return nil, err
@@ -70,55 +102,32 @@ func parents() (map[int]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	of := make(map[int]int, len(names))
+	children := make(map[int][]Process)
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
 		if err != nil {
 			continue
 		}
-		stat, err := os.ReadFile("/proc/" + name + "/stat")
-		if err != nil {
-			continue
+		if parent, start, err := stat(pid); err == nil {
+			children[parent] = append(children[parent], Process{pid, start})
 		}
-		// A name may hold anything, a parenthesis too.
-		_, rest, ok := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
-		if fields := strings.Fields(rest); ok && len(fields) > 1 {
-			if parent, err := strconv.Atoi(fields[1]); err == nil {
-				of[pid] = parent
-			}
-		}
-	}
-	return of, nil
-}
-
-// Descendants are the processes below those given, which are not among them,
-// parents before their children.
-func Descendants(pids []int) ([]int, error) {
-	of, err := parents()
-	if err != nil {
-		return nil, err
-	}
-	children := make(map[int][]int)
-	for pid, parent := range of {
-		children[parent] = append(children[parent], pid)
 	}
 	seen := make(map[int]bool)
 	for _, pid := range pids {
 		seen[pid] = true
 	}
-	var found []int
+	var found []Process
 	for next := pids; len(next) > 0; {
 		var below []int
 		for _, pid := range next {
 			for _, child := range children[pid] {
-				if !seen[child] {
-					seen[child] = true
-					below = append(below, child)
+				if !seen[child.PID] {
+					seen[child.PID] = true
+					below = append(below, child.PID)
+					found = append(found, child)
 				}
 			}
 		}
-		slices.Sort(below)
-		found = append(found, below...)
 		next = below
 	}
 	return found, nil
@@ -212,7 +221,25 @@ func UnitDir(name string) (string, error) {
 }
 
 // CgroupProcesses are the processes in a cgroup and below it, ascending.
-func CgroupProcesses(dir string) ([]int, error) {
+func CgroupProcesses(dir string) ([]Process, error) {
+	pids, err := cgroupPIDs(dir)
+	if err != nil {
+		return nil, err
+	}
+	var found []Process
+	for _, pid := range pids {
+		if _, start, err := stat(pid); err == nil {
+			found = append(found, Process{pid, start})
+		}
+	}
+	// A number that was another's by the time its start was read is not there, unless
+	// that one is there as well.
+	still, err := cgroupPIDs(dir)
+	return slices.DeleteFunc(found, func(p Process) bool { return !slices.Contains(still, p.PID) }), err
+}
+
+// cgroupPIDs are the numbers of a cgroup's processes, ascending.
+func cgroupPIDs(dir string) ([]int, error) {
 	var pids []int
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil {

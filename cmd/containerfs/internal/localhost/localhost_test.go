@@ -37,8 +37,8 @@ func TestDescendants(t *testing.T) {
 	out.Read(make([]byte, 1)) // all are there
 	below, err := Descendants([]int{pid})
 	defer func() {
-		for _, p := range append([]int{pid}, below...) {
-			if q, err := os.FindProcess(p); err == nil {
+		for _, p := range append([]Process{{PID: pid}}, below...) {
+			if q, err := os.FindProcess(p.PID); err == nil {
 				q.Kill()
 			}
 		}
@@ -47,11 +47,14 @@ func TestDescendants(t *testing.T) {
 	if err != nil || len(below) != 2 {
 		t.Fatalf("got %v, %v", below, err)
 	}
-	if line := CommandLine(below[1]); line != "sleep 100" {
+	if line := CommandLine(below[1].PID); line != "sleep 100" {
 		t.Errorf("the last is %q", line)
 	}
-	if of, _ := Descendants([]int{os.Getpid()}); !slices.Contains(of, pid) || !slices.Contains(of, below[1]) || slices.Contains(of, os.Getpid()) {
+	if of, _ := Descendants([]int{os.Getpid()}); !slices.Contains(of, below[1]) || slices.ContainsFunc(of, func(p Process) bool { return p.PID == os.Getpid() }) {
 		t.Errorf("ours are %v", of)
+	}
+	if last := below[1]; !last.Same() || (Process{last.PID, last.Start + 1}).Same() {
+		t.Errorf("%+v is not the one that it is", last)
 	}
 	if !slices.Contains(Threads(pid), pid) {
 		t.Errorf("threads are %v", Threads(pid))
@@ -80,7 +83,7 @@ func TestCgroups(t *testing.T) {
 		if err != nil || dir != cgroups+"/systemd/system.slice/web.service" {
 			t.Errorf("%s: got %s, %v", name, dir, err)
 		}
-		if pids, err := CgroupProcesses(dir); err != nil || !slices.Equal(pids, []int{7, 8, 9}) {
+		if pids, err := cgroupPIDs(dir); err != nil || !slices.Equal(pids, []int{7, 8, 9}) {
 			t.Errorf("got %v, %v", pids, err)
 		}
 	}
