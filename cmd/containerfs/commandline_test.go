@@ -3,11 +3,16 @@ package main
 import (
 	"bytes"
 	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
 )
 
 func TestFlagsFirst(t *testing.T) {
@@ -169,4 +174,78 @@ func TestUndoAfter(t *testing.T) {
 	if exitCode(err) != exitPartly || !slices.Equal(order, []string{"two", "one"}) || !strings.Contains(err.Error(), "set /x: short write; and could not be put back: two: ") {
 		t.Errorf("got %v, %v", err, order)
 	}
+}
+
+// TestWaitRemoved: a container that is removed while it is waited for is empty.
+func TestWaitRemoved(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	m.add("/all/Zoe/populated", p9.ModeRegular|0o444, "1\n")
+	m.mu.Unlock()
+	waited := make(chan result, 1)
+	go func() { waited <- command(nil, "--server", addr, "wait", "/all/Zoe") }()
+	for looked := 0; looked < 2; time.Sleep(time.Millisecond) {
+		m.mu.Lock()
+		looked = m.reads
+		m.mu.Unlock()
+	}
+	m.failWith("walk /all/Zoe", linux.ENOENT)
+	if got := <-waited; got.code != 0 || got.stderr != "" {
+		t.Errorf("got %+v", got)
+	}
+	if got := command(nil, "--server", addr, "wait", "/all/Zoe"); got.code != exitNotFound {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// TestAttachLost: the server goes away, and who was not tried is named.
+func TestAttachLost(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	m.add("/all/procs", p9.ModeRegular|0o644, "")
+	m.mu.Unlock()
+	near := cutAfter(t, addr, "8\n")
+	got := command(nil, "--server", "unix://"+near, "attach", "/all", "7", "8", "9", "10")
+	if got.code != exitPartly || !strings.Contains(got.stderr, "attach 8: move to /all: ") || !strings.Contains(got.stderr, "attach 9 10: not tried any more\n") {
+		t.Errorf("got %+v", got)
+	}
+	if wrote := m.takeWrites(); !slices.Equal(wrote, []string{"/all/procs 7\n"}) {
+		t.Errorf("wrote %q", wrote)
+	}
+}
+
+// cutAfter relays one connection to a server, until the client sends a text.
+func cutAfter(t *testing.T, addr, text string) string {
+	t.Helper()
+	near, err := net.Listen("unix", filepath.Join(t.TempDir(), "near"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		c, err := near.Accept()
+		if err != nil {
+			return
+		}
+		far, err := net.Dial("unix", strings.TrimPrefix(addr, "unix://"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		answered := make(chan struct{})
+		go func() { defer close(answered); io.Copy(c, far) }()
+		for buf := make([]byte, 64<<10); ; {
+			n, err := c.Read(buf)
+			if err != nil || bytes.HasSuffix(buf[:n], []byte(text)) {
+				break
+			}
+			far.Write(buf[:n])
+		}
+		far.Close()
+		c.Close()
+		<-answered
+	}()
+	t.Cleanup(func() { near.Close(); <-served })
+	return near.Addr().String()
 }

@@ -23,6 +23,7 @@ type memory struct {
 	nodes map[string]*node       // by clean absolute path
 	fail  map[string]linux.Errno // by "operation path"
 	wrote []string               // every write as it came
+	reads int
 }
 
 type node struct {
@@ -140,6 +141,7 @@ func (f *memoryFile) Open(p9.OpenFlags) (qid p9.QID, unit uint32, err error) {
 
 func (f *memoryFile) ReadAt(p []byte, offset int64) (read int, err error) {
 	err = f.do("read", f.path, func(n *node) error {
+		f.m.reads++
 		if n.mode.IsDir() {
 			return linux.EISDIR
 		}
