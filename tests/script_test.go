@@ -19,7 +19,7 @@ import (
 //	fork NAME CHILD         have it fork a child, with its pid in $CHILD
 //	end NAME                end it and its children
 //	affinity PID CPUS       check where a process may run
-//	stop                    end the server
+//	shutdown                end the server
 //
 // serve puts the addresses of its listeners in $LISTENER0 and so on: a unix socket,
 // a TCP port that is root's, and those of ARG.
@@ -40,7 +40,7 @@ func TestScript(t *testing.T) {
 			"fork":     scriptFork,
 			"end":      scriptEnd,
 			"affinity": scriptAffinity,
-			"stop":     scriptStop,
+			"shutdown": scriptShutdown,
 		},
 	})
 }
@@ -77,7 +77,7 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Value("servers").(map[string]*server)["last"] = s
 }
 
-func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
+func scriptShutdown(ts *testscript.TestScript, neg bool, args []string) {
 	scriptArgs(ts, neg, args, 0, 0)
 	ts.Value("servers").(map[string]*server)["last"].stop()
 }

@@ -172,4 +172,3 @@ func TestRunStops(t *testing.T) {
 	c.wait(at, "code 7")
 	c.end()
 }
-

@@ -196,13 +196,13 @@ func (w *watcher) follow(ctx context.Context, s *session) error {
 	if _, _, err := f.Open(p9.ReadOnly); err != nil {
 		return err
 	}
-	var offset int64
+	_, _, attr, err := f.GetAttr(p9.AttrMaskAll)
+	if err != nil {
+		return err
+	}
+	end, offset := int64(attr.Size), int64(0)
 	if !w.fromStart {
-		_, _, attr, err := f.GetAttr(p9.AttrMaskAll)
-		if err != nil {
-			return err
-		}
-		offset = int64(attr.Size)
+		offset = end
 	}
 	var line []byte
 	buf := make([]byte, messageSize/2)
@@ -210,25 +210,26 @@ func (w *watcher) follow(ctx context.Context, s *session) error {
 		n, err := f.ReadAt(buf, offset)
 		offset += int64(n)
 		line = append(line, buf[:n]...)
-		for end := bytes.IndexByte(line, '\n'); end >= 0; end = bytes.IndexByte(line, '\n') {
-			if err := w.show(string(line[:end])); err != nil || w.left == 0 {
+		for i := bytes.IndexByte(line, '\n'); i >= 0; i = bytes.IndexByte(line, '\n') {
+			if err := w.show(string(line[:i])); err != nil || w.left == 0 {
 				return errors.Join(err, w.out.Flush())
 			}
-			line = line[end+1:]
+			line = line[i+1:]
 		}
 		// A lost connection is a wrapped io.EOF: see read.
 		if err != nil && err != io.EOF {
 			return err
 		}
-		if n > 0 {
-			pause = watchShortest
-			continue
-		}
+		// A log that is written to all the time has no end to be flushed at.
 		if err := w.out.Flush(); err != nil {
 			return err
 		}
-		if w.once {
+		if ctx.Err() != nil || w.once && (n == 0 || offset >= end) {
 			return nil
+		}
+		if n > 0 {
+			pause = watchShortest
+			continue
 		}
 		select {
 		case <-ctx.Done():
