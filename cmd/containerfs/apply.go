@@ -78,8 +78,8 @@ func readSaved(c *cli.Context, name string) (*savedFile, error) {
 	return parseSaved(name, b)
 }
 
-// step is one change of a plan.
-type step struct {
+// planStep is one change of a plan.
+type planStep struct {
 	what string // the line that is printed
 	key  string // in the file
 	// do makes it. No undo and no error: it was so already.
@@ -95,9 +95,9 @@ type plan struct {
 
 	made map[string]bool // containers, and roots, that are not there yet
 
-	shape    []step // hierarchies, containers and owners, in this order
-	settings []step // in an order that is to be found: see applySettings
-	removals []step
+	shape    []planStep // hierarchies, containers and owners, in this order
+	settings []planStep // in an order that is to be found: see applySettings
+	removals []planStep
 }
 
 // make compares the file with the server. Nothing is changed.
@@ -140,7 +140,7 @@ func (p *plan) planHierarchy(w *world, i int, h savedHierarchy) error {
 		return nil
 	}
 	p.made["/"+h.Name] = true
-	p.shape = append(p.shape, step{
+	p.shape = append(p.shape, planStep{
 		what: fmt.Sprintf("+ hierarchy %s %s", h.Name, h.Options), key: key,
 		do: func() (func() error, error) {
 			return func() error { return p.s.writeFile("/ctl", "umount "+h.Name) },
@@ -169,7 +169,7 @@ func (p *plan) planContainer(i int) error {
 		if c.Mode != nil {
 			mode = parseMode(*c.Mode)
 		}
-		p.shape = append(p.shape, step{what: "+ " + c.Path, key: key + ".path", do: func() (func() error, error) {
+		p.shape = append(p.shape, planStep{what: "+ " + c.Path, key: key + ".path", do: func() (func() error, error) {
 			return func() error { return rmdir(p.s, c.Path) }, mkdir(p.s, c.Path, mode)
 		}})
 	case err != nil:
@@ -203,7 +203,7 @@ func parseMode(text string) p9.FileMode {
 func (p *plan) planOwner(key, container, path string, want savedOwner) error {
 	if p.made[container] {
 		// What it is made with is known when it has been.
-		p.shape = append(p.shape, step{key: key, do: func() (func() error, error) {
+		p.shape = append(p.shape, planStep{key: key, do: func() (func() error, error) {
 			return nil, p.chown(path, want) // it goes with the container
 		}})
 		return nil
@@ -217,7 +217,7 @@ func (p *plan) planOwner(key, container, path string, want savedOwner) error {
 		return nil
 	}
 	now := ownerOf(attr)
-	p.shape = append(p.shape, step{
+	p.shape = append(p.shape, planStep{
 		what: fmt.Sprintf("%s: %s -> %s", path, now, want.over(now)), key: key,
 		do: func() (func() error, error) {
 			back := p9.SetAttr{Permissions: attr.Mode.Permissions(), UID: attr.UID, GID: attr.GID}
@@ -296,7 +296,7 @@ func (p *plan) planSetting(key, container string, v setting) error {
 		}
 		what = fmt.Sprintf("%s: %q -> %q", path, now, v.value)
 	}
-	p.settings = append(p.settings, step{what: what, key: key, do: func() (func() error, error) {
+	p.settings = append(p.settings, planStep{what: what, key: key, do: func() (func() error, error) {
 		before, err := p.s.readFile(path)
 		if err != nil {
 			return nil, err
@@ -325,7 +325,7 @@ func (p *plan) planRemovals() error {
 			if wanted[path] {
 				return nil
 			}
-			p.removals = append(p.removals, step{what: "- " + path, key: fmt.Sprintf("hierarchy.%d", i), do: func() (func() error, error) {
+			p.removals = append(p.removals, planStep{what: "- " + path, key: fmt.Sprintf("hierarchy.%d", i), do: func() (func() error, error) {
 				before, err := p.s.saved(path, files)
 				if err != nil {
 					return nil, err
@@ -368,7 +368,7 @@ func (p *plan) apply(bar *progress) error {
 	var printed []string
 	var undo undoList
 	done := 0
-	err := p.run(func(s step) error {
+	err := p.run(func(s planStep) error {
 		if p.dry {
 			printed = append(printed, s.what)
 			return nil
@@ -403,14 +403,14 @@ func (p *plan) apply(bar *progress) error {
 // run makes the changes with ran. Settings depend on each other in ways that only the
 // server knows, as a child's CPUs on its parent's, before or behind: those that are
 // refused are tried again as long as others are not.
-func (p *plan) run(ran func(step) error) error {
+func (p *plan) run(ran func(planStep) error) error {
 	for _, s := range p.shape {
 		if err := ran(s); err != nil {
 			return p.failed(s, err)
 		}
 	}
 	for pending := p.settings; len(pending) > 0; {
-		var refused []step
+		var refused []planStep
 		var first error
 		for _, s := range pending {
 			err := ran(s)
@@ -437,7 +437,7 @@ func (p *plan) run(ran func(step) error) error {
 	return nil
 }
 
-func (p *plan) failed(s step, err error) error {
+func (p *plan) failed(s planStep, err error) error {
 	what := s.what
 	if what == "" {
 		what = "owner and mode"
