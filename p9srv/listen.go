@@ -219,7 +219,16 @@ func listenUnix(e Export) (*Listener, error) {
 	if n, err := e.inherited(); n != nil || err != nil {
 		return newListener(n, e, nil), err
 	}
-	path := e.Address
+	// Everybody may connect: permission is by who they are.
+	n, err := bindUnix(e.Address, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	return newListener(n, e, nil), nil
+}
+
+// bindUnix makes a unix socket, in place of one whose server is gone.
+func bindUnix(path string, mode os.FileMode) (*net.UnixListener, error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -238,12 +247,11 @@ func listenUnix(e Export) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Everybody may connect: permission is by who they are.
-	if err := os.Chmod(path, 0o666); err != nil {
+	if err := os.Chmod(path, mode); err != nil {
 		n.Close()
 		return nil, err
 	}
-	return newListener(n, e, nil), nil
+	return n, nil
 }
 
 // lockTime is how long another server may take to begin to listen.

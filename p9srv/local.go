@@ -3,7 +3,16 @@ package p9srv
 import (
 	"fmt"
 	"net"
+
+	"golang.org/x/sys/unix"
 )
+
+// ListenOwn listens on a unix socket that only this process's user, and root, may
+// connect to, in place of one that nobody listens on any more.
+func ListenOwn(path string) (net.Listener, error) {
+	defer unix.Umask(unix.Umask(0o177))
+	return bindUnix(path, 0o600)
+}
 
 // ListenLocal listens for something else than 9P on a unix socket or on a loopback
 // address, as Listen does for 9P. No address that others can reach is accepted.

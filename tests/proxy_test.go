@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bufio"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,13 @@ func TestProxy(t *testing.T) {
 		}
 	}
 	sock := filepath.Join(t.TempDir(), "p.sock")
+	// A proxy that was killed has left its socket.
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: sock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false)
+	stale.Close()
 	cmd := exec.Command("containerfs", "proxy", "unix://"+sock,
 		"tls://"+tlsPort+"?cert="+client.Cert+"&key="+client.Key+"&ca="+client.CA)
 	stderr, err := cmd.StderrPipe()
@@ -36,6 +44,7 @@ func TestProxy(t *testing.T) {
 	}
 	lines := bufio.NewScanner(stderr)
 	for lines.Scan() && lines.Text() != "ready" {
+		t.Log(lines.Text())
 	}
 	for range 3 {
 		if code, out := commandAs(t, 0, "unix://"+sock, "ls", "/all/open"); code != ok {

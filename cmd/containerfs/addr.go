@@ -19,6 +19,9 @@ func defaultAddr() p9srv.Addr {
 
 const socketName = "containerfs/9p.sock"
 
+// serverVariable names the server that a client means.
+const serverVariable = "CONTAINERFS_SERVER"
+
 // clientAddr is the server that a client means if it names none: on most hosts it is
 // the system's, whatever else a session has.
 func clientAddr() p9srv.Addr {

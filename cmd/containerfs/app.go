@@ -53,7 +53,7 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			&cli.StringFlag{
 				Name:        "server",
 				Usage:       "the server's `ADDR`",
-				EnvVars:     []string{"CONTAINERFS_SERVER"},
+				EnvVars:     []string{serverVariable},
 				Value:       clientAddr().String(),
 				DefaultText: "the unix socket of serve",
 			},

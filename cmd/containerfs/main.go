@@ -18,5 +18,8 @@ func main() {
 	if filepath.Base(args[0]) == mountHelper {
 		args = helperArgs(args)
 	}
+	if os.Getenv(serverVariable) == "" {
+		os.Unsetenv(serverVariable) // the library takes an empty one for a value
+	}
 	os.Exit(execute(context.Background(), args, os.Stdin, os.Stdout, os.Stderr))
 }

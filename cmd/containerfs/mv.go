@@ -35,7 +35,7 @@ func mv(s *session, old, new string) error {
 	defer oldDir.Close()
 	newDir, newName, err := s.walkParent(new)
 	if err != nil {
-		return err
+		return &pathError{"to", new, err}
 	}
 	defer newDir.Close()
 	return oldDir.RenameAt(oldName, newDir, newName)

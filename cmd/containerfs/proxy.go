@@ -53,10 +53,9 @@ open the socket is to the server who the proxy is: its directory decides.
 // server, until ctx is done.
 func proxy(ctx context.Context, local, remote p9srv.Addr, stderr io.Writer) error {
 	// Only who runs the proxy may use it: to the server all are him.
-	defer syscall.Umask(syscall.Umask(0o177))
-	l, err := net.Listen("unix", local.Address)
+	l, err := p9srv.ListenOwn(local.Address)
 	if err != nil {
-		return err
+		return &pathError{"listen", local.Address, err}
 	}
 	var relays sync.WaitGroup
 	defer relays.Wait()
