@@ -77,6 +77,7 @@
 //     the i-th fails it returns the qids before it and the error. The slice of
 //     names is the session's again afterwards. Walk(nil) is a clone.
 //   - Open is called once, with all flags of Tlopen; not for writing on a directory.
+//   - WriteAt is given at most 16 KiB less a header of what one Twrite has.
 //   - ReadAt may be called several times for one Tread, until it returns less than
 //     it was asked for. Readdir goes on behind the Offset of an entry.
 //   - Directories are told by the type in the qid; nothing of a directory is called on

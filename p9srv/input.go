@@ -14,11 +14,17 @@ import (
 // maxFirstFrame bounds frames before a version is agreed on.
 const maxFirstFrame = 8 << 10
 
+// maxKept is how much of a frame is kept. Nothing that any request says is longer but
+// the data of a write, which is too long for a command by then: what is left of it is
+// for the File to see that it is, and the rest is dropped as it comes.
+const maxKept = 1 << minBufferShift
+
 // input is what has arrived and is not served yet. While the session waits with
 // nothing unfinished, it has no buffer.
 type input struct {
 	buf  *buffer
 	r, w int // the unserved bytes are buf.b[r:w]
+	skip int // so many bytes are the end of a frame that was too long to keep
 
 	conn net.Conn
 	raw  syscall.RawConn // of conn, if it is the kernel's own
@@ -52,6 +58,9 @@ const firstRead = 512
 
 // partial reports whether there are bytes of an unfinished frame.
 func (in *input) partial() bool { return in.w > in.r }
+
+// unfinished reports whether a frame has begun and not ended.
+func (in *input) unfinished() bool { return in.partial() || in.skip > 0 }
 
 // fill waits for more bytes.
 func (in *input) fill() error {
@@ -90,8 +99,8 @@ func (in *input) read() (err error) {
 	return err
 }
 
-// makeRoom provides for a read: an unfinished frame moves to the front, and to
-// a buffer of twice the size if it fills its own.
+// makeRoom provides for a read: an unfinished frame moves to the front. It never
+// fills the buffer, which holds all that is kept of one.
 func (in *input) makeRoom() {
 	switch {
 	case in.buf == nil:
@@ -100,12 +109,6 @@ func (in *input) makeRoom() {
 		in.buf.b = in.buf.b[:cap(in.buf.b)]
 	case in.r == in.w:
 		in.r, in.w = 0, 0
-	case in.r == 0 && in.w == len(in.buf.b):
-		bigger := getBuffer(2 * in.w)
-		bigger.b = bigger.b[:cap(bigger.b)]
-		copy(bigger.b, in.buf.b[:in.w])
-		putBuffer(in.buf)
-		in.buf = bigger
 	case in.r > 0:
 		in.w = copy(in.buf.b, in.buf.b[in.r:in.w])
 		in.r = 0
@@ -140,8 +143,11 @@ func (in *input) release() {
 	in.buf, in.r, in.w = nil, 0, 0
 }
 
-// frame returns the next whole frame, or nil. It stays valid until fill.
+// frame returns the next frame, or nil: whole, or the first maxKept bytes of it. It
+// stays valid until fill.
 func (in *input) frame(bound uint32) ([]byte, error) {
+	n := min(in.skip, in.w-in.r)
+	in.r, in.skip = in.r+n, in.skip-n
 	if in.w-in.r < 4 {
 		return nil, nil
 	}
@@ -149,12 +155,28 @@ func (in *input) frame(bound uint32) ([]byte, error) {
 	if size < headerSize || size > bound {
 		return nil, errFrameSize
 	}
-	if uint32(in.w-in.r) < size {
+	kept := min(int(size), maxKept)
+	if in.w-in.r < kept {
 		return nil, nil
 	}
-	f := in.buf.b[in.r : in.r+int(size)]
-	in.r += int(size)
+	f := in.buf.b[in.r : in.r+kept]
+	in.r += kept
+	if in.skip = int(size) - kept; in.skip > 0 && isWrite(f, size) {
+		le.PutUint32(f[writeCount:], uint32(kept-writeData))
+	}
 	return f, nil
+}
+
+// Where a Twrite has its count and its data, in both dialects.
+const (
+	msgTwrite  = 118
+	writeCount = headerSize + 4 + 8
+	writeData  = writeCount + 4
+)
+
+// isWrite reports whether a frame of so many bytes is a write of all that follows.
+func isWrite(f []byte, size uint32) bool {
+	return f[4] == msgTwrite && le.Uint32(f[writeCount:]) == size-writeData
 }
 
 // startVersionClock begins the time in which a version must be agreed on.
@@ -172,7 +194,7 @@ func (s *session) setReadDeadline(fresh bool) error {
 		return nil // end has set it, for good
 	case s.dialect == nil:
 		due = s.versionDue
-	case !s.in.partial():
+	case !s.in.unfinished():
 		if !s.in.due {
 			return nil
 		}

@@ -22,10 +22,10 @@ func TestIdleInputHasNoBuffer(t *testing.T) {
 	frame := func(n int) []byte {
 		b := make([]byte, n)
 		le.PutUint32(b, uint32(n))
-		b[n-1] = byte(n)
+		b[min(n, maxKept)-1] = byte(n)
 		return b
 	}
-	for _, sizes := range [][]int{{7}, {100}, {511}, {512, 7}, {513}, {7, 8, 9, 500, 600, 7}, {40000}, {1 << 20}, {7}} {
+	for _, sizes := range [][]int{{7}, {100}, {511}, {512, 7}, {513}, {7, 8, 9, 500, 600, 7}, {maxKept - 1}, {maxKept}, {maxKept + 1}, {40000, 7}, {1 << 20}, {7, 20000, 9, 20000}, {7}} {
 		var want, got [][]byte
 		for _, n := range sizes {
 			want = append(want, frame(n))
@@ -44,6 +44,20 @@ func TestIdleInputHasNoBuffer(t *testing.T) {
 					break
 				}
 				got = append(got, bytes.Clone(f))
+			}
+			if in.buf != nil && cap(in.buf.b) > maxKept {
+				t.Errorf("%v: a buffer of %d bytes", sizes, cap(in.buf.b))
+			}
+		}
+		for i := range want {
+			want[i] = want[i][:min(len(want[i]), maxKept)]
+		}
+		for in.unfinished() { // the end of one that was not kept
+			if err := in.fill(); err != nil {
+				t.Fatal(err)
+			}
+			if f, err := in.frame(1 << 20); f != nil || err != nil {
+				t.Fatalf("%v: a frame of %d bytes more, %v", sizes, len(f), err)
 			}
 		}
 		if !slices.EqualFunc(got, want, bytes.Equal) {

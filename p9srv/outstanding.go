@@ -7,9 +7,6 @@ import (
 	"github.com/hugelgupf/p9/linux"
 )
 
-// maxHeld bounds the data of requests that workers have. One request is always let in.
-const maxHeld = 2 << 20
-
 // isOutstanding reports whether a worker has a request of that tag. The loop's own
 // requests are answered before the next frame is looked at.
 func (s *session) isOutstanding(tag uint16) bool {
@@ -73,10 +70,7 @@ func (s *session) forWorker(r *request) bool {
 }
 
 // giveToWorker puts a request behind the earlier ones of its fids.
-func (s *session) giveToWorker(r *request) error {
-	if err := s.waitFor(func() bool { return s.held == 0 || s.held+len(r.data) <= maxHeld }); err != nil {
-		return err
-	}
+func (s *session) giveToWorker(r *request) {
 	r = r.forWorker()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,7 +80,6 @@ func (s *session) giveToWorker(r *request) error {
 	}
 	s.tags[r.tag] = r
 	s.outstanding++
-	s.held += len(r.data)
 	s.enqueue(r, r.fid)
 	if r.fid2 != r.fid {
 		s.enqueue(r, r.fid2)
@@ -94,7 +87,6 @@ func (s *session) giveToWorker(r *request) error {
 	if r.waits == 0 {
 		s.startLocked(r)
 	}
-	return nil
 }
 
 func (s *session) enqueue(r *request, n uint32) {
@@ -145,7 +137,6 @@ func (s *session) work(r *request) {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held -= len(r.data)
 	if s.out == nil {
 		s.out = reply
 	} else {

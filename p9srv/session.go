@@ -52,7 +52,7 @@ type session struct {
 	workers sync.WaitGroup
 
 	mu   sync.Mutex
-	cond sync.Cond // of mu: writing, outstanding or held has become less
+	cond sync.Cond // of mu: writing or outstanding has become less
 	fids map[uint32]*fid
 
 	// Requests that workers have, by tag, and by each fid number that they name
@@ -61,7 +61,6 @@ type session struct {
 	queues map[uint32][]*request
 
 	outstanding int // requests that workers have, and replies of theirs that are not written
-	held        int // bytes of data of the requests that workers have
 
 	out        *buffer // workers' replies that are not being written yet, nil if none
 	outReplies int     // how many, with the Rflushes among them
@@ -207,7 +206,8 @@ func (s *session) frame(frame []byte) error {
 	}
 	r.taken = s.now
 	if s.forWorker(r) {
-		return s.giveToWorker(r)
+		s.giveToWorker(r)
+		return nil
 	}
 	b := s.batchBuffer()
 	var err error

@@ -2,6 +2,7 @@ package p9srv_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"sync"
@@ -296,39 +297,38 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// TestHeldData fills what workers may hold of written data.
-func TestHeldData(t *testing.T) {
-	tree, a := start(t, p9srv.Config{})
-	g := hold(t, tree, "write")
-	w := dial(t, a)
-	w.Script(`
-		Tversion ~ 1048576 9P2000.L
-		Rversion ~ 1048576 "9P2000.L"
-		Tattach 1 0 ~ "" "" ~
-		Rattach 1 d1`)
-	for i := range 8 {
-		w.Script(fmt.Sprintf("Twalk 1 0 %d f\nRwalk 1 f3\nTlopen 1 %d 1\nRlopen 1 f3 0", 10+i, 10+i))
+// TestLongWrites: of what is longer than any command the beginning is written, and
+// nothing more of it is held.
+func TestLongWrites(t *testing.T) {
+	const most = 16<<10 - 23
+	_, a := start(t, p9srv.Config{})
+	large := strings.ReplaceAll(hello, "8192", "1048576")
+	w, classic := dial(t, a), trace(t, a)
+	w.Script(large + `
+		Twalk 1 0 1 f
+		Rwalk 1 f3
+		Tlopen 1 1 1
+		Rlopen 1 f3 0`)
+	classic.Script(strings.ReplaceAll(helloClassic, "8192", "1048576") + `
+		Twalk tag 1 fid 0 newfid 1 wname f
+		Rwalk tag 1 wqid [0x3.0]
+		Topen tag 1 fid 1 mode OWRITE
+		Ropen tag 1 qid 0x3.0 iounit 0`)
+	for _, n := range []int{4096, most, most + 1, 900 << 10, 5} {
+		data, done := strings.Repeat("x", n), min(n, most)
+		w.Send("Twrite 1 1 0 " + data)
+		w.Want(fmt.Sprintf("Rwrite 1 %d", done))
+		classic.Send("Twrite tag 1 fid 1 offset 0 data '" + data + "'")
+		classic.Want(fmt.Sprintf("Rwrite tag 1 count %d", done))
 	}
-	sent := make(chan bool)
-	go func() {
-		defer close(sent)
-		data := strings.Repeat("x", 900<<10)
-		for i := range 8 {
-			w.Send(fmt.Sprintf("Twrite %d %d 0 %s", i, 10+i, data))
-		}
-	}()
-	g.await(t, 2)
-	time.Sleep(20 * time.Millisecond)
-	if n := g.waiting.Load(); n != 2 {
-		t.Errorf("%d writes of 900 KiB are held", n)
+	// A count that is not what comes with it is no write.
+	long := make([]byte, 20<<10)
+	binary.LittleEndian.PutUint32(long, uint32(len(long)))
+	long[4] = 118
+	if _, err := w.Write(long); err != nil {
+		t.Fatal(err)
 	}
-	g.release()
-	for range 8 {
-		if r := w.Receive(); !strings.HasPrefix(r, "Rwrite") {
-			t.Fatal(r)
-		}
-	}
-	<-sent
+	w.Want("Rlerror 0 EINVAL")
 }
 
 func TestPanic(t *testing.T) {
