@@ -295,7 +295,8 @@ func (s *session) version(tag uint16, body *decoder) error {
 	b.b = le.AppendUint32(b.b, msize)
 	b.b = endReply(appendString(b.b, agreed), start)
 	s.count(msgTversion, nil)
-	return nil
+	// Before the replies of workers to what came behind it.
+	return s.resume()
 }
 
 // end stops the reading of requests. Those in hand are answered.
