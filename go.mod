@@ -27,6 +27,8 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
+require go.etcd.io/bbolt v1.5.0
+
 require (
 	github.com/mdlayher/socket v0.8.0 // indirect
 	github.com/mdlayher/vsock v1.4.0

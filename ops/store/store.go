@@ -1,0 +1,395 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+
+	"go.etcd.io/bbolt"
+)
+
+// A Bucket is a kind of rows.
+type Bucket uint8
+
+// The buckets, but for those of Own.
+const (
+	Facts       Bucket = iota // by name, of the state as a whole
+	Hierarchies               // by number
+	Containers                // by id
+	Groups                    // by number
+	Roots                     // by the name of the subsystem
+	Tasks                     // by tid
+	buckets
+)
+
+var bucketNames = [buckets]string{"facts", "hierarchies", "containers", "groups", "roots", "tasks"}
+
+// A Key names a row: by a number or, where that is 0, by a name.
+type Key struct {
+	Bucket Bucket
+	Num    uint64
+	Name   string
+}
+
+func (k Key) append(b []byte) []byte {
+	if k.Name != "" {
+		return append(b, k.Name...)
+	}
+	return binary.BigEndian.AppendUint64(b, k.Num)
+}
+
+// Store is an open state directory.
+type Store struct {
+	db   *bbolt.DB
+	lock *os.File
+
+	// Undo, if any, is called after a commit that failed: of the rows with those
+	// keys, and of all that Discard returns, nothing was kept. Set before the
+	// first Put.
+	Undo func(failed []Key, err error)
+
+	// BeforeCommit and InCommit are called, if any, by the goroutine that commits,
+	// before each commit and within it: tests have it fail there, or end.
+	BeforeCommit, InCommit func() error
+
+	mu        sync.Mutex
+	pending   map[Key][]byte
+	own       []*owned
+	last      uint64 // number of the last Put
+	committed uint64 // all up to this are kept, or were undone
+	discarded uint64 // all up to this were taken back
+	failures  uint64
+	failure   error // the last
+	undoing   bool  // Undo is called, and has not discarded yet
+	closed    bool
+	work      sync.Cond // pending, own or closed
+	progress  sync.Cond // committed or failures
+	done      sync.WaitGroup
+
+	sum digest // of what is in the file; used by the committer
+}
+
+// owned is what a subsystem wants to be written.
+type owned struct {
+	bucket string
+	rows   map[string][]byte
+	err    error
+	done   bool
+}
+
+// Put sets a row, or with a nil value removes it. The value is the Store's from
+// now on.
+func (s *Store) Put(k Key, value []byte) (number uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending[k] = value
+	s.last++
+	s.work.Signal()
+	return s.last
+}
+
+// Begin is to be called before a change, whose Wait then says whether a commit
+// failed since.
+func (s *Store) Begin() (failures uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failures
+}
+
+// Last is the number of the last Put.
+func (s *Store) Last() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+// Committed reports whether what has the number is kept, or was undone.
+func (s *Store) Committed(number uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return number <= s.committed
+}
+
+// Wait returns when everything that was put until now is kept. It fails when a
+// commit has failed since Begin said begun, after that was undone.
+func (s *Store) Wait(begun uint64) error { return s.wait(begun, ^uint64(0)) }
+
+// WaitFor returns when what has the number is kept, or was undone.
+func (s *Store) WaitFor(number uint64) { _ = s.wait(^uint64(0), number) }
+
+func (s *Store) wait(begun, number uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for number = min(number, s.last); s.committed < number; {
+		s.progress.Wait()
+	}
+	if begun != ^uint64(0) && s.failures != begun {
+		return s.failure
+	}
+	return nil
+}
+
+// AwaitInside is Wait for who has locks that Undo takes: when a commit fails it
+// returns before anything is undone, and what has been put since must be undone
+// by its caller.
+func (s *Store) AwaitInside(begun uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for number := s.last; s.committed < number && s.failures == begun && !s.undoing; {
+		s.progress.Wait()
+	}
+	if s.failures != begun || s.undoing {
+		return s.failure
+	}
+	return nil
+}
+
+// Discard takes back all that was put and is in no commit yet. Undo calls it, with
+// the locks held that keep changes out.
+func (s *Store) Discard() (keys []Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k := range s.pending {
+		keys = append(keys, k)
+	}
+	clear(s.pending)
+	s.discarded, s.undoing = s.last, false
+	s.failures++ // for who began since the commit failed
+	return keys
+}
+
+// Get is the value of a row that is kept, nil if there is none.
+func (s *Store) Get(k Key) (value []byte, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		if row := tx.Bucket([]byte(bucketNames[k.Bucket])).Get(k.append(nil)); row != nil {
+			value = append([]byte{}, row[:len(row)-sumSize]...)
+		}
+		return nil
+	})
+	return value, err
+}
+
+// run commits what is there until the Store is closed.
+func (s *Store) run() {
+	defer s.done.Done()
+	for {
+		s.mu.Lock()
+		for len(s.pending) == 0 && len(s.own) == 0 && !s.closed {
+			s.work.Wait()
+		}
+		rows, own, number := s.pending, s.own, s.last
+		s.pending, s.own = make(map[Key][]byte), nil
+		ends := s.closed && len(rows) == 0 && len(own) == 0
+		s.mu.Unlock()
+		if ends {
+			return
+		}
+		err := s.commit(rows, own)
+		if err != nil {
+			s.fail(err, rows, own, number)
+			continue
+		}
+		s.mu.Lock()
+		s.committed = number
+		finish(own, nil)
+		s.progress.Broadcast()
+		s.mu.Unlock()
+	}
+}
+
+func finish(own []*owned, err error) {
+	for _, o := range own {
+		o.err, o.done = err, true
+	}
+}
+
+// fail undoes a commit that failed, of what was put up to a number. Who waits with
+// the locks that Undo takes is told before.
+func (s *Store) fail(err error, rows map[Key][]byte, own []*owned, number uint64) {
+	err = &CommitError{err}
+	s.mu.Lock()
+	s.failures++
+	s.failure = err
+	s.undoing = s.Undo != nil
+	finish(own, err)
+	finish(s.own, err)
+	s.own = nil
+	s.progress.Broadcast()
+	s.mu.Unlock()
+	if s.Undo != nil {
+		keys := make([]Key, 0, len(rows))
+		for k := range rows {
+			keys = append(keys, k)
+		}
+		s.Undo(keys, err)
+	}
+	s.mu.Lock()
+	s.committed = max(number, s.discarded)
+	s.undoing = false
+	s.progress.Broadcast()
+	s.mu.Unlock()
+}
+
+// CommitError is why something could not be kept. It has the errno of the host,
+// EIO where it gave none.
+type CommitError struct{ Err error }
+
+func (e *CommitError) Error() string { return "state: " + e.Err.Error() }
+
+// Unwrap gives the errno to errors.Is and errors.As.
+func (e *CommitError) Unwrap() []error {
+	var errno syscall.Errno
+	if errors.As(e.Err, &errno) {
+		return []error{e.Err}
+	}
+	return []error{syscall.EIO, e.Err}
+}
+
+// commit writes rows in one transaction.
+func (s *Store) commit(rows map[Key][]byte, own []*owned) error {
+	if s.BeforeCommit != nil {
+		if err := s.BeforeCommit(); err != nil {
+			return err
+		}
+	}
+	sum := s.sum
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		keys := make([]Key, 0, len(rows))
+		for k := range rows {
+			keys = append(keys, k)
+		}
+		slices.SortFunc(keys, compare) // neighbours share pages
+		for _, k := range keys {
+			name := bucketNames[k.Bucket]
+			if err := put(tx.Bucket([]byte(name)), name, k.append(nil), rows[k], &sum); err != nil {
+				return err
+			}
+		}
+		for _, o := range own {
+			b, err := tx.CreateBucketIfNotExists([]byte(o.bucket))
+			if err != nil {
+				return err
+			}
+			for key, value := range o.rows {
+				if err := put(b, o.bucket, []byte(key), value, &sum); err != nil {
+					return err
+				}
+			}
+		}
+		if s.InCommit != nil {
+			if err := s.InCommit(); err != nil {
+				return err
+			}
+		}
+		return sum.put(tx)
+	})
+	if err != nil {
+		return err
+	}
+	s.sum = sum
+	return nil
+}
+
+func compare(a, b Key) int {
+	switch {
+	case a.Bucket != b.Bucket:
+		return int(a.Bucket) - int(b.Bucket)
+	case a.Num != b.Num && a.Num < b.Num:
+		return -1
+	case a.Num != b.Num:
+		return 1
+	case a.Name < b.Name:
+		return -1
+	case a.Name > b.Name:
+		return 1
+	}
+	return 0
+}
+
+// put sets or removes one row.
+func put(b *bbolt.Bucket, bucket string, key, value []byte, sum *digest) error {
+	if old := b.Get(key); old != nil {
+		sum.remove(old)
+	}
+	if value == nil {
+		return b.Delete(key)
+	}
+	row := seal(bucket, key, value)
+	sum.add(row)
+	return b.Put(key, row)
+}
+
+// Own is the bucket of a subsystem.
+type Own struct {
+	s      *Store
+	bucket string
+}
+
+// Own returns the bucket of the subsystem of that name.
+func (s *Store) Own(subsystem string) *Own { return &Own{s, "own." + subsystem} }
+
+// Write sets rows, those with nil values are removed, and returns when that is
+// kept: all or nothing. It may be called with any lock held.
+func (o *Own) Write(rows map[string][]byte) error {
+	w := &owned{bucket: o.bucket, rows: rows}
+	s := o.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return &CommitError{syscall.EBADF}
+	case s.undoing:
+		return s.failure
+	}
+	s.own = append(s.own, w)
+	s.work.Signal()
+	for !w.done {
+		s.progress.Wait()
+	}
+	return w.err
+}
+
+// All calls f for all rows that are kept, in the order of their keys. What f gets
+// is its own.
+func (o *Own) All(f func(key string, value []byte)) error {
+	return o.s.db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(o.bucket))
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(k, v []byte) error {
+			f(string(k), append([]byte{}, v[:len(v)-sumSize]...))
+			return nil
+		})
+	})
+}
+
+// Close commits what is left and lets the directory go. What could not be kept is
+// its error.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	before := s.failures
+	s.closed = true
+	s.work.Signal()
+	s.mu.Unlock()
+	s.done.Wait()
+	s.mu.Lock()
+	var err error
+	if s.failures != before {
+		err = s.failure
+	}
+	s.mu.Unlock()
+	if e := s.db.Close(); e != nil {
+		err = errors.Join(err, fmt.Errorf("state: %w", e))
+	}
+	s.lock.Close()
+	return err
+}

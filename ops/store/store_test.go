@@ -1,0 +1,298 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"go.etcd.io/bbolt"
+)
+
+func key(n uint64) Key { return Key{Bucket: Containers, Num: n} }
+
+// open opens a directory and returns what is in it.
+func open(t testing.TB, dir string) (*Store, map[Key]string) {
+	t.Helper()
+	rows := make(map[Key]string)
+	s, err := Open(dir, func(k Key, v []byte) error { rows[k] = string(v); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s, rows
+}
+
+func mustClose(t testing.TB, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func kept(t testing.TB, s *Store) {
+	t.Helper()
+	if err := s.Wait(s.Begin()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func same(t testing.TB, got, want map[Key]string) {
+	t.Helper()
+	if !maps.Equal(got, want) {
+		t.Fatalf("%d rows, want %d\n%.1000v\n%.1000v", len(got), len(want), got, want)
+	}
+}
+
+// TestRandomRows compares what is read again with a map, over many openings.
+func TestRandomRows(t *testing.T) {
+	dir := t.TempDir()
+	want := make(map[Key]string)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 12 {
+		s, got := open(t, dir)
+		same(t, got, want)
+		for range 200 {
+			k := key(1 + rnd.Uint64N(500))
+			if rnd.IntN(3) == 0 {
+				k = Key{Bucket: Roots, Name: fmt.Sprint("sub", rnd.IntN(40))}
+			}
+			if rnd.IntN(4) == 0 {
+				s.Put(k, nil)
+				delete(want, k)
+			} else {
+				v := strings.Repeat("v", rnd.IntN(300)) + fmt.Sprint(rnd.Int())
+				s.Put(k, []byte(v))
+				want[k] = v
+			}
+			if rnd.IntN(10) == 0 {
+				kept(t, s)
+				if v, err := s.Get(k); err != nil || string(v) != want[k] {
+					t.Fatalf("%v is %q, %v", k, v, err)
+				}
+			}
+		}
+		mustClose(t, s)
+	}
+}
+
+// TestDamage changes a byte anywhere, or cuts the file anywhere: it is refused, and
+// not touched, or what is read is all that there was.
+func TestDamage(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir)
+	want := make(map[Key]string)
+	for round := range 5 {
+		for n := range uint64(200) {
+			v := strings.Repeat("x", int(n)) + fmt.Sprint(round)
+			s.Put(key(n+1), []byte(v))
+			want[key(n+1)] = v
+		}
+		kept(t, s)
+	}
+	if err := s.Own("sub").Write(map[string][]byte{"a": []byte("1")}); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, s)
+	path := filepath.Join(dir, fileName)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.New(rand.NewPCG(3, 4))
+	refused, read := 0, 0
+	for i := range 3000 {
+		broken := append([]byte{}, whole...)
+		what := "cut"
+		at := rnd.IntN(len(broken))
+		switch {
+		case i < 600: // headers, where everything hangs on
+			at = rnd.IntN(len(broken)/4096)*4096 + rnd.IntN(96)
+			fallthrough
+		case i < 2500:
+			what = "bit"
+			broken[at] ^= 1 << rnd.IntN(8)
+		case i < 2600:
+			what = "page"
+			copy(broken[at/4096*4096:], whole[rnd.IntN(len(whole)/4096)*4096:][:4096])
+		default:
+			broken = broken[:at]
+		}
+		got := make(map[Key]string)
+		_, err := check(broken, func(k Key, v []byte) error { got[k] = string(v); return nil })
+		switch {
+		case err == nil:
+			read++
+			same(t, got, want)
+		case !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNewer):
+			t.Fatalf("%s at %d: %v", what, at, err)
+		default:
+			refused++
+		}
+		if i%50 != 0 {
+			continue
+		}
+		// As a whole, with the database's own reading where it is let in.
+		if err := os.WriteFile(path, broken, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, openErr := Open(dir, func(Key, []byte) error { return nil })
+		if (openErr == nil) != (err == nil) {
+			t.Fatalf("%s at %d: checked %v, opened %v", what, at, err, openErr)
+		}
+		if openErr == nil {
+			s.Put(key(7), []byte("changed"))
+			kept(t, s)
+			mustClose(t, s)
+		} else if after, _ := os.ReadFile(path); string(after) != string(broken) {
+			t.Fatalf("%s at %d: refused and changed", what, at)
+		}
+	}
+	if refused < 300 || read < 300 {
+		t.Errorf("%d refused, %d read", refused, read)
+	}
+}
+
+func TestNewerFormat(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir)
+	s.Put(formatKey, []byte{0, 0, 0, 0, 0, 0, 0, Format + 1})
+	kept(t, s)
+	mustClose(t, s)
+	if _, err := Open(dir, nil); !errors.Is(err, ErrNewer) {
+		t.Errorf("%v, want a newer format", err)
+	}
+}
+
+func TestInUse(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir)
+	_, err := Open(dir, nil)
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
+		t.Errorf("%v, want that it is in use by this process", err)
+	}
+}
+
+// TestFailedCommit has a commit fail at each point: nothing of it is there, who
+// waits is told with the errno, after Undo, and the next commit succeeds.
+func TestFailedCommit(t *testing.T) {
+	for _, point := range []string{"before", "in"} {
+		dir := t.TempDir()
+		s, _ := open(t, dir)
+		fail := func() error { return &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC} }
+		if point == "before" {
+			s.BeforeCommit = fail
+		} else {
+			s.InCommit = fail
+		}
+		var undone []Key
+		s.Undo = func(failed []Key, err error) {
+			undone = append(failed, s.Discard()...)
+			s.BeforeCommit, s.InCommit = nil, nil
+		}
+		begun := s.Begin()
+		s.Put(key(1), []byte("a"))
+		if err := s.Wait(begun); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%s: %v, want ENOSPC", point, err)
+		}
+		if len(undone) != 1 || undone[0] != key(1) {
+			t.Errorf("%s: undone are %v", point, undone)
+		}
+		if v, err := s.Get(key(1)); v != nil || err != nil {
+			t.Errorf("%s: the row is %q, %v", point, v, err)
+		}
+		begun = s.Begin()
+		s.Put(key(2), []byte("b"))
+		if err := s.Wait(begun); err != nil {
+			t.Errorf("%s: afterwards: %v", point, err)
+		}
+		mustClose(t, s)
+		s, got := open(t, dir)
+		same(t, got, map[Key]string{key(2): "b"})
+		mustClose(t, s)
+	}
+}
+
+// TestOwn writes a subsystem's rows: kept when Write returns, gone when it failed.
+func TestOwn(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir)
+	o := s.Own("memory")
+	if err := o.Write(map[string][]byte{"1": []byte("a"), "2": []byte("b")}); err != nil {
+		t.Fatal(err)
+	}
+	s.InCommit = func() error { return syscall.EIO }
+	if err := o.Write(map[string][]byte{"1": nil, "3": []byte("c")}); !errors.Is(err, syscall.EIO) {
+		t.Errorf("%v, want EIO", err)
+	}
+	s.InCommit = nil
+	if err := o.Write(map[string][]byte{"2": nil, "4": []byte("d")}); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, s)
+	s, rows := open(t, dir)
+	same(t, rows, map[Key]string{})
+	got := make(map[string]string)
+	if err := s.Own("memory").All(func(k string, v []byte) { got[k] = string(v) }); err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]string{"1": "a", "4": "d"}; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestSharedCommits has changes come while a commit is under way: all of them are
+// in the next one.
+func TestSharedCommits(t *testing.T) {
+	s, _ := open(t, t.TempDir())
+	commits := 0
+	began, goOn := make(chan bool), make(chan bool)
+	s.InCommit = func() error {
+		if commits++; commits == 1 {
+			began <- true
+			<-goOn
+		}
+		return nil
+	}
+	s.Put(key(1), []byte("a"))
+	<-began
+	var waiters sync.WaitGroup
+	var put sync.WaitGroup
+	for n := range uint64(100) {
+		put.Add(1)
+		waiters.Go(func() {
+			begun := s.Begin()
+			s.Put(key(n+2), []byte("b"))
+			put.Done()
+			if err := s.Wait(begun); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	put.Wait()
+	close(goOn)
+	waiters.Wait()
+	mustClose(t, s)
+	if commits != 2 {
+		t.Errorf("%d commits of 101 changes, want 2", commits)
+	}
+}
+
+// TestForeignDatabase: a file of bbolt that is not ours is refused.
+func TestForeignDatabase(t *testing.T) {
+	dir := t.TempDir()
+	db, err := bbolt.Open(filepath.Join(dir, fileName), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	if _, err := Open(dir, nil); !errors.Is(err, ErrDamaged) {
+		t.Errorf("%v, want that it is damaged", err)
+	}
+}
