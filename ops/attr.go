@@ -30,6 +30,11 @@ type attrs struct {
 	// another; theirs is in files, by row id, if anything of it was changed.
 	makerUID, makerGID uint32
 	files              map[uint16]fileAttrs
+
+	// number is that of the last change that the Journal was told of, 0 without;
+	// touched: the times have changed since.
+	number  uint64
+	touched bool
 }
 
 type fileAttrs struct {
@@ -49,8 +54,10 @@ func (a *attrs) init(uid, gid uint32, mode uint16) {
 	a.touch()
 }
 
-// touch notes that something was made, removed or renamed in the directory.
+// touch notes that something was made, removed or renamed in the directory. With the
+// tree's mu held, or before it can be seen.
 func (a *attrs) touch() {
+	a.touched = true
 	now := time.Now().UnixNano()
 	a.mtime.Store(now)
 	a.ctime.Store(now)

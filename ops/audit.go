@@ -167,6 +167,8 @@ type deed struct {
 	to   string // new name
 	data []byte // what was written
 	set  string // attributes
+	// begun is what FS.begin gave before it, of a change.
+	begun uint64
 }
 
 // changes are the deeds that change something when they succeed.
@@ -176,10 +178,13 @@ var changes = map[string]bool{
 }
 
 // told writes the line of a deed that came to err, if it is worth one, and makes err
-// one for the wire.
+// one for the wire. A change has been kept when it returns, or is refused.
 //
-// It must not be called in View.
+// It must not be called in View, or inside a change.
 func (at *attachment) told(d deed, err error) error {
+	if err == nil && changes[d.op] {
+		err = at.fs.keep(d.begun)
+	}
 	level, what := slog.LevelInfo, "change"
 	switch e := errnoOf(err); {
 	case e == syscall.EACCES || e == syscall.EPERM || e == syscall.EROFS:

@@ -31,7 +31,8 @@ func (f *file) Readdir(offset uint64, count uint32) (ents p9.Dirents, err error)
 	if isProc && offset == 0 {
 		f.at.fs.tree.Drain()
 	}
-	f.at.fs.tree.View(func() {
+	f.at.fs.look(f.n, func() {
+		ents = nil
 		if _, _, err = d.attr(f.at.fs); err != nil {
 			return
 		}
@@ -73,8 +74,12 @@ func (f *file) Mkdir(name string, mode p9.FileMode, _ p9.UID, _ p9.GID) (p9.QID,
 	if !ok {
 		return p9.QID{}, f.at.told(deed{op: "mkdir", node: f.n, name: name}, syscall.EPERM)
 	}
-	c, err := f.at.mkdir(d.c, name, mode)
-	if err = f.at.told(deed{op: "mkdir", node: f.n, name: name}, err); err != nil {
+	var c *tree.Container
+	begun, err := f.at.fs.begin()
+	if err == nil {
+		c, err = f.at.mkdir(d.c, name, mode)
+	}
+	if err = f.at.told(deed{op: "mkdir", node: f.n, name: name, begun: begun}, err); err != nil {
 		return p9.QID{}, err
 	}
 	return containerDir{c}.qid(), nil
@@ -101,10 +106,7 @@ func (at *attachment) mkdir(parent *tree.Container, name string, mode p9.FileMod
 			}
 			return at.mayOwnMore()
 		},
-		Data: func() any {
-			attrsOf(parent).touch()
-			return newAttrs(at.caller.UID, at.caller.gid(), uint16(mode))
-		},
+		Data: func() any { return newAttrs(at.caller.UID, at.caller.gid(), uint16(mode)) },
 	})
 }
 
@@ -143,7 +145,11 @@ func checkElement(name string) error {
 // UnlinkAt is p9.File's: rmdir of a container. A control file cannot be
 // unlinked: EPERM.
 func (f *file) UnlinkAt(name string, flags uint32) error {
-	d := deed{op: "rmdir", node: f.n, name: name}
+	begun, err := f.at.fs.begin()
+	d := deed{op: "rmdir", node: f.n, name: name, begun: begun}
+	if err != nil {
+		return f.at.told(d, err)
+	}
 	for {
 		var n node
 		var err error
@@ -172,7 +178,11 @@ func (f *file) Remove() error {
 	if _, ok := f.n.(containerDir); ok && f.n == f.at.root {
 		return f.done("rmdir", syscall.EBUSY) // its directory is not of this world
 	}
-	return f.done("rmdir", f.at.remove(f.n, isDir, nil))
+	begun, err := f.at.fs.begin()
+	if err == nil {
+		err = f.at.remove(f.n, isDir, nil)
+	}
+	return f.at.told(deed{op: "rmdir", node: f.n, begun: begun}, err)
 }
 
 // remove removes a node. Still, if any, is asked inside the change whether the
@@ -188,7 +198,7 @@ func (at *attachment) remove(n node, asDir bool, still func(*tree.Container) err
 	case !ok:
 		return syscall.EPERM
 	}
-	err := at.fs.tree.Rmdir(d.c, func() error {
+	return at.fs.tree.Rmdir(d.c, func() error {
 		if d.c.IsRoot() {
 			return nil // which is EBUSY for everybody
 		}
@@ -199,10 +209,6 @@ func (at *attachment) remove(n node, asDir bool, still func(*tree.Container) err
 		}
 		return at.allowed(attrsOf(d.c.Parent()).dir, mayWrite|maySearch)
 	})
-	if err == nil {
-		attrsOf(d.c.Parent()).touch()
-	}
-	return err
 }
 
 // RenameAt is p9.File's: a container gets another name in place.
@@ -211,7 +217,11 @@ func (f *file) RenameAt(oldName string, newDir p9.File, newName string) error {
 	if !ok {
 		return linux.EXDEV
 	}
-	return f.at.told(deed{op: "rename", node: f.n, name: oldName, to: newName}, f.at.rename(f.n, oldName, to.n, newName, nil))
+	begun, err := f.at.fs.begin()
+	if err == nil {
+		err = f.at.rename(f.n, oldName, to.n, newName, nil)
+	}
+	return f.at.told(deed{op: "rename", node: f.n, name: oldName, to: newName, begun: begun}, err)
 }
 
 // rename renames what has a name in a directory, if that is the container that
@@ -236,7 +246,7 @@ func (at *attachment) rename(from node, oldName string, to node, newName string,
 	if err := checkName(newName); err != nil {
 		return err
 	}
-	err = at.fs.tree.Rename(tree.RenameRequest{
+	return at.fs.tree.Rename(tree.RenameRequest{
 		Parent: dir.c, Old: oldName, New: newName,
 		Allow: func(c *tree.Container) (err error) {
 			if meant != nil && c != meant {
@@ -252,10 +262,6 @@ func (at *attachment) rename(from node, oldName string, to node, newName string,
 			return at.allowed(attrsOf(dir.c).dir, mayWrite|maySearch)
 		},
 	})
-	if err == nil && newName != oldName {
-		attrsOf(dir.c).touch()
-	}
-	return err
 }
 
 // mayBecome is EEXIST when a directory has another entry of that name than n.
@@ -295,6 +301,10 @@ func (f *file) Rename(newDir p9.File, newName string) error {
 	case f.n == f.at.root:
 		return f.done("rename", syscall.EBUSY)
 	}
+	begun, err := f.at.fs.begin()
+	if err != nil {
+		return f.done("rename", err)
+	}
 	for {
 		if err := f.gone(); err != nil {
 			return f.done("rename", err)
@@ -303,7 +313,7 @@ func (f *file) Rename(newDir p9.File, newName string) error {
 		f.at.fs.tree.View(func() { name = d.c.Name() })
 		err := f.at.rename(d.parent(), name, to.n, newName, d.c)
 		if !errors.Is(err, errRenamed) && !errors.Is(err, syscall.ENOENT) {
-			return f.at.told(deed{op: "rename", node: d.parent(), name: name, to: newName}, err)
+			return f.at.told(deed{op: "rename", node: d.parent(), name: name, to: newName, begun: begun}, err)
 		}
 	}
 }

@@ -30,7 +30,12 @@ func (eventsFile) setAttr(at *attachment, valid p9.SetAttrMask, attr p9.SetAttr)
 	if err := at.change(&p, &mtime, valid, attr); err != nil {
 		return err
 	}
-	at.fs.tree.Update(func() { at.fs.eventsPerm = p })
+	at.fs.tree.Update(func() {
+		at.fs.eventsPerm = p
+		if j := at.fs.journal; j != nil {
+			j.put(eventsKey, permRow(p), nil)
+		}
+	})
 	return nil
 }
 

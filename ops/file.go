@@ -73,12 +73,9 @@ func (f *file) Close() error {
 // it come with the error.
 func (f *file) Walk(names []string) (qids []p9.QID, to p9.File, err error) {
 	for drained := false; ; drained = true {
-		f.at.fs.tree.View(func() {
-			var n node
-			if qids, n, err = f.at.walk(f.n, names); err == nil {
-				to = f.at.open(n)
-			}
-		})
+		if qids, to, err = f.walk(names); err == errUndone {
+			continue
+		}
 		if err != errUndrained {
 			break
 		}
@@ -92,6 +89,38 @@ func (f *file) Walk(names []string) (qids []p9.QID, to p9.File, err error) {
 		return qids, nil, f.at.told(deed{op: "walk", node: f.n, name: strings.Join(names, "/")}, err)
 	}
 	return qids, to, wire(err)
+}
+
+// errUndone is walk's when what it found was undone meanwhile.
+var errUndone = errors.New("undone")
+
+// walk looks names up, and returns when what it found, or found to be gone, is kept.
+func (f *file) walk(names []string) (qids []p9.QID, to p9.File, err error) {
+	var begun, number uint64
+	j := f.at.fs.journal
+	if j != nil {
+		begun = j.Begin()
+	}
+	f.at.fs.tree.View(func() {
+		var n node
+		if qids, n, err = f.at.walk(f.n, names); err == nil {
+			to = f.at.open(n)
+		}
+		switch {
+		case j == nil:
+		case err != nil:
+			number = j.store.Last()
+		default:
+			number = f.at.fs.number(n)
+		}
+	})
+	if j != nil && !f.at.fs.kept(number, begun) {
+		if err == nil {
+			to.Close()
+		}
+		return nil, nil, errUndone
+	}
+	return qids, to, err
 }
 
 // WalkGetAttr is p9.File's.
@@ -118,7 +147,7 @@ var attrMask = p9.AttrMask{
 
 // GetAttr is p9.File's.
 func (f *file) GetAttr(p9.AttrMask) (qid p9.QID, mask p9.AttrMask, attr p9.Attr, err error) {
-	f.at.fs.tree.View(func() { _, attr, err = f.n.attr(f.at.fs) })
+	f.at.fs.look(f.n, func() { _, attr, err = f.n.attr(f.at.fs) })
 	return f.n.qid(), attrMask, attr, wire(err)
 }
 
@@ -139,12 +168,19 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 	if !ok {
 		return f.refuse("setattr", linux.EPERM)
 	}
-	err := f.at.fs.tree.Change(func() error { return n.setAttr(f.at, valid, attr) })
-	return f.at.told(deed{op: "setattr", node: f.n, set: describeAttr(valid, attr)}, err)
+	begun, err := f.at.fs.begin()
+	if err == nil {
+		err = f.at.fs.tree.Change(func() error { return n.setAttr(f.at, valid, attr) })
+	}
+	return f.at.told(deed{op: "setattr", node: f.n, set: describeAttr(valid, attr), begun: begun}, err)
 }
 
-// Slow tells p9srv that Open, ReadAt and Readdir may wait for the host.
+// Slow tells p9srv that Open, ReadAt and Readdir may wait: for the host, or for what
+// they show to be kept.
 func (f *file) Slow() bool {
+	if f.at.fs.unkept(f.n) {
+		return true
+	}
 	switch n := f.n.(type) {
 	case regular:
 		return n.drains() || preparation(n) != nil
@@ -202,7 +238,7 @@ func (f *file) Open(flags p9.OpenFlags) (p9.QID, uint32, error) {
 			return f.n.qid(), 0, f.done("open", err)
 		}
 	}
-	f.at.fs.tree.View(func() {
+	f.at.fs.look(f.n, func() {
 		if may(); err != nil || !reads {
 			return
 		}
@@ -234,7 +270,11 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 			if err := f.gone(); err != nil {
 				return 0, wire(err)
 			}
-			return f.readStream(l, b, offset)
+			n, err := f.readStream(l, b, offset)
+			if j := f.at.fs.journal; j != nil {
+				j.store.WaitFor(j.store.Last())
+			}
+			return n, err
 		}
 	}
 	r, ok := f.n.(regular)
@@ -244,7 +284,7 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 	if f.stale && offset == 0 {
 		err := f.prepare(r)
 		if err == nil {
-			f.at.fs.tree.View(func() { f.content, err = readable(r.read(f.at, nil)) })
+			f.at.fs.look(f.n, func() { f.content, err = readable(r.read(f.at, nil)) })
 		}
 		if err != nil {
 			return 0, f.done("read", err)
@@ -271,7 +311,10 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 
 // gone is ENODEV for what was removed.
 func (f *file) gone() (err error) {
-	f.at.fs.tree.View(func() { _, _, err = f.n.attr(f.at.fs) })
+	look := func() { _, _, err = f.n.attr(f.at.fs) }
+	if f.at.fs.tree.View(look); err != nil {
+		f.at.fs.look(f.n, look) // unless that is not kept
+	}
 	return err
 }
 
@@ -287,7 +330,11 @@ func (f *file) WriteAt(b []byte, _ int64) (int, error) {
 	if len(b) > MaxWrite {
 		return 0, linux.E2BIG
 	}
-	if err := f.at.told(deed{op: "write", node: f.n, data: b}, r.write(f.at, b)); err != nil {
+	begun, err := f.at.fs.begin()
+	if err == nil {
+		err = r.write(f.at, b)
+	}
+	if err := f.at.told(deed{op: "write", node: f.n, data: b, begun: begun}, err); err != nil {
 		return 0, err
 	}
 	f.stale = true

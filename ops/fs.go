@@ -2,6 +2,7 @@ package ops
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,6 +24,7 @@ type Config struct {
 	Recorder *Recorder    // the tree's Observer
 	Log      *slog.Logger // nil: slog.Default
 	Audit    *Audit       // nil: one of its own, to Log
+	Journal  *Journal     // the tree's Keeper; nil: nothing outlives the server
 
 	// Signal sends a signal to a process, which the task is a thread of, and
 	// to no other that has its number since: ESRCH if it is gone.
@@ -54,6 +56,7 @@ type FS struct {
 	log      *slog.Logger
 	audit    *Audit
 	rules    *Classifier
+	journal  *Journal
 	facts    []string
 
 	signal     func(tree.TaskInfo, syscall.Signal) error
@@ -85,6 +88,7 @@ func New(cfg Config) *FS {
 		recorder:   cfg.Recorder,
 		log:        cfg.Log,
 		facts:      cfg.Facts,
+		journal:    cfg.Journal,
 		signal:     cfg.Signal,
 		allowAgent: cfg.AllowReleaseAgent,
 		maxPerUser: cfg.MaxContainersPerUser,
@@ -103,6 +107,9 @@ func New(cfg Config) *FS {
 		if !slices.Contains(cfg.Apart, name) {
 			fs.all |= 1 << id
 		}
+	}
+	if fs.journal != nil {
+		fs.journal.fs = fs
 	}
 	fs.protected = fs.ancestry(int32(os.Getpid()))
 	fs.eventsPerm = perm{fs.uid, fs.gid, modeEvents}
@@ -140,13 +147,24 @@ func (fs *FS) ancestry(pid int32) map[int32]bool {
 
 // Mount makes a hierarchy as the server's own command line asks for it: of the
 // name and the options given. A hierarchy of that description that exists
-// already is success.
+// already is success. It is kept then.
 func (fs *FS) Mount(name, opts string) error {
 	o, err := fs.parseOptions(opts, opts != "", fs.allowAgent)
 	if err != nil {
 		return err
 	}
-	return fs.mountNamed(name, o)
+	begun, err := fs.begin()
+	if err != nil {
+		return err
+	}
+	err = fs.mountNamed(name, o)
+	if errors.Is(err, syscall.EBUSY) {
+		return fmt.Errorf("there is %s already: %w", fs.conflict(name, o), err)
+	}
+	if err == nil {
+		err = fs.keep(begun)
+	}
+	return err
 }
 
 func (fs *FS) mountNamed(name string, o options) error {
@@ -255,8 +273,16 @@ func (at *attachment) attachOptions(s string) (*file, error) {
 	if !at.privileged() || at.caller.ReadOnly {
 		return at.attachMounted(o)
 	}
+	begun, err := at.fs.begin()
+	if err != nil {
+		return nil, err
+	}
 	h, err := at.fs.mount(o, true)
-	if err = at.told(deed{op: "attach", name: s}, err); err != nil {
+	mounted := err == nil
+	if err = at.told(deed{op: "attach", name: s, begun: begun}, err); err != nil {
+		if mounted {
+			h.Release()
+		}
 		return nil, err
 	}
 	at.root = containerDir{h.Root()}

@@ -60,7 +60,10 @@ func (at *attachment) set(c *tree.Container, f func()) error {
 		if c.Removed() {
 			return syscall.ENODEV
 		}
-		at.fs.tree.Update(f)
+		at.fs.tree.Update(func() {
+			f()
+			at.fs.tree.Keep(c)
+		})
 		return nil
 	})
 }

@@ -240,9 +240,10 @@ func (d containerDir) setAttr(at *attachment, valid p9.SetAttrMask, attr p9.SetA
 	at.fs.tree.Update(func() {
 		at.fs.recorder.chown(a.dir.uid, p.uid, d.c.IsRoot())
 		a.dir = p
+		a.mtime.Store(mtime)
+		a.ctime.Store(time.Now().UnixNano())
+		at.fs.tree.Keep(d.c)
 	})
-	a.mtime.Store(mtime)
-	a.ctime.Store(time.Now().UnixNano())
 	return nil
 }
 
@@ -256,6 +257,9 @@ func (f controlFile) setAttr(at *attachment, valid p9.SetAttrMask, attr p9.SetAt
 	if err := at.change(&fa.perm, &fa.mtime, valid, attr); err != nil {
 		return err
 	}
-	at.fs.tree.Update(func() { a.setFile(f.r, fa) })
+	at.fs.tree.Update(func() {
+		a.setFile(f.r, fa)
+		at.fs.tree.Keep(f.c)
+	})
 	return nil
 }

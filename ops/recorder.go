@@ -100,6 +100,10 @@ func (r *Recorder) Observe(e tree.Event) {
 	}
 	r.end(l, h)
 	switch e.Kind {
+	case tree.Made, tree.Removed, tree.Renamed:
+		attrsOf(e.Container.Parent()).touch()
+	}
+	switch e.Kind {
 	case tree.Made:
 		r.owned[attrsOf(e.Container).dir.uid]++
 	case tree.Removed:

@@ -98,7 +98,7 @@ func (fs *FS) release(c *tree.Container) {
 		}
 	})
 	fs.tree.Served(c)
-	if agent == "" {
+	if agent == "" || !fs.allowAgent { // one that is kept from another life
 		return
 	}
 	ctx, cancel := context.WithTimeout(fs.ctx, agentLimit)

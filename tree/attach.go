@@ -34,9 +34,7 @@ const maxRounds = 32
 // task ended meanwhile, and EAGAIN when a process makes threads faster than they
 // can be moved.
 func (t *Tree) Attach(r AttachRequest) error {
-	t.changeMu.Lock()
-	defer t.changeMu.Unlock()
-	err := t.attach(r)
+	err := t.attachKept(r)
 	var op *OpError
 	if err != nil && !errors.As(err, &op) {
 		err = opError("attach", strconv.Itoa(int(r.ID)), err)
@@ -44,7 +42,32 @@ func (t *Tree) Attach(r AttachRequest) error {
 	return err
 }
 
-func (t *Tree) attach(r AttachRequest) error {
+// errUnkept is attach's when it leads to css groups that have to be kept before
+// tasks are in them.
+var errUnkept = errors.New("to a css group that is not kept yet")
+
+// attachKept is attach as a change of its own, which waits for what has to be kept
+// before it outside of changes, and then begins anew.
+func (t *Tree) attachKept(r AttachRequest) error {
+	for range maxRounds {
+		begun := t.begin()
+		var unkept []*Group
+		err := t.Change(func() error { return t.attach(r, &unkept) })
+		if err != errUnkept {
+			return err
+		}
+		if err := t.keeper.Await(begun, false); err != nil {
+			return err
+		}
+		t.keptGroups(unkept)
+	}
+	return syscall.EAGAIN
+}
+
+// attach is an attach inside a change. If groups have to be kept first it does
+// nothing but say which, or without unkept waits for that.
+func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
+	begun := t.begin()
 	if r.To.removed {
 		return syscall.ENODEV
 	}
@@ -56,6 +79,9 @@ func (t *Tree) attach(r AttachRequest) error {
 	m := newMove(r)
 	here, err := t.prepare(m, r, infos)
 	if err == nil {
+		err = t.keepTargets(m, begun, unkept)
+	}
+	if err == nil {
 		err = t.reattach(r, here)
 	}
 	if err == nil && len(m.tasks) > 0 {
@@ -63,8 +89,30 @@ func (t *Tree) attach(r AttachRequest) error {
 			t.undo(m)
 		}
 	}
-	t.Update(func() { t.endMoveLocked(m) })
+	t.Update(func() {
+		if err == errUnkept {
+			m.settle()
+		}
+		t.endMoveLocked(m)
+	})
 	return err
+}
+
+// keepTargets sees to it that the css groups which m leads to are kept: see attach.
+func (t *Tree) keepTargets(m *move, begun uint64, unkept *[]*Group) error {
+	groups := t.unkept(m)
+	if len(groups) == 0 {
+		return nil
+	}
+	if unkept != nil {
+		*unkept = groups
+		return errUnkept
+	}
+	if err := t.keeper.Await(begun, true); err != nil {
+		return err
+	}
+	t.keptGroups(groups)
+	return nil
 }
 
 // resolve asks the host for the threads that r is about.

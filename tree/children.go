@@ -65,6 +65,19 @@ func (l *childList) add(c *Container) {
 	}
 }
 
+// insert gives back a child that was removed, and is not marked so any more.
+func (l *childList) insert(c *Container) {
+	i := sort.Search(len(l.order), func(i int) bool { return l.order[i].id >= c.id })
+	if i < len(l.order) && l.order[i] == c {
+		l.holes--
+	} else {
+		l.order = slices.Insert(l.order, i, c)
+	}
+	if l.byName != nil {
+		l.byName[c.name] = c
+	}
+}
+
 // remove takes out a child that is marked removed.
 func (l *childList) remove(c *Container) {
 	delete(l.byName, c.name)

@@ -68,7 +68,7 @@ func (t *Tree) Clone(r CloneRequest) (*Container, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if err := t.attach(AttachRequest{Actor: r.Actor, To: c, ID: pid, Process: true}); err != nil {
+	if err := t.attach(AttachRequest{Actor: r.Actor, To: c, ID: pid, Process: true}, nil); err != nil {
 		if err := t.rmdir(c, nil); err != nil {
 			t.log.Error("a container that was made for a process is left over", "container", c.Path(), "err", err)
 		}

@@ -176,14 +176,8 @@ func (t *Tree) mkdir(r MkdirRequest, created func(*Container) error) (*Container
 		}
 	}
 	c := &Container{id: t.newID(), h: p.h, parent: p, name: r.Name, notifyOnRelease: p.notifyOnRelease}
-	c.states = make([]State, len(p.h.bound))
-	for i, s := range p.h.bound {
-		state, err := s.Create(c)
-		if err != nil {
-			c.destroyStates(i)
-			return nil, opError("mkdir", r.Name, err)
-		}
-		c.states[i] = state
+	if err := t.createStates(c); err != nil {
+		return nil, opError("mkdir", r.Name, err)
 	}
 	if created != nil {
 		if err := created(c); err != nil {
@@ -201,6 +195,7 @@ func (t *Tree) mkdir(r MkdirRequest, created func(*Container) error) (*Container
 	p.children.add(c)
 	t.countLocked(c, 1)
 	t.observeLocked(Event{Kind: Made, Container: c})
+	t.Keep(c)
 	t.mu.Unlock()
 	return c, nil
 }
@@ -248,6 +243,7 @@ func (t *Tree) rmdir(c *Container, allow func() error) error {
 	}
 	t.countLocked(c, -1)
 	t.observeLocked(Event{Kind: Removed, Container: c})
+	t.Keep(c)
 	c.parent.releasable = true
 	t.releaseLocked(c.parent)
 	t.mu.Unlock()
@@ -348,6 +344,7 @@ func (t *Tree) Rename(r RenameRequest) error {
 	t.mu.Lock()
 	p.children.rename(c, r.New)
 	t.observeLocked(Event{Kind: Renamed, Container: c, Name: r.Old})
+	t.Keep(c)
 	t.mu.Unlock()
 	return nil
 }
@@ -398,7 +395,11 @@ func (t *Tree) WriteFile(a *Actor, c *Container, f *File, data []byte) error {
 	case !c.has(f):
 		return opError("write", f.Name, syscall.ENODEV)
 	}
-	return f.Write(a, c, data)
+	err := f.Write(a, c, data)
+	if err == nil && t.keeper != nil {
+		t.Update(func() { t.Keep(c) })
+	}
+	return err
 }
 
 // has reports whether a file of the container is there: a remount takes the

@@ -17,6 +17,9 @@ type Group struct {
 
 	// inMirror: its directory was made. Guarded by changeMu.
 	inMirror bool
+	// kept: the Keeper has it on disk; told: it was told. Without a Keeper neither
+	// is used.
+	kept, told bool
 	// idleSince is when the last task left, for the sweep.
 	idleSince time.Time
 }
@@ -105,14 +108,27 @@ func (gt *groupTable) find(g *Group, c *Container) *Group {
 		want = append(want, c)
 	}
 
-	hash := hashContainers(want)
-	for k := gt.byHash[hash]; k != nil; k = k.chain {
+	if k := gt.get(want); k != nil {
+		return k
+	}
+	k := gt.make(gt.next, want)
+	gt.next++
+	return k
+}
+
+// get returns the group of a combination, nil if there is none.
+func (gt *groupTable) get(want []*Container) *Group {
+	for k := gt.byHash[hashContainers(want)]; k != nil; k = k.chain {
 		if k.is(want) {
 			return k
 		}
 	}
-	k := &Group{num: gt.next, hash: hash, links: make([]link, len(want)), idleSince: time.Now()}
-	gt.next++
+	return nil
+}
+
+// make makes the group of a combination that has none. It is idle.
+func (gt *groupTable) make(num uint64, want []*Container) *Group {
+	k := &Group{num: num, hash: hashContainers(want), links: make([]link, len(want)), idleSince: time.Now()}
 	for i, c := range want {
 		k.links[i] = link{c: c, group: k}
 	}
@@ -257,6 +273,9 @@ func (t *Tree) Sweep(idleFor time.Duration) {
 			// placed. Its directory was busy then.
 			if g.ntasks == 0 && !busy[g.num] {
 				t.groups.forget(g)
+				if t.keeper != nil && g.told {
+					t.keeper.KeepGroup(g, true)
+				}
 			}
 		}
 	})

@@ -215,6 +215,7 @@ func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 	} else {
 		h.explicit = true
 	}
+	t.keepHierarchyLocked(h)
 	t.mu.Unlock()
 	if fresh {
 		t.tellBound(m.Subsystems)
@@ -340,6 +341,7 @@ func (t *Tree) Remount(q RemountRequest) error {
 		q.Done()
 	}
 	t.observeLocked(Event{Kind: Remounted, Hierarchy: h})
+	t.keepHierarchyLocked(h)
 	t.mu.Unlock()
 	t.tellBound(changed)
 	return nil
@@ -356,6 +358,7 @@ func (t *Tree) Unmount(h *Hierarchy) error {
 	t.mu.Lock()
 	h.published, h.explicit = false, false
 	t.observeLocked(Event{Kind: Unmounted, Hierarchy: h})
+	t.keepHierarchyLocked(h)
 	t.mu.Unlock()
 	t.deactivateIdle(h)
 	return nil
@@ -397,10 +400,8 @@ func (t *Tree) deactivateIdle(h *Hierarchy) {
 	set := h.Subsystems()
 	t.mu.Lock()
 	t.rebindLocked(h, 0)
-	h.active = false
-	h.root.removed = true
-	t.hierarchies = slices.DeleteFunc(t.hierarchies, func(x *Hierarchy) bool { return x == h })
-	t.containers--
+	t.retireLocked(h)
+	t.keepHierarchyLocked(h)
 	t.mu.Unlock()
 	t.tellBound(set)
 }

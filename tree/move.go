@@ -46,6 +46,7 @@ func newMove(r AttachRequest) *move {
 // includeLocked takes a task into the move.
 func (t *Tree) includeLocked(m *move, task *Task) *moved {
 	to := t.groups.find(task.group, m.to)
+	t.keepGroupLocked(to)
 	if !slices.Contains(m.targets[to], task.group) {
 		m.targets[to] = append(m.targets[to], task.group)
 	}

@@ -62,7 +62,10 @@ func (t *Tree) Resync() error {
 		t.adoptAfterParent(&infos[i], byTID, 0)
 	}
 	parents := t.parents(infos)
-	t.Update(func() { t.renewFamiliesLocked(parents) })
+	t.Update(func() {
+		t.renewFamiliesLocked(parents)
+		t.settleLocked()
+	})
 	return nil
 }
 
@@ -149,6 +152,11 @@ func (t *Tree) adopt(info TaskInfo) *Task {
 	said := t.groups.root
 	if parent != nil {
 		said = parent.group()
+	}
+	if p, ok := t.places[info.TID]; ok && t.mirror == nil && p.Start.is(info.Start) {
+		if g := t.groups.byNum[p.Group]; g != nil && !g.stale() {
+			said = g
+		}
 	}
 	g := said
 	if t.mirror != nil && len(t.groups.byNum) > 1 {

@@ -21,6 +21,7 @@ import (
 //   - Forker, Mover, Exiter: who is where; together they keep a count.
 //   - Execer: programs that are executed.
 //   - Binder: the subsystem's root is another container now.
+//   - Saver: settings and history outlive the server.
 //
 // State. Create makes it, and Destroy is called for every state that was made,
 // but for the root's. Each container costs its State and 16 bytes for the place
@@ -182,6 +183,22 @@ type Binder interface {
 	Bind(root *Container)
 }
 
+// Saver has settings or history that outlive the server (SPEC §19). What Write
+// changes in the container that is written to is saved by itself; what it changes
+// in others it says by Tree.Keep. What is measured is saved now and then.
+type Saver interface {
+	// Save appends what makes the state of c again; nothing if it is as Create
+	// made it. It is called with mu held, and must not block.
+	Save(c *Container, b []byte) []byte
+
+	// Restore gives the state of c what Save had appended, as a whole: what is
+	// not in it is as Create made it. It is called under changeMu, at the start,
+	// before there are tasks and before c can be seen, parents first. And when a
+	// write could not be kept, of a container with members: then the effects on
+	// them follow, as after a write. An error is of what Save cannot have made.
+	Restore(c *Container, saved []byte) error
+}
+
 // Limits of names (SPEC §1).
 const (
 	MaxSubsystems    = 64
@@ -205,6 +222,7 @@ type registered struct {
 	exec      Execer
 	exit      Exiter
 	bind      Binder
+	save      Saver
 
 	// hierarchy is where it is bound; changed with both locks held.
 	hierarchy *Hierarchy
@@ -232,5 +250,6 @@ func register(s Subsystem, id int) (*registered, error) {
 	r.exec, _ = s.(Execer)
 	r.exit, _ = s.(Exiter)
 	r.bind, _ = s.(Binder)
+	r.save, _ = s.(Saver)
 	return r, nil
 }

@@ -13,6 +13,7 @@ type Config struct {
 	Mirror     Mirror // nil without one
 	Subsystems []Subsystem
 	Observer   Observer     // nil without
+	Keeper     Keeper       // nil without
 	Log        *slog.Logger // nil: slog.Default
 
 	// MaxContainers bounds the containers of all hierarchies together; 0 is
@@ -31,6 +32,7 @@ type Tree struct {
 	log    *slog.Logger
 
 	observer      Observer
+	keeper        Keeper
 	maxContainers int
 	cloneData     func(parent *Container) any
 
@@ -52,6 +54,10 @@ type Tree struct {
 	moving     *move // the attach under way, if any
 	strayed    bool  // a task was seen in a directory of the mirror that is nobody's
 	containers int   // all but the default root, in all hierarchies
+	settled    bool  // the first Resync is over
+	// places are where tasks were before the server was started again; they are
+	// used by the first Resync only.
+	places map[int32]Place
 }
 
 // New makes a Tree without tasks: the host's are found by the first Resync.
@@ -61,6 +67,7 @@ func New(cfg Config) (*Tree, error) {
 		mirror:        cfg.Mirror,
 		log:           cfg.Log,
 		observer:      cfg.Observer,
+		keeper:        cfg.Keeper,
 		maxContainers: cfg.MaxContainers,
 		cloneData:     cfg.CloneData,
 		tasks:         make(map[int32]*Task),

@@ -49,7 +49,7 @@ func Open(dir string, f func(k Key, value []byte) error) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{lock: lock, pending: make(map[Key][]byte)}
+	s := &Store{lock: lock, pending: make(map[Key]row)}
 	s.work.L, s.progress.L = &s.mu, &s.mu
 	if err := s.load(filepath.Join(dir, fileName), f); err != nil {
 		lock.Close()

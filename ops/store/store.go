@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"go.etcd.io/bbolt"
@@ -47,30 +48,45 @@ type Store struct {
 	db   *bbolt.DB
 	lock *os.File
 
-	// Undo, if any, is called after a commit that failed: of the rows with those
-	// keys, and of all that Discard returns, nothing was kept. Set before the
+	// Undo, if any, is called after a commit that failed: of those changes, and of
+	// all that Discard returns, nothing was kept. Set before the
 	// first Put.
-	Undo func(failed []Key, err error)
+	Undo func(failed []Change, err error)
 
 	// BeforeCommit and InCommit are called, if any, by the goroutine that commits,
 	// before each commit and within it: tests have it fail there, or end.
 	BeforeCommit, InCommit func() error
 
 	mu        sync.Mutex
-	pending   map[Key][]byte
+	pending   map[Key]row
 	own       []*owned
-	last      uint64 // number of the last Put
-	committed uint64 // all up to this are kept, or were undone
 	discarded uint64 // all up to this were taken back
-	failures  uint64
-	failure   error // the last
-	undoing   bool  // Undo is called, and has not discarded yet
+	failure   error  // the last
+	undoing   bool   // Undo is called, and has not discarded yet
 	closed    bool
 	work      sync.Cond // pending, own or closed
 	progress  sync.Cond // committed or failures
 	done      sync.WaitGroup
 
+	// Changed with mu held.
+	last      atomic.Uint64 // number of the last Put
+	committed atomic.Uint64 // all up to this are kept, or were undone
+	failures  atomic.Uint64
+
 	sum digest // of what is in the file; used by the committer
+}
+
+// row is the value of a row, nil if it is removed, and what it is about.
+type row struct {
+	value []byte
+	about any
+}
+
+// A Change is a row of which a change was not kept, and what Put was told that it
+// is about.
+type Change struct {
+	Key   Key
+	About any
 }
 
 // owned is what a subsystem wants to be written.
@@ -82,67 +98,59 @@ type owned struct {
 }
 
 // Put sets a row, or with a nil value removes it. The value is the Store's from
-// now on.
-func (s *Store) Put(k Key, value []byte) (number uint64) {
+// now on. Undo is told what it is about.
+func (s *Store) Put(k Key, value []byte, about any) (number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pending[k] = value
-	s.last++
+	s.pending[k] = row{value, about}
 	s.work.Signal()
-	return s.last
+	return s.last.Add(1)
 }
 
 // Begin is to be called before a change, whose Wait then says whether a commit
 // failed since.
-func (s *Store) Begin() (failures uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failures
-}
+func (s *Store) Begin() (failures uint64) { return s.failures.Load() }
 
 // Last is the number of the last Put.
-func (s *Store) Last() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.last
-}
+func (s *Store) Last() uint64 { return s.last.Load() }
 
 // Committed reports whether what has the number is kept, or was undone.
-func (s *Store) Committed(number uint64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return number <= s.committed
-}
+func (s *Store) Committed(number uint64) bool { return number <= s.committed.Load() }
 
 // Wait returns when everything that was put until now is kept. It fails when a
 // commit has failed since Begin said begun, after that was undone.
-func (s *Store) Wait(begun uint64) error { return s.wait(begun, ^uint64(0)) }
-
-// WaitFor returns when what has the number is kept, or was undone.
-func (s *Store) WaitFor(number uint64) { _ = s.wait(^uint64(0), number) }
-
-func (s *Store) wait(begun, number uint64) error {
+func (s *Store) Wait(begun uint64) error {
+	s.WaitFor(s.Last())
+	if s.failures.Load() == begun {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for number = min(number, s.last); s.committed < number; {
+	return s.failure
+}
+
+// WaitFor returns when what has the number is kept, or was undone.
+func (s *Store) WaitFor(number uint64) {
+	if s.Committed(number) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.Committed(number) {
 		s.progress.Wait()
 	}
-	if begun != ^uint64(0) && s.failures != begun {
-		return s.failure
-	}
-	return nil
 }
 
 // AwaitInside is Wait for who has locks that Undo takes: when a commit fails it
-// returns before anything is undone, and what has been put since must be undone
-// by its caller.
+// returns before anything is undone, and what has been put since is undone with
+// the rest.
 func (s *Store) AwaitInside(begun uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for number := s.last; s.committed < number && s.failures == begun && !s.undoing; {
+	for number := s.Last(); !s.Committed(number) && s.failures.Load() == begun && !s.undoing; {
 		s.progress.Wait()
 	}
-	if s.failures != begun || s.undoing {
+	if s.failures.Load() != begun || s.undoing {
 		return s.failure
 	}
 	return nil
@@ -150,16 +158,16 @@ func (s *Store) AwaitInside(begun uint64) error {
 
 // Discard takes back all that was put and is in no commit yet. Undo calls it, with
 // the locks held that keep changes out.
-func (s *Store) Discard() (keys []Key) {
+func (s *Store) Discard() (changes []Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for k := range s.pending {
-		keys = append(keys, k)
+	for k, r := range s.pending {
+		changes = append(changes, Change{k, r.about})
 	}
 	clear(s.pending)
-	s.discarded, s.undoing = s.last, false
-	s.failures++ // for who began since the commit failed
-	return keys
+	s.discarded, s.undoing = s.Last(), false
+	s.failures.Add(1) // for who began since the commit failed
+	return changes
 }
 
 // Get is the value of a row that is kept, nil if there is none.
@@ -181,8 +189,8 @@ func (s *Store) run() {
 		for len(s.pending) == 0 && len(s.own) == 0 && !s.closed {
 			s.work.Wait()
 		}
-		rows, own, number := s.pending, s.own, s.last
-		s.pending, s.own = make(map[Key][]byte), nil
+		rows, own, number := s.pending, s.own, s.Last()
+		s.pending, s.own = make(map[Key]row), nil
 		ends := s.closed && len(rows) == 0 && len(own) == 0
 		s.mu.Unlock()
 		if ends {
@@ -194,7 +202,7 @@ func (s *Store) run() {
 			continue
 		}
 		s.mu.Lock()
-		s.committed = number
+		s.committed.Store(number)
 		finish(own, nil)
 		s.progress.Broadcast()
 		s.mu.Unlock()
@@ -209,10 +217,10 @@ func finish(own []*owned, err error) {
 
 // fail undoes a commit that failed, of what was put up to a number. Who waits with
 // the locks that Undo takes is told before.
-func (s *Store) fail(err error, rows map[Key][]byte, own []*owned, number uint64) {
+func (s *Store) fail(err error, rows map[Key]row, own []*owned, number uint64) {
 	err = &CommitError{err}
 	s.mu.Lock()
-	s.failures++
+	s.failures.Add(1)
 	s.failure = err
 	s.undoing = s.Undo != nil
 	finish(own, err)
@@ -221,14 +229,14 @@ func (s *Store) fail(err error, rows map[Key][]byte, own []*owned, number uint64
 	s.progress.Broadcast()
 	s.mu.Unlock()
 	if s.Undo != nil {
-		keys := make([]Key, 0, len(rows))
-		for k := range rows {
-			keys = append(keys, k)
+		changes := make([]Change, 0, len(rows))
+		for k, r := range rows {
+			changes = append(changes, Change{k, r.about})
 		}
-		s.Undo(keys, err)
+		s.Undo(changes, err)
 	}
 	s.mu.Lock()
-	s.committed = max(number, s.discarded)
+	s.committed.Store(max(number, s.discarded))
 	s.undoing = false
 	s.progress.Broadcast()
 	s.mu.Unlock()
@@ -250,7 +258,7 @@ func (e *CommitError) Unwrap() []error {
 }
 
 // commit writes rows in one transaction.
-func (s *Store) commit(rows map[Key][]byte, own []*owned) error {
+func (s *Store) commit(rows map[Key]row, own []*owned) error {
 	if s.BeforeCommit != nil {
 		if err := s.BeforeCommit(); err != nil {
 			return err
@@ -265,7 +273,7 @@ func (s *Store) commit(rows map[Key][]byte, own []*owned) error {
 		slices.SortFunc(keys, compare) // neighbours share pages
 		for _, k := range keys {
 			name := bucketNames[k.Bucket]
-			if err := put(tx.Bucket([]byte(name)), name, k.append(nil), rows[k], &sum); err != nil {
+			if err := put(tx.Bucket([]byte(name)), name, k.append(nil), rows[k].value, &sum); err != nil {
 				return err
 			}
 		}
@@ -376,14 +384,14 @@ func (s *Store) Close() error {
 		s.mu.Unlock()
 		return nil
 	}
-	before := s.failures
+	before := s.failures.Load()
 	s.closed = true
 	s.work.Signal()
 	s.mu.Unlock()
 	s.done.Wait()
 	s.mu.Lock()
 	var err error
-	if s.failures != before {
+	if s.failures.Load() != before {
 		err = s.failure
 	}
 	s.mu.Unlock()

@@ -64,11 +64,11 @@ func TestRandomRows(t *testing.T) {
 				k = Key{Bucket: Roots, Name: fmt.Sprint("sub", rnd.IntN(40))}
 			}
 			if rnd.IntN(4) == 0 {
-				s.Put(k, nil)
+				s.Put(k, nil, nil)
 				delete(want, k)
 			} else {
 				v := strings.Repeat("v", rnd.IntN(300)) + fmt.Sprint(rnd.Int())
-				s.Put(k, []byte(v))
+				s.Put(k, []byte(v), nil)
 				want[k] = v
 			}
 			if rnd.IntN(10) == 0 {
@@ -91,7 +91,7 @@ func TestDamage(t *testing.T) {
 	for round := range 5 {
 		for n := range uint64(200) {
 			v := strings.Repeat("x", int(n)) + fmt.Sprint(round)
-			s.Put(key(n+1), []byte(v))
+			s.Put(key(n+1), []byte(v), nil)
 			want[key(n+1)] = v
 		}
 		kept(t, s)
@@ -147,7 +147,7 @@ func TestDamage(t *testing.T) {
 			t.Fatalf("%s at %d: checked %v, opened %v", what, at, err, openErr)
 		}
 		if openErr == nil {
-			s.Put(key(7), []byte("changed"))
+			s.Put(key(7), []byte("changed"), nil)
 			kept(t, s)
 			mustClose(t, s)
 		} else if after, _ := os.ReadFile(path); string(after) != string(broken) {
@@ -162,7 +162,7 @@ func TestDamage(t *testing.T) {
 func TestNewerFormat(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := open(t, dir)
-	s.Put(formatKey, []byte{0, 0, 0, 0, 0, 0, 0, Format + 1})
+	s.Put(formatKey, []byte{0, 0, 0, 0, 0, 0, 0, Format + 1}, nil)
 	kept(t, s)
 	mustClose(t, s)
 	if _, err := Open(dir, nil); !errors.Is(err, ErrNewer) {
@@ -191,24 +191,24 @@ func TestFailedCommit(t *testing.T) {
 		} else {
 			s.InCommit = fail
 		}
-		var undone []Key
-		s.Undo = func(failed []Key, err error) {
+		var undone []Change
+		s.Undo = func(failed []Change, err error) {
 			undone = append(failed, s.Discard()...)
 			s.BeforeCommit, s.InCommit = nil, nil
 		}
 		begun := s.Begin()
-		s.Put(key(1), []byte("a"))
+		s.Put(key(1), []byte("a"), nil)
 		if err := s.Wait(begun); !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("%s: %v, want ENOSPC", point, err)
 		}
-		if len(undone) != 1 || undone[0] != key(1) {
+		if len(undone) != 1 || undone[0].Key != key(1) {
 			t.Errorf("%s: undone are %v", point, undone)
 		}
 		if v, err := s.Get(key(1)); v != nil || err != nil {
 			t.Errorf("%s: the row is %q, %v", point, v, err)
 		}
 		begun = s.Begin()
-		s.Put(key(2), []byte("b"))
+		s.Put(key(2), []byte("b"), nil)
 		if err := s.Wait(begun); err != nil {
 			t.Errorf("%s: afterwards: %v", point, err)
 		}
@@ -260,7 +260,7 @@ func TestSharedCommits(t *testing.T) {
 		}
 		return nil
 	}
-	s.Put(key(1), []byte("a"))
+	s.Put(key(1), []byte("a"), nil)
 	<-began
 	var waiters sync.WaitGroup
 	var put sync.WaitGroup
@@ -268,7 +268,7 @@ func TestSharedCommits(t *testing.T) {
 		put.Add(1)
 		waiters.Go(func() {
 			begun := s.Begin()
-			s.Put(key(n+2), []byte("b"))
+			s.Put(key(n+2), []byte("b"), nil)
 			put.Done()
 			if err := s.Wait(begun); err != nil {
 				t.Error(err)

@@ -176,6 +176,12 @@ func (s *Subsystem) countTo(c, end *tree.Container, n int64) {
 // held.
 func (s *Subsystem) hold(c *tree.Container, r resource, held int64) {
 	st := s.state(c)
+	if !s.tree.Settled() {
+		// These were there before the server was: they cross nothing now.
+		a := st.open(r)
+		a.held, a.maxheld = held, max(a.maxheld, held)
+		return
+	}
 	populated := r == numproc && held > 0 || r != numproc && st.account(numproc).held > 0
 	if crossed := st.open(r).hold(held, populated); crossed != "" {
 		s.tree.Publish(c, "bc."+names[r]+"."+crossed)

@@ -28,6 +28,9 @@ const (
 	memoryMigrate
 )
 
+// rootFlags are those that a root begins with.
+const rootFlags = cpuExclusive | memExclusive
+
 // exclusive is the flag that keeps siblings out of a set.
 var exclusive = [resources]flags{cpus: cpuExclusive, mems: memExclusive}
 
@@ -99,7 +102,7 @@ func (s *Subsystem) Create(c *tree.Container) (tree.State, error) {
 	if !c.IsRoot() {
 		return new(state), nil
 	}
-	st := &state{flags: cpuExclusive | memExclusive}
+	st := &state{flags: rootFlags}
 	var err error
 	if st.sets[cpus], st.sets[mems], err = s.host.Online(); err != nil {
 		return nil, err

@@ -1,0 +1,272 @@
+package ops
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"containerfs/ops/store"
+	"containerfs/tree"
+)
+
+// keptRows are the rows of a state directory until they are restored: values are
+// copies, one behind the other.
+type keptRows struct {
+	arena []byte
+	rows  [store.Tasks + 1][]keptRow
+}
+
+type keptRow struct {
+	num   uint64
+	name  string
+	value []byte
+}
+
+func (k *keptRows) add(key store.Key, value []byte) error {
+	if len(k.arena)+len(value) > cap(k.arena) {
+		k.arena = make([]byte, 0, max(1<<20, len(value)))
+	}
+	start := len(k.arena)
+	k.arena = append(k.arena, value...)
+	k.rows[key.Bucket] = append(k.rows[key.Bucket], keptRow{key.Num, key.Name, k.arena[start:len(k.arena):len(k.arena)]})
+	return nil
+}
+
+func (k *keptRows) fact(key store.Key) []byte {
+	for _, r := range k.rows[store.Facts] {
+		if r.name == key.Name {
+			return r.value
+		}
+	}
+	return nil
+}
+
+// OpenJournal opens a state directory, which is made if there is none. What was
+// kept in it is restored by FS.Restore. Nothing is written where that fails.
+func OpenJournal(dir string, log *slog.Logger) (_ *Journal, err error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{log: log, kept: new(keptRows)}
+	if j.store, err = store.Open(dir, j.kept.add); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			j.store.Close()
+		}
+	}()
+	j.store.Undo = j.undo
+	place, err := inode(dir)
+	if err != nil {
+		return nil, err
+	}
+	j.state.Mirror = string(j.kept.fact(mirrorKey))
+	j.state.Fresh = j.state.Mirror == ""
+	j.state.Rebooted = !j.state.Fresh && string(j.kept.fact(bootKey)) != string(boot)
+	// The numbers of a file system may be others after a boot.
+	j.state.Copied = !j.state.Fresh && !j.state.Rebooted && string(j.kept.fact(placeKey)) != place
+	if j.state.Fresh || j.state.Copied {
+		var id [8]byte
+		rand.Read(id[:])
+		j.state.Mirror = "s" + hex.EncodeToString(id[:])
+	}
+	begun := j.store.Begin()
+	for _, f := range []struct {
+		key   store.Key
+		value string
+	}{{bootKey, string(boot)}, {placeKey, place}, {mirrorKey, j.state.Mirror}} {
+		if string(j.kept.fact(f.key)) != f.value {
+			j.store.Put(f.key, []byte(f.value), nil)
+		}
+	}
+	if err := j.store.Wait(begun); err != nil {
+		return nil, fmt.Errorf("state directory %s: %w", dir, err)
+	}
+	return j, nil
+}
+
+// inode tells a directory from its copies.
+func inode(dir string) (string, error) {
+	var st syscall.Stat_t
+	if err := syscall.Stat(dir, &st); err != nil {
+		return "", &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino), nil
+}
+
+// void reports whether what is kept of tasks means nothing here and now.
+func (s State) void() bool { return s.Rebooted || s.Copied }
+
+// Restored says what was restored.
+type Restored struct{ Hierarchies, Containers, Groups, Tasks int }
+
+// KeptGroups are the css groups that tasks can be in, by what is kept: none after
+// a boot.
+func (j *Journal) KeptGroups() (groups []uint64) {
+	if j.state.void() {
+		return nil
+	}
+	for _, r := range j.kept.rows[store.Groups] {
+		groups = append(groups, r.num)
+	}
+	return groups
+}
+
+// Restore makes the tree what it was, from the journal. It is called once, before
+// there are tasks. exists says which css groups have a directory in the mirror, nil
+// without a mirror. Where it fails, nothing was written and the server cannot be.
+func (fs *FS) Restore(exists map[uint64]bool) (done Restored, err error) {
+	j := fs.journal
+	kept := j.kept
+	j.kept = nil
+	byID := make(map[uint64]*tree.Container, len(kept.rows[store.Containers]))
+	if row := kept.fact(nextKey); row != nil {
+		next, err := readNextRow(row)
+		if err != nil {
+			return done, err
+		}
+		fs.tree.RestoreNext(next)
+	}
+	for _, r := range kept.rows[store.Hierarchies] {
+		h, err := fs.restoreHierarchy(r)
+		if err != nil {
+			return done, err
+		}
+		byID[h.Root().ID()] = h.Root()
+		done.Hierarchies++
+	}
+	for _, r := range kept.rows[store.Containers] {
+		c, err := fs.restoreContainer(r, byID)
+		if err != nil {
+			return done, fmt.Errorf("container %d: %w", r.num, err)
+		}
+		byID[r.num] = c
+		done.Containers++
+	}
+	for _, r := range kept.rows[store.Roots] {
+		if id := fs.subsystem(r.name); id >= 0 {
+			if err := fs.tree.RestoreRoot(id, r.value); err != nil {
+				return done, err
+			}
+		}
+	}
+	if row := kept.fact(eventsKey); row != nil {
+		fs.restoreEventsPerm(row)
+	}
+	if err := fs.restoreGroups(kept, byID, exists, &done); err != nil {
+		return done, err
+	}
+	fs.tree.EndRestore()
+	fs.tree.View(func() { j.next = fs.tree.Next() })
+	return done, nil
+}
+
+func (fs *FS) restoreHierarchy(r keptRow) (*tree.Hierarchy, error) {
+	k, err := fs.readHierarchyRow(r.num, r.value)
+	if err != nil {
+		return nil, fmt.Errorf("hierarchy %d: %w", r.num, err)
+	}
+	if k.missing != "" {
+		return nil, fmt.Errorf("hierarchy %s of the state has the subsystem %s, which this server does not: --enable %s", k.Name, k.missing, k.missing)
+	}
+	k.Root.Data = &rootAttrs{agent: k.agent, log: newEventLog(fs.recorder.limit)}
+	h, err := fs.tree.RestoreHierarchy(k.KeptHierarchy)
+	if err != nil {
+		return nil, err
+	}
+	if k.agent != "" && !fs.allowAgent {
+		fs.log.Warn("a release agent is kept and not run, without --allow-release-agent", "hierarchy", k.Name, "agent", k.agent)
+	}
+	fs.setAttrs(h.Root(), k.attrs)
+	return h, nil
+}
+
+func (fs *FS) restoreContainer(r keptRow, byID map[uint64]*tree.Container) (*tree.Container, error) {
+	parent, k, a, err := readContainerRow(r.num, r.value)
+	if err != nil {
+		return nil, err
+	}
+	if byID[parent] == nil {
+		return nil, fmt.Errorf("%q has no parent: %w", k.Name, errRow)
+	}
+	k.Data = new(attrs)
+	c, err := fs.tree.RestoreContainer(byID[parent], k)
+	if err != nil {
+		return nil, err
+	}
+	fs.setAttrs(c, a)
+	fs.tree.Update(func() { fs.recorder.owned[a.dir.uid]++ })
+	return c, nil
+}
+
+// restoreGroups restores where tasks are. Groups of containers that are gone are
+// those of nobody, and so are all of another boot.
+func (fs *FS) restoreGroups(kept *keptRows, byID map[uint64]*tree.Container, exists map[uint64]bool, done *Restored) error {
+	void := fs.journal.state.void()
+	for _, r := range kept.rows[store.Groups] {
+		ids, err := readGroupRow(r.value)
+		if err != nil {
+			return fmt.Errorf("css group %d: %w", r.num, err)
+		}
+		var cs []*tree.Container
+		for _, id := range ids {
+			cs = append(cs, byID[id])
+		}
+		if void || slices.Contains(cs, nil) {
+			fs.journal.store.Put(store.Key{Bucket: store.Groups, Num: r.num}, nil, nil)
+			continue
+		}
+		if err := fs.tree.RestoreGroup(r.num, cs, exists[r.num]); err != nil {
+			return err
+		}
+		done.Groups++
+	}
+	places := make(map[int32]tree.Place)
+	for _, r := range kept.rows[store.Tasks] {
+		p, err := readPlaceRow(r.value)
+		switch {
+		case err != nil:
+			return fmt.Errorf("task %d: %w", r.num, err)
+		case void || exists != nil: // the mirror knows
+			fs.journal.store.Put(taskKey(int32(r.num)), nil, nil)
+		default:
+			places[int32(r.num)] = p
+		}
+	}
+	done.Tasks = len(places)
+	fs.journal.places = places
+	fs.tree.RestoreTasks(places)
+	return nil
+}
+
+func (fs *FS) restoreEventsPerm(row []byte) {
+	p := perm{fs.uid, fs.gid, modeEvents}
+	if row != nil {
+		if kept, err := readPermRow(row); err == nil {
+			p = kept
+		}
+	}
+	fs.tree.Update(func() { fs.eventsPerm = p })
+}
+
+// conflict says why a hierarchy that is asked for cannot be beside those that the
+// state holds.
+func (fs *FS) conflict(name string, o options) string {
+	var in []string
+	fs.tree.View(func() {
+		for h := range fs.tree.Hierarchies {
+			same := h.Subsystems() == o.subsystems && h.Noprefix() == o.noprefix
+			if h.Name() == name || same || h.Subsystems()&o.subsystems != 0 {
+				in = append(in, h.Name()+"="+showOptions(h))
+			}
+		}
+	})
+	return strings.Join(in, " and ")
+}

@@ -1,0 +1,45 @@
+package cpuacct
+
+import (
+	"syscall"
+
+	"containerfs/tree"
+)
+
+// Save is tree.Saver's: what was counted, and what stat has told.
+func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.state(c)
+	if st.total == (Times{}) && st.shown == nil {
+		return b
+	}
+	told := shown{}
+	if st.shown != nil {
+		told = *st.shown
+	}
+	return tree.AppendNumbers(b, st.total.Run, st.total.User, st.total.System, told.user, told.system)
+}
+
+// Restore is tree.Saver's. Of tasks that are there what they have run until now
+// is not counted again.
+func (s *Subsystem) Restore(c *tree.Container, b []byte) error {
+	var total Times
+	var told shown
+	if len(b) > 0 {
+		if err := tree.Numbers(b, &total.Run, &total.User, &total.System, &told.user, &told.system); err != nil {
+			return err
+		}
+		if told.user > total.Run || told.system > total.Run-told.user {
+			return syscall.EINVAL
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.state(c)
+	st.total, st.shown = total, nil
+	if told != (shown{}) {
+		st.shown = &told
+	}
+	return nil
+}

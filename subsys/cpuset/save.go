@@ -1,0 +1,77 @@
+package cpuset
+
+import (
+	"encoding/binary"
+	"syscall"
+
+	"containerfs/tree"
+)
+
+// Save is tree.Saver's. A root's sets are the machine's.
+func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
+	st := s.state(c)
+	sets := st.sets
+	if c.IsRoot() {
+		if st.flags == rootFlags {
+			return b
+		}
+		sets = [resources]Set{}
+	} else if st.flags == 0 && sets[cpus].Empty() && sets[mems].Empty() {
+		return b
+	}
+	b = tree.AppendNumbers(b, uint64(st.flags), uint64(len(sets[cpus])))
+	b = tree.AppendNumbers(b, sets[cpus]...)
+	return tree.AppendNumbers(b, sets[mems]...)
+}
+
+// maxSaved bounds the words of a set that was saved: of 65,536 CPUs.
+const maxSaved = 1 << 16 / wordBits
+
+// Restore is tree.Saver's. What is not online stays configured.
+func (s *Subsystem) Restore(c *tree.Container, b []byte) error {
+	now := state{}
+	if c.IsRoot() {
+		now.flags = rootFlags
+	}
+	if len(b) > 0 {
+		var words []uint64
+		for len(b) > 0 {
+			n, size := binary.Uvarint(b)
+			if size <= 0 || len(words) > 2+2*maxSaved {
+				return syscall.EINVAL
+			}
+			words, b = append(words, n), b[size:]
+		}
+		if len(words) < 2 || words[0] >= uint64(memoryMigrate)<<1 || words[1] > uint64(len(words)-2) {
+			return syscall.EINVAL
+		}
+		now.flags = flags(words[0])
+		words, split := words[2:], words[1]
+		now.sets[cpus] = trim(append([]uint64{}, words[:split]...))
+		now.sets[mems] = trim(append([]uint64{}, words[split:]...))
+	}
+	st := s.state(c)
+	if c.IsRoot() {
+		now.sets = st.sets
+	}
+	var was, is [resources]Set
+	for r := range resources {
+		was[r] = s.inForce(c, r)
+		if p := c.Parent(); p != nil {
+			if parents := s.state(p).sets[r]; now.sets[r].Equal(parents) {
+				now.sets[r] = parents // one copy for both
+			}
+		}
+	}
+	settled := false
+	s.tree.Update(func() {
+		*st = now
+		settled = s.tree.Settled()
+	})
+	for r := range resources {
+		if is[r] = s.inForce(c, r); settled && !is[r].Equal(was[r]) {
+			s.apply(c, r, was[r], is[r])
+		}
+	}
+	return nil
+}
