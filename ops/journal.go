@@ -21,6 +21,8 @@ type Journal struct {
 	log   *slog.Logger
 	state State
 	kept  *keptRows // until they are restored
+	later laterRows
+	lists bool // there is no mirror: the journal has where tasks are
 
 	fs *FS // set by New
 
@@ -41,6 +43,7 @@ type State struct {
 	// Rebooted: what is kept of tasks is of another boot of the host. Copied: it
 	// is of a server in another directory.
 	Rebooted, Copied bool
+	Unanchored       bool // see Anchor
 }
 
 // State says what the journal's directory is.
@@ -71,6 +74,7 @@ var (
 	bootKey   = store.Key{Bucket: store.Facts, Name: "boot"}
 	mirrorKey = store.Key{Bucket: store.Facts, Name: "mirror"}
 	placeKey  = store.Key{Bucket: store.Facts, Name: "place"}
+	anchorKey = store.Key{Bucket: store.Facts, Name: "anchor"}
 )
 
 // KeepContainer is tree.Keeper's.
@@ -375,7 +379,7 @@ func (j *Journal) Checkpoint() {
 			return nil
 		})
 	}
-	j.measured = measured
+	_ = t.Change(func() error { j.measured = measured; return nil })
 }
 
 func (j *Journal) checkpointRoot(id int, name string) {

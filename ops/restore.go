@@ -53,7 +53,7 @@ func OpenJournal(dir string, log *slog.Logger) (_ *Journal, err error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &Journal{log: log, kept: new(keptRows)}
+	j := &Journal{log: log, kept: new(keptRows), later: make(laterRows)}
 	if j.store, err = store.Open(dir, j.kept.add); err != nil {
 		return nil, err
 	}
@@ -77,19 +77,50 @@ func OpenJournal(dir string, log *slog.Logger) (_ *Journal, err error) {
 		rand.Read(id[:])
 		j.state.Mirror = "s" + hex.EncodeToString(id[:])
 	}
-	begun := j.store.Begin()
-	for _, f := range []struct {
-		key   store.Key
-		value string
-	}{{bootKey, string(boot)}, {placeKey, place}, {mirrorKey, j.state.Mirror}} {
-		if string(j.kept.fact(f.key)) != f.value {
-			j.store.Put(f.key, []byte(f.value), nil)
+	j.fact(bootKey, string(boot))
+	j.fact(placeKey, place)
+	if j.fact(mirrorKey, j.state.Mirror); j.state.Fresh || j.state.Copied {
+		// Before there is a mirror of that name.
+		if err := j.later.put(j.store); err != nil {
+			return nil, fmt.Errorf("state directory %s: %w", dir, err)
 		}
 	}
-	if err := j.store.Wait(begun); err != nil {
-		return nil, fmt.Errorf("state directory %s: %w", dir, err)
-	}
 	return j, nil
+}
+
+// laterRows are to be put when everything was restored: if that fails the state
+// stays as it was.
+type laterRows map[store.Key][]byte
+
+func (l laterRows) put(s *store.Store) error {
+	begun := s.Begin()
+	for k, v := range l {
+		s.Put(k, v, nil)
+	}
+	clear(l)
+	return s.Wait(begun)
+}
+
+// fact sets a fact, later.
+func (j *Journal) fact(k store.Key, value string) {
+	if string(j.kept.fact(k)) != value {
+		j.later[k] = []byte(value)
+	}
+}
+
+// Anchor says, before Restore, whether a mirror shows where tasks are, or only the
+// journal's list. Where it was the other way before, nobody knows where they are
+// now.
+func (j *Journal) Anchor(mirror bool) {
+	now, other := "list", "mirror"
+	if mirror {
+		now, other = other, now
+	}
+	if string(j.kept.fact(anchorKey)) == other {
+		j.state.Unanchored = true
+	}
+	j.fact(anchorKey, now)
+	j.lists = !mirror
 }
 
 // inode tells a directory from its copies.
@@ -102,7 +133,7 @@ func inode(dir string) (string, error) {
 }
 
 // void reports whether what is kept of tasks means nothing here and now.
-func (s State) void() bool { return s.Rebooted || s.Copied }
+func (s State) void() bool { return s.Rebooted || s.Copied || s.Unanchored }
 
 // Restored says what was restored.
 type Restored struct{ Hierarchies, Containers, Groups, Tasks int }
@@ -165,7 +196,7 @@ func (fs *FS) Restore(exists map[uint64]bool) (done Restored, err error) {
 	}
 	fs.tree.EndRestore()
 	fs.tree.View(func() { j.next = fs.tree.Next() })
-	return done, nil
+	return done, j.later.put(j.store)
 }
 
 func (fs *FS) restoreHierarchy(r keptRow) (*tree.Hierarchy, error) {
@@ -220,7 +251,7 @@ func (fs *FS) restoreGroups(kept *keptRows, byID map[uint64]*tree.Container, exi
 			cs = append(cs, byID[id])
 		}
 		if void || slices.Contains(cs, nil) {
-			fs.journal.store.Put(store.Key{Bucket: store.Groups, Num: r.num}, nil, nil)
+			fs.journal.later[store.Key{Bucket: store.Groups, Num: r.num}] = nil
 			continue
 		}
 		if err := fs.tree.RestoreGroup(r.num, cs, exists[r.num]); err != nil {
@@ -235,7 +266,7 @@ func (fs *FS) restoreGroups(kept *keptRows, byID map[uint64]*tree.Container, exi
 		case err != nil:
 			return fmt.Errorf("task %d: %w", r.num, err)
 		case void || exists != nil: // the mirror knows
-			fs.journal.store.Put(taskKey(int32(r.num)), nil, nil)
+			fs.journal.later[taskKey(int32(r.num))] = nil
 		default:
 			places[int32(r.num)] = p
 		}

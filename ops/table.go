@@ -185,7 +185,7 @@ func (at *attachment) attachTask(c *tree.Container, data []byte, process bool) e
 	if id == 0 {
 		return syscall.EINVAL
 	}
-	return at.fs.tree.Attach(tree.AttachRequest{
+	err = at.fs.tree.Attach(tree.AttachRequest{
 		Actor:   &at.actor,
 		To:      c,
 		ID:      int32(id),
@@ -198,6 +198,10 @@ func (at *attachment) attachTask(c *tree.Container, data []byte, process bool) e
 			return err
 		},
 	})
+	if j := at.fs.journal; err == nil && j != nil && j.lists {
+		j.SaveTasks()
+	}
+	return err
 }
 
 var (

@@ -28,6 +28,8 @@ func TestMain(m *testing.M) {
 		bombMain(role)
 		return
 	}
+	// Servers of tests share nothing, unless they are told so.
+	os.Setenv("CONTAINERFS_STATE", "none")
 	if inside {
 		os.Exit(m.Run()) // the command is there
 	}

@@ -28,9 +28,10 @@ func (t *Tree) RestoreHierarchy(k KeptHierarchy) (*Hierarchy, error) {
 			return nil, opError("restore", k.Name, syscall.EEXIST)
 		}
 	}
-	t.nextHier = max(t.nextHier, k.Number)
+	next := Next{t.nextID, max(t.nextHier, k.Number+1), 0}
 	h := newHierarchy(t, k.Name, k.Noprefix)
-	h.root.id = k.Root.ID
+	h.num, h.root.id = k.Number, k.Root.ID
+	t.nextID, t.nextHier = max(next.Container, k.Root.ID), next.Hierarchy
 	h.root.data = k.Root.Data
 	h.root.notifyOnRelease = k.Root.NotifyOnRelease
 	h.named, h.explicit, h.published = k.Named, k.Explicit, k.Explicit
@@ -52,6 +53,7 @@ func (t *Tree) RestoreContainer(parent *Container, k Kept) (*Container, error) {
 		return nil, opError("restore", k.Name, syscall.EINVAL)
 	}
 	c := &Container{id: k.ID, h: parent.h, parent: parent, data: k.Data}
+	t.nextID = max(t.nextID, k.ID)
 	if err := t.createStates(c); err != nil {
 		return nil, opError("restore", k.Name, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,7 @@ type configFile struct {
 	Hierarchy            []string      `toml:"hierarchy"`
 	Enable               []string      `toml:"enable"`
 	Mirror               *string       `toml:"mirror"`
+	State                *string       `toml:"state"`
 	MaxContainers        *int          `toml:"max-containers"`
 	MaxContainersPerUser *int          `toml:"max-containers-per-user"`
 	AllowReleaseAgent    *bool         `toml:"allow-release-agent"`
@@ -264,7 +266,7 @@ func serveConfig(c *cli.Context) (config, error) {
 		}
 	}
 	if len(conf.Hierarchies) == 0 {
-		conf.Hierarchies = []hierarchy{{"all", "all"}}
+		conf.Hierarchies, conf.Implied = []hierarchy{{"all", "all"}}, true
 	}
 	if conf.MaxContainers, err = limit(c, file, "max-containers", file.MaxContainers); err != nil {
 		return conf, err
@@ -303,7 +305,37 @@ func serveConfig(c *cli.Context) (config, error) {
 	default:
 		return conf, errorf("mirror", "%q: want auto or off", mirror)
 	}
+	state, errorf := c.String("state"), fromFlag
+	if file.State != nil && !c.IsSet("state") {
+		state, errorf = *file.State, file.errorf
+	}
+	switch {
+	case state == "none":
+		return conf, nil
+	case state == "" && (c.IsSet("state") || file.State != nil):
+		return conf, errorf("state", "want a directory, or none")
+	case state == "":
+		if state, err = defaultState(); err != nil {
+			return conf, usagef("%v: say where by --state", err)
+		}
+	}
+	conf.State = state
 	return conf, nil
+}
+
+// defaultState is the state directory of a server that is told none.
+func defaultState() (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/lib/containerfs", nil
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "containerfs"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(home, ".local", "state", "containerfs"), nil
 }
 
 // limit is a limit on a number of containers.

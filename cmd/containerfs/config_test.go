@@ -22,6 +22,7 @@ max-containers-per-user = 0
 allow-release-agent = true
 hierarchy = ["cpu=cpuset,cpuacct", "x=debug"]
 enable = ["ns"]
+state = "/srv/state"
 
 [[listen]]
 addr = "unix:///run/x.sock"
@@ -98,7 +99,7 @@ func TestConfigFile(t *testing.T) {
 	}
 	want := config{
 		Listen: mustExports(t, wholeListeners...), Hierarchies: []hierarchy{{"cpu", "cpuset,cpuacct"}, {"x", "debug"}},
-		Enable: []string{"ns"}, MaxContainers: 5, AllowReleaseAgent: true,
+		Enable: []string{"ns"}, State: "/srv/state", MaxContainers: 5, AllowReleaseAgent: true,
 	}
 	if got.Stderr = nil; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
@@ -106,7 +107,7 @@ func TestConfigFile(t *testing.T) {
 
 	// Flags take the place of values and add to lists.
 	got, err = serveWith("--config", path, "--mirror", "auto", "--max-containers=7", "--allow-release-agent=false",
-		"--max-containers-per-user", "9", "--hierarchy", "y=cpuset", "--listen", "tcp://127.0.0.1:0")
+		"--max-containers-per-user", "9", "--state", "none", "--hierarchy", "y=cpuset", "--listen", "tcp://127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +162,7 @@ func TestConfigErrors(t *testing.T) {
 		{"mirror = \"off\"\nmirror = \"off\"", ":2: "},
 		{"# x\nmirror = \"on\"", `:2: mirror: "on": want auto or off`},
 		{"\n\nmax-containers = -1", ":3: max-containers: a limit cannot be negative"},
+		{"\nstate = \"\"", `:2: state: want a directory, or none`},
 		{"hierarchy = [\"a=b\", \"a=c\"]", `:1: hierarchy: "a" is given twice`},
 		{"hierarchy = [\"a\"]", `:1: hierarchy: "a": want NAME=OPTIONS`},
 		{"\nenable = [\"frob\"]", `:2: enable: "frob": want one of`},

@@ -21,12 +21,14 @@ const (
 	auditEvery   = time.Second     // the model against the mirror
 	idleFor      = 2 * time.Second // until the directory of a css group is removed
 	retireWithin = 5 * time.Second // the mirror, at the end
+	measureEvery = 10              // enforceEverys: until what was measured is kept
 )
 
 // engine is the host with its model and what is served of it.
 type engine struct {
 	host       *hostproc.Host
 	mirror     *hostproc.Mirror // nil without
+	journal    *ops.Journal     // nil without
 	tree       *tree.Tree
 	subsystems []tree.Subsystem
 	fs         *ops.FS
@@ -43,6 +45,11 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 			e.close()
 		}
 	}()
+	if conf.State != "" {
+		if e.journal, err = ops.OpenJournal(conf.State, log); err != nil {
+			return nil, err
+		}
+	}
 	if e.host, err = hostproc.Open(hostproc.Options{}); err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
@@ -57,6 +64,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	if id, err := localhost.Identity(); err == nil {
 		facts = append(facts, hostFact+id)
 	}
+	exists := e.adopt(say)
 
 	e.subsystems = subsys.All(subsys.Config{Log: log, Enable: conf.Enable, Tasks: e.host})
 	recorder := ops.NewRecorder(ops.DefaultEventLog)
@@ -68,12 +76,13 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	if e.mirror != nil {
 		cfg.Mirror = e.mirror
 	}
+	if e.journal != nil {
+		cfg.Keeper = e.journal
+	}
 	if e.tree, err = tree.New(cfg); err != nil {
 		return nil, err
 	}
 	classifier := ops.NewClassifier(ops.DefaultRuleQueue, e.subject, log)
-	e.host.Start(model{e.tree, e.host, recorder, classifier, log})
-	e.tree.Drain()
 	e.fs = ops.New(ops.Config{
 		Tree: e.tree, Host: e.host, Recorder: recorder, Log: log, Audit: e.audit, Rules: classifier,
 		Signal:               e.host.Signal,
@@ -81,8 +90,17 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 		MaxContainersPerUser: conf.MaxContainersPerUser,
 		Apart:                subsys.Optional,
 		Facts:                facts,
+		Journal:              e.journal,
 	})
+	if err := e.restore(conf, exists); err != nil {
+		return nil, err
+	}
+	e.host.Start(model{e.tree, e.host, recorder, classifier, log})
+	e.tree.Drain()
 	for _, h := range conf.Hierarchies {
+		if conf.Implied && e.journal != nil && !e.journal.State().Fresh {
+			break
+		}
 		if err := e.fs.Mount(h.Name, h.Options); err != nil {
 			return nil, fmt.Errorf("hierarchy %s=%s: %w", h.Name, h.Options, err)
 		}
@@ -107,7 +125,7 @@ func (e *engine) openMirror(wanted bool) string {
 	if err != nil {
 		e.log.Warn("a mirror of a server that was killed is left over", "err", err)
 	}
-	id, err := hostproc.ServerID()
+	id, err := e.mirrorID()
 	if err == nil {
 		e.mirror, err = hostproc.OpenMirror(id)
 	}
@@ -120,11 +138,70 @@ func (e *engine) openMirror(wanted bool) string {
 	return "on, " + e.mirror.Name()
 }
 
+// mirrorID is one for each state directory, so that the mirror is found again, or
+// without one this process's.
+func (e *engine) mirrorID() (string, error) {
+	if e.journal != nil {
+		return e.journal.State().Mirror, nil
+	}
+	return hostproc.ServerID()
+}
+
+// adopt takes the mirror over as the server before has left it, and says what will
+// be known of where tasks were.
+func (e *engine) adopt(say func(string)) (exists map[uint64]bool) {
+	if e.journal == nil {
+		say("state: none, everything ends with the server")
+		return nil
+	}
+	e.journal.Anchor(e.mirror != nil)
+	switch s := e.journal.State(); {
+	case s.Fresh:
+		say("state: new")
+	case s.Rebooted:
+		say("state: of another boot of the host, tasks are in the roots")
+	case s.Copied:
+		say("state: a copy of another directory's, tasks are in the roots")
+	case s.Unanchored:
+		say("state: the server before saw tasks in another way, by a mirror or by a list: they are in the roots")
+	case e.mirror != nil:
+		say("state: tasks are where the mirror has them")
+	default:
+		say("state: tasks are where a list has them that is as of a second ago or less, by pid and start time, and those born since where their parents are")
+	}
+	if e.mirror == nil {
+		return nil
+	}
+	exists, err := e.mirror.Adopt(e.journal.KeptGroups())
+	if err != nil {
+		e.log.Warn("directories of the mirror that are nobody's could not be removed", "err", err)
+	}
+	if exists == nil {
+		exists = make(map[uint64]bool)
+	}
+	return exists
+}
+
+// restore makes the tree what the state directory says.
+func (e *engine) restore(conf config, exists map[uint64]bool) error {
+	if e.journal == nil {
+		return nil
+	}
+	began := time.Now()
+	done, err := e.fs.Restore(exists)
+	if err != nil {
+		return fmt.Errorf("state directory %s: %w", conf.State, err)
+	}
+	e.log.Info("restored", "hierarchies", done.Hierarchies, "containers", done.Containers,
+		"groups", done.Groups, "tasks", done.Tasks, "in", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
 // maintain does what has to be done again and again, until ctx is done.
 func (e *engine) maintain(ctx context.Context) {
 	tick := time.NewTicker(enforceEvery)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
@@ -139,8 +216,28 @@ func (e *engine) maintain(ctx context.Context) {
 			e.log.Warn("tasks were not where the model had them", "tasks", n)
 		}
 		e.tree.Sweep(idleFor)
+		if e.journal != nil {
+			if e.mirror == nil {
+				e.journal.SaveTasks()
+			}
+			if n%measureEvery == 0 {
+				e.journal.Checkpoint()
+			}
+		}
 		e.audit.Flush()
 	}
+}
+
+// keepLast keeps what was measured until now, and where tasks are.
+func (e *engine) keepLast() {
+	if e.journal == nil {
+		return
+	}
+	e.tree.Drain()
+	if e.mirror == nil {
+		e.journal.SaveTasks()
+	}
+	e.journal.Checkpoint()
 }
 
 // close ends what newEngine began, in reverse.
@@ -148,6 +245,7 @@ func (e *engine) close() {
 	defer e.audit.Flush()
 	if e.fs != nil {
 		e.fs.Close()
+		e.keepLast()
 	}
 	for _, s := range e.subsystems {
 		if s, ok := s.(interface{ Close() error }); ok {
@@ -161,7 +259,17 @@ func (e *engine) close() {
 			e.log.Warn("the host did not close", "err", err)
 		}
 	}
-	if e.mirror != nil {
+	if e.journal != nil {
+		if err := e.journal.Close(); err != nil {
+			e.log.Error("what was changed last is not kept", "err", err)
+		}
+	}
+	if e.mirror != nil && e.journal != nil {
+		// It is found again, and has where the tasks are.
+		if err := e.mirror.Close(); err != nil {
+			e.log.Warn("the mirror did not close", "err", err)
+		}
+	} else if e.mirror != nil {
 		if err := e.mirror.Retire(retireWithin); err != nil {
 			e.log.Warn("the mirror is left over, for the next server to remove", "err", err)
 		}

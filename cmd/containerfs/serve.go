@@ -24,6 +24,11 @@ type config struct {
 	Hierarchies []hierarchy
 	Enable      []string // subsystems that there are only when asked for
 	Mirror      bool     // anchor membership in the kernel where that is possible
+	State       string   // directory of what outlives the server; "" for none
+
+	// Implied: nobody asked for the hierarchies. They are for a server that has
+	// kept nothing.
+	Implied bool
 
 	MaxContainers        int // of all hierarchies; 0: no bound
 	MaxContainersPerUser int // that an unprivileged user owns; 0: no bound
@@ -95,6 +100,7 @@ subsystems of flags come in addition.
 			&cli.BoolFlag{Name: "allow-release-agent", Usage: "let root on this host name a program that the server runs when a container is released"},
 			&cli.StringFlag{Name: "rules", Usage: "put tasks where the rules in `FILE` say; see containerfs rules --help"},
 			&cli.BoolFlag{Name: "rules-existing", Usage: "put the tasks that there are at start where the rules say, too"},
+			&cli.StringFlag{Name: "state", Usage: "keep hierarchies, containers and settings in `DIR`, or none", EnvVars: []string{"CONTAINERFS_STATE"}, DefaultText: "/var/lib/containerfs, or $XDG_STATE_HOME/containerfs"},
 			&cli.StringFlag{Name: "mirror", Usage: "anchor membership in a cgroup hierarchy of the kernel: `auto` or off", Value: "auto"},
 		}, serviceFlags()...),
 		Action: func(c *cli.Context) error {

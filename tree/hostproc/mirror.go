@@ -278,6 +278,37 @@ func (m *Mirror) foreign(tids []int32, dir *kernfs.Dir, root bool) ([]int32, err
 	return tids, err
 }
 
+// Adopt takes over what a server of the same id left: the directories of groups that
+// are wanted are those that exist now; all others are emptied into the root and
+// removed. What resists is nobody's, and its error is returned.
+func (m *Mirror) Adopt(wanted []uint64) (exists map[uint64]bool, err error) {
+	root, err := m.dir()
+	if err != nil {
+		return nil, err
+	}
+	defer m.life.RUnlock()
+	names, err := root.Dirs()
+	if err != nil {
+		return nil, err
+	}
+	exists = make(map[uint64]bool)
+	known := make(map[uint64]bool, len(wanted))
+	for _, group := range wanted {
+		known[group] = true
+	}
+	var errs []error
+	for _, name := range names {
+		if group, ok := parseGroup([]byte("/" + name)); ok && known[group] {
+			exists[group] = true
+			continue
+		}
+		if err := kernfs.Empty(root, name); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return exists, errors.Join(errs...)
+}
+
 // Groups lists the groups that have directories, whoever made them.
 func (m *Mirror) Groups() ([]uint64, error) {
 	root, err := m.dir()

@@ -67,6 +67,10 @@ func Retire(root *Dir, limit time.Duration) error {
 	}
 }
 
+// Empty removes a directory of a hierarchy with what is below it; their tasks go back
+// to the root. EBUSY when some of them could not be moved.
+func Empty(root *Dir, name string) error { return empty(root, root, name) }
+
 // empty moves all tasks below dir to root and removes what is below dir. Names
 // of directories that others made may be anything: each is opened by itself.
 func empty(root, dir *Dir, name string) error {

@@ -1,0 +1,289 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hugelgupf/p9/p9"
+)
+
+// kill9 ends the server without a word and waits until it is gone.
+func (s *server) kill9() {
+	s.t.Helper()
+	s.cmd.Process.Kill()
+	<-s.done
+	s.cmd.Wait()
+}
+
+// snapshot is everything that a client can see of hierarchies: attributes, and what
+// files show, but for what is measured or is of the moment.
+func (s *server) snapshot(c *client) map[string]string {
+	s.t.Helper()
+	all := map[string]string{"ctl": facts(s.t, c)}
+	var walk func(path string)
+	walk = func(path string) {
+		names, err := c.names(path)
+		if err != nil {
+			s.t.Fatalf("%s: %v", path, err)
+		}
+		for _, name := range append(names, ".") {
+			if name == ".." {
+				continue
+			}
+			f, err := c.walk(path + "/" + name)
+			if err != nil {
+				s.t.Fatalf("%s/%s: %v", path, name, err)
+			}
+			qid, _, a, err := f.GetAttr(p9.AttrMaskAll)
+			f.Close()
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			a.Size = 0
+			all[path+"/"+name] = fmt.Sprintf("%v %+v", qid, a)
+			switch {
+			case name == "." || measured(name):
+			case qid.Type&p9.TypeDir != 0:
+				walk(path + "/" + name)
+			default:
+				if text, err := c.read(path + "/" + name); err == nil {
+					all[path+"/"+name] += "\n" + text
+				}
+			}
+		}
+	}
+	names, err := c.names("/")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, name := range names {
+		if !slices.Contains([]string{".", "..", "ctl", "containers", "events", "rules", "proc"}, name) {
+			walk("/" + name)
+		}
+	}
+	return all
+}
+
+// facts is what ctl says of hierarchies.
+func facts(t testing.TB, c *client) (lines string) {
+	text, err := c.read("/ctl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "#") {
+			lines += line
+		}
+	}
+	return lines
+}
+
+// measured files show what goes on at the host.
+func measured(name string) bool {
+	for _, part := range []string{"events", "releasable", "held", "resources", "stats", "debug.", "cpuacct.", "maxheld", "minheld"} {
+		if strings.Contains(name, part) {
+			return true
+		}
+	}
+	return false
+}
+
+// mustMatch compares snapshots, but for the tasks of roots.
+func mustMatch(t testing.TB, what string, before, after map[string]string) {
+	t.Helper()
+	differ := 0
+	for path, was := range before {
+		isRoot := strings.Count(path, "/") == 2 && (strings.HasSuffix(path, "/tasks") || strings.HasSuffix(path, "/procs"))
+		if is := after[path]; is != was && !isRoot && differ < 10 {
+			t.Errorf("%s: %s was\n%s\nis\n%s", what, path, was, is)
+			differ++
+		}
+	}
+	for path := range after {
+		if _, ok := before[path]; !ok {
+			t.Errorf("%s: %s was not there before", what, path)
+		}
+	}
+}
+
+// TestRestart ends a server in both ways: everything is there again, and all of its
+// members are where they were, with the children that they had meanwhile.
+func TestRestart(t *testing.T) {
+	for _, mirror := range []string{"auto", "off"} {
+		t.Run("mirror "+mirror, func(t *testing.T) {
+			dir := t.TempDir()
+			args := []string{"--state", dir, "--mirror", mirror, "--allow-release-agent",
+				"--hierarchy", "cpu=cpuset,cpuacct", "--hierarchy", "n=numtasks,bc,noprefix"}
+			s := startServer(t, args...)
+			c := s.client("/")
+			must := func(err error) {
+				t.Helper()
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, path := range []string{"/cpu/a", "/cpu/a/b", "/cpu/gone", "/cpu/old", "/n/x", "/n/x/y"} {
+				must(c.mkdir(path))
+			}
+			must(c.rmdir("/cpu/gone"))
+			must(c.rename("/cpu/old", "new"))
+			for _, w := range []struct{ path, value string }{
+				{"/cpu/a/cpuset.cpus", "0"}, {"/cpu/a/cpuset.mems", "0"}, {"/cpu/a/notify_on_release", "1"},
+				{"/cpu/release_agent", "/bin/true"}, {"/cpu/a/max.depth", "3"}, {"/n/x/max.descendants", "7"},
+				{"/n/x/shares", "res=numtasks,max_shares=50"}, {"/n/x/policy", "kill"},
+				{"/n/x/numproc.barrier", "800"}, {"/n/x/numproc.limit", "900"}, {"/cpu/cpuset.memory_migrate", "1"},
+			} {
+				must(c.write(w.path, w.value))
+			}
+			set := func(path string, mask p9.SetAttrMask, attr p9.SetAttr) {
+				t.Helper()
+				f, err := c.walk(path)
+				must(err)
+				defer f.Close()
+				must(f.SetAttr(mask, attr))
+			}
+			set("/cpu/a/b", p9.SetAttrMask{UID: true, GID: true, Permissions: true}, p9.SetAttr{UID: 1000, GID: 100, Permissions: 0o750})
+			set("/n/x/shares", p9.SetAttrMask{UID: true}, p9.SetAttr{UID: 1000})
+			set("/n/x/y", p9.SetAttrMask{MTime: true, MTimeNotSystemTime: true}, p9.SetAttr{MTimeSeconds: 12345})
+			set("/n", p9.SetAttrMask{Permissions: true}, p9.SetAttr{Permissions: 0o711})
+			must(c.write("/ctl", "mount d debug"))
+			must(c.mkdir("/d/kept"))
+			must(c.write("/ctl", "umount d"))
+
+			p := startSpawner(t)
+			child := p.fork()
+			must(c.write("/cpu/a/tasks", fmt.Sprint(p.pid())))
+			must(c.write("/n/x/y/procs", fmt.Sprint(child)))
+			inA := p.fork()
+			before := s.snapshot(c)
+			for _, end := range []func(){s.kill9, func() { s.stop() }} {
+				end()
+				born := p.fork() // while there is no server
+				s = startServer(t, args...)
+				if end := strings.Contains(s.log.String(), "restored"); !end {
+					t.Errorf("nothing was restored:\n%s", s.log.String())
+				}
+				c = s.client("/")
+				after := s.snapshot(c)
+				if !slices.Contains(s.tasks("/cpu/a"), born) {
+					t.Errorf("the child %d that was born without a server is not in /cpu/a, which has %v", born, s.tasks("/cpu/a"))
+				}
+				syscall.Kill(born, syscall.SIGKILL)
+				for _, file := range []string{"/cpu/a/tasks", "/cpu/a/procs"} {
+					after[file] = strings.Replace(after[file], fmt.Sprintf("%d\n", born), "", 1)
+				}
+				mustMatch(t, "after a restart", before, after)
+			}
+			if got := s.tasks("/n/x/y"); !slices.Equal(got, []int{child}) {
+				t.Errorf("/n/x/y has %v, want %d", got, child)
+			}
+			if !slices.Contains(s.tasks("/cpu/a"), inA) {
+				t.Errorf("/cpu/a has %v, want %d too", s.tasks("/cpu/a"), inA)
+			}
+			// Ids are not used again.
+			c = s.client("/")
+			must(c.mkdir("/cpu/fresh"))
+			f, err := c.walk("/cpu/fresh")
+			must(err)
+			qid, _, _, err := f.GetAttr(p9.AttrMaskAll)
+			must(err)
+			for path, attr := range before {
+				if strings.HasPrefix(attr, fmt.Sprintf("%v ", qid)) {
+					t.Errorf("%s had the qid of /cpu/fresh", path)
+				}
+			}
+			// What was unmounted with a child is there again.
+			must(c.write("/ctl", "mount d debug"))
+			must(c.rmdir("/d/kept"))
+			p.kill()
+			for _, path := range []string{"/cpu/a/b", "/cpu/a", "/n/x/y", "/n/x"} {
+				must(c.rmdir(path))
+			}
+			s.stop()
+			retireMirrors(t, dir)
+		})
+	}
+}
+
+// TestConflict: a hierarchy that is asked for and cannot be, beside those of the
+// state, is said by name, and nothing is changed. An equal one is reused, and the
+// implied one does not come on top.
+func TestConflict(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, "--state", dir, "--hierarchy", "cpu=cpuset")
+	s.run("mkdir", "/cpu/a")
+	s.stop()
+	for _, tt := range []struct{ flag, want string }{
+		{"cpu=cpuset,debug", "cpu=cpuset,name=cpu"},
+		{"other=cpuset", "cpu=cpuset,name=cpu"},
+		{"x=debug,cpuset", "cpu=cpuset,name=cpu"},
+	} {
+		code, _, stderr := refusedStart(t, "--state", dir, "--hierarchy", tt.flag)
+		if code == 0 || !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, tt.flag) {
+			t.Errorf("--hierarchy %s: exit code %d, want that %s is there:\n%s", tt.flag, code, tt.want, stderr)
+		}
+	}
+	s = startServer(t, "--state", dir, "--hierarchy", "cpu=cpuset", "--hierarchy", "d=debug")
+	if got, want := s.run("ls", "/"), "ctl\ncontainers\nevents\nproc\ncpu\nd\n"; got != want {
+		t.Errorf("there are\n%swant\n%s", got, want)
+	}
+	s.run("rmdir", "/cpu/a")
+	s.stop()
+	s = startServer(t, "--state", dir)
+	if got, want := s.run("ls", "/"), "ctl\ncontainers\nevents\nproc\ncpu\nd\n"; got != want {
+		t.Errorf("without flags there are\n%swant\n%s", got, want)
+	}
+	s.stop()
+	retireMirrors(t, dir)
+}
+
+// TestRefusedState: a state directory that cannot be used ends the server before it
+// serves, with the reason, and is as it was.
+func TestRefusedState(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, "--state", dir)
+	s.run("mkdir", "/all/a")
+	code, _, stderr := refusedStart(t, "--state", dir)
+	if want := fmt.Sprintf("in use by another server, process %d", s.cmd.Process.Pid); code == 0 || !strings.Contains(stderr, want) {
+		t.Errorf("in use: exit code %d, want %s:\n%s", code, want, stderr)
+	}
+	s.run("rmdir", "/all/a")
+	s.run("mkdir", "/all/b")
+	s.stop()
+	path := filepath.Join(dir, "state.db")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		what string
+		as   []byte
+	}{
+		{"damaged", append(slices.Clone(whole[:40]), append([]byte("xx"), whole[42:]...)...)},
+		{"truncated", whole[:len(whole)/2/4096*4096]},
+		{"truncated", nil},
+	} {
+		if err := os.WriteFile(path, tt.as, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, _, stderr := refusedStart(t, "--state", dir)
+		if code == 0 || !strings.Contains(stderr, "damaged") || !strings.Contains(stderr, dir) {
+			t.Errorf("%s: exit code %d:\n%s", tt.what, code, stderr)
+		}
+		if after, err := os.ReadFile(path); err != nil || !slices.Equal(after, tt.as) {
+			t.Errorf("%s: the file was changed, %v", tt.what, err)
+		}
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = startServer(t, "--state", dir)
+	s.run("rmdir", "/all/b")
+	s.stop()
+	retireMirrors(t, dir)
+}

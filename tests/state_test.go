@@ -1,0 +1,69 @@
+package tests
+
+import (
+	"bytes"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"containerfs/ops/store"
+	"containerfs/tree/kernfs"
+)
+
+// mirrorOf is the name of the mirror of a state directory, which no server has
+// open.
+func mirrorOf(t testing.TB, dir string) (name string) {
+	t.Helper()
+	s, err := store.Open(dir, func(k store.Key, value []byte) error {
+		if k == (store.Key{Bucket: store.Facts, Name: "mirror"}) {
+			name = "containerfs-" + string(value)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	return name
+}
+
+// retireMirrors takes away the mirror of a state directory that is not needed any
+// more, and reports what is left in it: there must be no directory.
+func retireMirrors(t testing.TB, dir string) {
+	t.Helper()
+	name := mirrorOf(t, dir)
+	names, err := kernfs.Names()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name == "" || !strings.Contains(strings.Join(names, " "), name) {
+		return
+	}
+	root, err := kernfs.OpenNamed(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kernfs.Retire(root, 20*time.Second); err != nil {
+		t.Errorf("the mirror %s is left over: %v", name, err)
+	}
+}
+
+// refusedStart starts a server that must not come up.
+func refusedStart(t testing.TB, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	needHost(t)
+	sock := filepath.Join(t.TempDir(), "s")
+	var out, errs bytes.Buffer
+	c := exec.Command("timeout", append([]string{"20", "containerfs", "serve", "--listen", "unix://" + sock}, args...)...)
+	c.Stdout, c.Stderr = &out, &errs
+	err := c.Run()
+	if _, exited := err.(*exec.ExitError); err != nil && !exited {
+		t.Fatal(err)
+	}
+	if c.ProcessState.ExitCode() == 124 {
+		t.Errorf("serve %q was not refused", args)
+	}
+	return c.ProcessState.ExitCode(), out.String(), errs.String()
+}
