@@ -167,8 +167,8 @@ type deed struct {
 	to   string // new name
 	data []byte // what was written
 	set  string // attributes
-	// begun is what FS.begin gave before it, of a change.
-	begun uint64
+	// changed is what was, if that is not the node.
+	changed node
 }
 
 // changes are the deeds that change something when they succeed.
@@ -183,7 +183,10 @@ var changes = map[string]bool{
 // It must not be called in View, or inside a change.
 func (at *attachment) told(d deed, err error) error {
 	if err == nil && changes[d.op] {
-		err = at.fs.keep(d.begun)
+		if d.changed == nil {
+			d.changed = d.node
+		}
+		err = at.fs.keep(d.changed)
 	}
 	level, what := slog.LevelInfo, "change"
 	switch e := errnoOf(err); {

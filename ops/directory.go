@@ -74,18 +74,17 @@ func (f *file) Mkdir(name string, mode p9.FileMode, _ p9.UID, _ p9.GID) (p9.QID,
 	if !ok {
 		return p9.QID{}, f.at.told(deed{op: "mkdir", node: f.n, name: name}, syscall.EPERM)
 	}
-	var c *tree.Container
-	begun, err := f.at.fs.begin()
-	if err == nil {
-		c, err = f.at.mkdir(d.c, name, mode)
-	}
-	if err = f.at.told(deed{op: "mkdir", node: f.n, name: name, begun: begun}, err); err != nil {
+	c, err := f.at.mkdir(d.c, name, mode)
+	if err = f.at.told(deed{op: "mkdir", node: f.n, name: name, changed: containerDir{c}}, err); err != nil {
 		return p9.QID{}, err
 	}
 	return containerDir{c}.qid(), nil
 }
 
 func (at *attachment) mkdir(parent *tree.Container, name string, mode p9.FileMode) (*tree.Container, error) {
+	if err := at.fs.mayChange(); err != nil {
+		return nil, err
+	}
 	return at.fs.tree.Mkdir(tree.MkdirRequest{
 		Actor:  &at.actor,
 		Parent: parent,
@@ -145,11 +144,7 @@ func checkElement(name string) error {
 // UnlinkAt is p9.File's: rmdir of a container. A control file cannot be
 // unlinked: EPERM.
 func (f *file) UnlinkAt(name string, flags uint32) error {
-	begun, err := f.at.fs.begin()
-	d := deed{op: "rmdir", node: f.n, name: name, begun: begun}
-	if err != nil {
-		return f.at.told(d, err)
-	}
+	d := deed{op: "rmdir", node: f.n, name: name}
 	for {
 		var n node
 		var err error
@@ -167,6 +162,7 @@ func (f *file) UnlinkAt(name string, flags uint32) error {
 			return nil
 		})
 		if !errors.Is(err, errRenamed) && !errors.Is(err, syscall.ENODEV) {
+			d.changed = n
 			return f.at.told(d, err)
 		}
 	}
@@ -178,16 +174,15 @@ func (f *file) Remove() error {
 	if _, ok := f.n.(containerDir); ok && f.n == f.at.root {
 		return f.done("rmdir", syscall.EBUSY) // its directory is not of this world
 	}
-	begun, err := f.at.fs.begin()
-	if err == nil {
-		err = f.at.remove(f.n, isDir, nil)
-	}
-	return f.at.told(deed{op: "rmdir", node: f.n, begun: begun}, err)
+	return f.done("rmdir", f.at.remove(f.n, isDir, nil))
 }
 
 // remove removes a node. Still, if any, is asked inside the change whether the
 // container is the one that is meant.
 func (at *attachment) remove(n node, asDir bool, still func(*tree.Container) error) error {
+	if err := at.fs.mayChange(); err != nil {
+		return err
+	}
 	d, ok := n.(containerDir)
 	_, isDir := n.(directory)
 	switch {
@@ -217,41 +212,40 @@ func (f *file) RenameAt(oldName string, newDir p9.File, newName string) error {
 	if !ok {
 		return linux.EXDEV
 	}
-	begun, err := f.at.fs.begin()
-	if err == nil {
-		err = f.at.rename(f.n, oldName, to.n, newName, nil)
-	}
-	return f.at.told(deed{op: "rename", node: f.n, name: oldName, to: newName, begun: begun}, err)
+	n, err := f.at.rename(f.n, oldName, to.n, newName, nil)
+	return f.at.told(deed{op: "rename", node: f.n, name: oldName, to: newName, changed: n}, err)
 }
 
 // rename renames what has a name in a directory, if that is the container that
-// is meant, or whatever has it: errRenamed.
-func (at *attachment) rename(from node, oldName string, to node, newName string, meant *tree.Container) error {
-	var n node
-	var err error
+// is meant, or whatever has it: errRenamed. It returns that.
+func (at *attachment) rename(from node, oldName string, to node, newName string, meant *tree.Container) (n node, err error) {
+	if err := at.fs.mayChange(); err != nil {
+		return nil, err
+	}
 	at.fs.tree.View(func() { _, n, err = at.walk(from, []string{oldName}) })
 	if err == nil {
 		err = checkElement(oldName)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, ok := n.(directory); !ok {
-		return syscall.ENOTDIR
+		return nil, syscall.ENOTDIR
 	}
 	dir, ok := from.(containerDir)
 	if !ok {
-		return syscall.EPERM
+		return nil, syscall.EPERM
 	}
 	if err := checkName(newName); err != nil {
-		return err
+		return nil, err
 	}
-	return at.fs.tree.Rename(tree.RenameRequest{
+	err = at.fs.tree.Rename(tree.RenameRequest{
 		Parent: dir.c, Old: oldName, New: newName,
 		Allow: func(c *tree.Container) (err error) {
 			if meant != nil && c != meant {
 				return errRenamed
 			}
+			n = containerDir{c}
 			at.fs.tree.View(func() { err = at.mayBecome(containerDir{c}, to, newName) })
 			if err != nil {
 				return err
@@ -262,6 +256,7 @@ func (at *attachment) rename(from node, oldName string, to node, newName string,
 			return at.allowed(attrsOf(dir.c).dir, mayWrite|maySearch)
 		},
 	})
+	return n, err
 }
 
 // mayBecome is EEXIST when a directory has another entry of that name than n.
@@ -301,19 +296,15 @@ func (f *file) Rename(newDir p9.File, newName string) error {
 	case f.n == f.at.root:
 		return f.done("rename", syscall.EBUSY)
 	}
-	begun, err := f.at.fs.begin()
-	if err != nil {
-		return f.done("rename", err)
-	}
 	for {
 		if err := f.gone(); err != nil {
 			return f.done("rename", err)
 		}
 		var name string
 		f.at.fs.tree.View(func() { name = d.c.Name() })
-		err := f.at.rename(d.parent(), name, to.n, newName, d.c)
+		_, err := f.at.rename(d.parent(), name, to.n, newName, d.c)
 		if !errors.Is(err, errRenamed) && !errors.Is(err, syscall.ENOENT) {
-			return f.at.told(deed{op: "rename", node: d.parent(), name: name, to: newName, begun: begun}, err)
+			return f.at.told(deed{op: "rename", node: d.parent(), name: name, to: newName, changed: f.n}, err)
 		}
 	}
 }

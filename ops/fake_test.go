@@ -60,6 +60,21 @@ func (s *fake) Attach(*tree.Task, *tree.Container, *tree.Container) (func(), err
 	return func() { s.attached-- }, nil
 }
 
+func (s *fake) Save(c *tree.Container, b []byte) []byte {
+	if v := c.State(s.id).(*fakeState).value; string(v) != "0\n" {
+		return append(b, v...)
+	}
+	return b
+}
+
+func (s *fake) Restore(c *tree.Container, saved []byte) error {
+	if len(saved) == 0 {
+		saved = []byte("0\n")
+	}
+	c.Tree().Update(func() { c.State(s.id).(*fakeState).value = bytes.Clone(saved) })
+	return nil
+}
+
 func (s *fake) Files() (rows []tree.File) {
 	read := func(c *tree.Container, b []byte) ([]byte, error) {
 		return append(b, c.State(s.id).(*fakeState).value...), nil

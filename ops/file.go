@@ -96,10 +96,10 @@ var errUndone = errors.New("undone")
 
 // walk looks names up, and returns when what it found, or found to be gone, is kept.
 func (f *file) walk(names []string) (qids []p9.QID, to p9.File, err error) {
-	var begun, number uint64
+	var failures, number uint64
 	j := f.at.fs.journal
 	if j != nil {
-		begun = j.Begin()
+		failures = j.store.Failures()
 	}
 	f.at.fs.tree.View(func() {
 		var n node
@@ -114,7 +114,7 @@ func (f *file) walk(names []string) (qids []p9.QID, to p9.File, err error) {
 			number = f.at.fs.number(n)
 		}
 	})
-	if j != nil && !f.at.fs.kept(number, begun) {
+	if j != nil && !f.at.fs.kept(number, failures) {
 		if err == nil {
 			to.Close()
 		}
@@ -168,11 +168,11 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 	if !ok {
 		return f.refuse("setattr", linux.EPERM)
 	}
-	begun, err := f.at.fs.begin()
+	err := f.at.fs.mayChange()
 	if err == nil {
 		err = f.at.fs.tree.Change(func() error { return n.setAttr(f.at, valid, attr) })
 	}
-	return f.at.told(deed{op: "setattr", node: f.n, set: describeAttr(valid, attr), begun: begun}, err)
+	return f.at.told(deed{op: "setattr", node: f.n, set: describeAttr(valid, attr)}, err)
 }
 
 // Slow tells p9srv that Open, ReadAt and Readdir may wait: for the host, or for what
@@ -272,7 +272,7 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 			}
 			n, err := f.readStream(l, b, offset)
 			if j := f.at.fs.journal; j != nil {
-				j.store.WaitFor(j.store.Last())
+				_ = j.store.Wait(j.store.Last())
 			}
 			return n, err
 		}
@@ -330,11 +330,11 @@ func (f *file) WriteAt(b []byte, _ int64) (int, error) {
 	if len(b) > MaxWrite {
 		return 0, linux.E2BIG
 	}
-	begun, err := f.at.fs.begin()
+	err := f.at.fs.mayChange()
 	if err == nil {
 		err = r.write(f.at, b)
 	}
-	if err := f.at.told(deed{op: "write", node: f.n, data: b, begun: begun}, err); err != nil {
+	if err := f.at.told(deed{op: "write", node: f.n, data: b}, err); err != nil {
 		return 0, err
 	}
 	f.stale = true

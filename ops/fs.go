@@ -153,16 +153,12 @@ func (fs *FS) Mount(name, opts string) error {
 	if err != nil {
 		return err
 	}
-	begun, err := fs.begin()
-	if err != nil {
-		return err
-	}
 	err = fs.mountNamed(name, o)
 	if errors.Is(err, syscall.EBUSY) {
 		return fmt.Errorf("there is %s already: %w", fs.conflict(name, o), err)
 	}
 	if err == nil {
-		err = fs.keep(begun)
+		err = fs.keep(ctlFile{})
 	}
 	return err
 }
@@ -273,13 +269,12 @@ func (at *attachment) attachOptions(s string) (*file, error) {
 	if !at.privileged() || at.caller.ReadOnly {
 		return at.attachMounted(o)
 	}
-	begun, err := at.fs.begin()
-	if err != nil {
+	if err := at.fs.mayChange(); err != nil {
 		return nil, err
 	}
 	h, err := at.fs.mount(o, true)
 	mounted := err == nil
-	if err = at.told(deed{op: "attach", name: s, begun: begun}, err); err != nil {
+	if err = at.told(deed{op: "attach", name: s, changed: ctlFile{}}, err); err != nil {
 		if mounted {
 			h.Release()
 		}

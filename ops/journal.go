@@ -83,7 +83,7 @@ func (j *Journal) KeepContainer(c *tree.Container) {
 		j.KeepHierarchy(c.Hierarchy())
 		for id, name := range j.fs.names {
 			if c.Hierarchy().Subsystems().Has(id) {
-				j.put(rootKey(name), j.fs.tree.SaveRoot(id), id)
+				attrsOf(c).number = j.put(rootKey(name), j.fs.tree.SaveRoot(id), id)
 			}
 		}
 		return
@@ -124,13 +124,13 @@ func (j *Journal) KeepHierarchy(h *tree.Hierarchy) {
 }
 
 // KeepGroup is tree.Keeper's.
-func (j *Journal) KeepGroup(g *tree.Group, gone bool) {
+func (j *Journal) KeepGroup(g *tree.Group, gone bool) (number uint64) {
 	j.keepNext()
 	var row []byte
 	if !gone {
 		row = groupRow(g)
 	}
-	j.put(store.Key{Bucket: store.Groups, Num: g.Num()}, row, g)
+	return j.put(store.Key{Bucket: store.Groups, Num: g.Num()}, row, g)
 }
 
 // keepNext keeps which numbers were given out.
@@ -141,18 +141,15 @@ func (j *Journal) keepNext() {
 	}
 }
 
-// Begin is tree.Keeper's.
-func (j *Journal) Begin() uint64 { return j.store.Begin() }
-
 // Await is tree.Keeper's.
-func (j *Journal) Await(begun uint64, inside bool) error {
+func (j *Journal) Await(number uint64, inside bool) error {
 	if j.broken.Load() {
 		return errNotKept
 	}
 	if inside {
-		return j.store.AwaitInside(begun)
+		return j.store.AwaitInside(number)
 	}
-	return j.store.Wait(begun)
+	return j.store.Wait(number)
 }
 
 // undo puts everything back that a failed commit was to keep, and all that was
@@ -237,23 +234,34 @@ func (j *Journal) revert(changes []store.Change) error {
 	return nil
 }
 
-// begin is called before a change that a client asks for: EIO if there can be none.
-func (fs *FS) begin() (begun uint64, err error) {
-	if fs.journal == nil {
-		return 0, nil
+// mayChange is EIO if there can be no changes.
+func (fs *FS) mayChange() error {
+	if fs.journal != nil && fs.journal.broken.Load() {
+		return errNotKept
 	}
-	if fs.journal.broken.Load() {
-		return 0, errNotKept
-	}
-	return fs.journal.Begin(), nil
+	return nil
 }
 
-// keep returns when the changes of this caller are kept, without locks.
-func (fs *FS) keep(begun uint64) error {
+// keep returns when what was changed last of n is kept, or with the error if it could
+// not be, and was undone. Without locks.
+func (fs *FS) keep(n node) error {
 	if fs.journal == nil {
 		return nil
 	}
-	return fs.journal.Await(begun, false)
+	var number uint64
+	fs.tree.View(func() {
+		switch n := n.(type) {
+		case containerDir:
+			number = attrsOf(n.c).number
+		case controlFile:
+			number = attrsOf(n.c).number
+		case ctlFile:
+			number = fs.journal.hierarchies
+		default:
+			number = fs.journal.store.Last()
+		}
+	})
+	return fs.journal.Await(number, false)
 }
 
 // look runs f, which looks at n and may be run again, in View, and returns when all
@@ -264,23 +272,23 @@ func (fs *FS) look(n node, f func()) {
 		return
 	}
 	for {
-		begun := fs.journal.Begin()
+		failures := fs.journal.store.Failures()
 		var number uint64
 		fs.tree.View(func() {
 			f()
 			number = fs.number(n)
 		})
-		if fs.kept(number, begun) {
+		if fs.kept(number, failures) {
 			return
 		}
 	}
 }
 
 // kept waits until what has the number is kept, and reports whether nothing was
-// undone since begun.
-func (fs *FS) kept(number, begun uint64) bool {
-	fs.journal.store.WaitFor(number)
-	return fs.journal.Begin() == begun
+// undone since there were so many failures.
+func (fs *FS) kept(number, failures uint64) bool {
+	_ = fs.journal.store.Wait(number)
+	return fs.journal.store.Failures() == failures
 }
 
 // unkept reports whether something that n shows may not be kept yet: whoever looks
@@ -396,8 +404,8 @@ func (j *Journal) checkpointRoot(id int, name string) {
 
 // SaveTasks keeps where tasks are, for a server without a mirror: see
 // tree.RestoreTasks. It may be called by one at a time, with or without others'
-// changes; what it put is kept with them.
-func (j *Journal) SaveTasks() {
+// changes.
+func (j *Journal) SaveTasks() (number uint64) {
 	_ = j.fs.tree.Change(func() error {
 		j.fs.tree.View(func() {
 			places := make(map[int32]tree.Place)
@@ -414,8 +422,10 @@ func (j *Journal) SaveTasks() {
 			}
 			j.places = places
 		})
+		number = j.store.Last()
 		return nil
 	})
+	return number
 }
 
 func taskKey(tid int32) store.Key { return store.Key{Bucket: store.Tasks, Num: uint64(tid)} }

@@ -93,12 +93,12 @@ func OpenJournal(dir string, log *slog.Logger) (_ *Journal, err error) {
 type laterRows map[store.Key][]byte
 
 func (l laterRows) put(s *store.Store) error {
-	begun := s.Begin()
+	number := uint64(0)
 	for k, v := range l {
-		s.Put(k, v, nil)
+		number = s.Put(k, v, nil)
 	}
 	clear(l)
-	return s.Wait(begun)
+	return s.Wait(number)
 }
 
 // fact sets a fact, later.

@@ -199,7 +199,7 @@ func (at *attachment) attachTask(c *tree.Container, data []byte, process bool) e
 		},
 	})
 	if j := at.fs.journal; err == nil && j != nil && j.lists {
-		j.SaveTasks()
+		err = j.Await(j.SaveTasks(), false)
 	}
 	return err
 }

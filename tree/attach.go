@@ -50,16 +50,14 @@ var errUnkept = errors.New("to a css group that is not kept yet")
 // before it outside of changes, and then begins anew.
 func (t *Tree) attachKept(r AttachRequest) error {
 	for range maxRounds {
-		begun := t.begin()
 		var unkept []*Group
 		err := t.Change(func() error { return t.attach(r, &unkept) })
 		if err != errUnkept {
 			return err
 		}
-		if err := t.keeper.Await(begun, false); err != nil {
+		if err := t.awaitGroups(unkept, false); err != nil {
 			return err
 		}
-		t.keptGroups(unkept)
 	}
 	return syscall.EAGAIN
 }
@@ -67,7 +65,6 @@ func (t *Tree) attachKept(r AttachRequest) error {
 // attach is an attach inside a change. If groups have to be kept first it does
 // nothing but say which, or without unkept waits for that.
 func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
-	begun := t.begin()
 	if r.To.removed {
 		return syscall.ENODEV
 	}
@@ -79,7 +76,7 @@ func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
 	m := newMove(r)
 	here, err := t.prepare(m, r, infos)
 	if err == nil {
-		err = t.keepTargets(m, begun, unkept)
+		err = t.keepTargets(m, unkept)
 	}
 	if err == nil {
 		err = t.reattach(r, here)
@@ -99,7 +96,7 @@ func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
 }
 
 // keepTargets sees to it that the css groups which m leads to are kept: see attach.
-func (t *Tree) keepTargets(m *move, begun uint64, unkept *[]*Group) error {
+func (t *Tree) keepTargets(m *move, unkept *[]*Group) error {
 	groups := t.unkept(m)
 	if len(groups) == 0 {
 		return nil
@@ -108,11 +105,7 @@ func (t *Tree) keepTargets(m *move, begun uint64, unkept *[]*Group) error {
 		*unkept = groups
 		return errUnkept
 	}
-	if err := t.keeper.Await(begun, true); err != nil {
-		return err
-	}
-	t.keptGroups(groups)
-	return nil
+	return t.awaitGroups(groups, true)
 }
 
 // resolve asks the host for the threads that r is about.

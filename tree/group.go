@@ -17,9 +17,10 @@ type Group struct {
 
 	// inMirror: its directory was made. Guarded by changeMu.
 	inMirror bool
-	// kept: the Keeper has it on disk; told: it was told. Without a Keeper neither
-	// is used.
-	kept, told bool
+	// told is the Keeper's number of it, 0 before it was told; kept: that is on
+	// disk.
+	told uint64
+	kept bool
 	// idleSince is when the last task left, for the sweep.
 	idleSince time.Time
 }
@@ -273,7 +274,7 @@ func (t *Tree) Sweep(idleFor time.Duration) {
 			// placed. Its directory was busy then.
 			if g.ntasks == 0 && !busy[g.num] {
 				t.groups.forget(g)
-				if t.keeper != nil && g.told {
+				if t.keeper != nil && (g.told != 0 || g.kept) {
 					t.keeper.KeepGroup(g, true)
 				}
 			}

@@ -13,13 +13,12 @@ type Keeper interface {
 	KeepHierarchy(h *Hierarchy)
 
 	// KeepGroup: g was made, or with gone was forgotten.
-	KeepGroup(g *Group, gone bool)
+	KeepGroup(g *Group, gone bool) (number uint64)
 
-	// Begin is called before a change. Await returns, after it, when it is kept,
-	// or with the error if it cannot be; then it is undone by Revert, unless it
-	// was awaited inside of a change, where the caller has to undo what it can.
-	Begin() (begun uint64)
-	Await(begun uint64, inside bool) error
+	// Await returns when what KeepGroup gave the number is kept, or with the error
+	// if it cannot be; then it was undone by Revert, or, if this is called inside
+	// of a change, will be.
+	Await(number uint64, inside bool) error
 }
 
 // Keep tells the Keeper, if any, that a setting of c has changed: by the front end,
@@ -37,20 +36,11 @@ func (t *Tree) keepHierarchyLocked(h *Hierarchy) {
 	}
 }
 
-// begin is Keeper.Begin.
-func (t *Tree) begin() (begun uint64) {
-	if t.keeper != nil {
-		begun = t.keeper.Begin()
-	}
-	return begun
-}
-
 // keepGroupLocked has the Keeper keep a group before a task is in it: when the
 // server is gone, the mirror has the group's number only.
 func (t *Tree) keepGroupLocked(g *Group) {
-	if t.keeper != nil && g != t.groups.root && !g.kept && !g.told {
-		g.told = true
-		t.keeper.KeepGroup(g, false)
+	if t.keeper != nil && g != t.groups.root && !g.kept && g.told == 0 {
+		g.told = t.keeper.KeepGroup(g, false)
 	}
 }
 
@@ -70,13 +60,19 @@ func (t *Tree) unkept(m *move) (gs []*Group) {
 	return gs
 }
 
-// keptGroups notes that groups are kept.
-func (t *Tree) keptGroups(gs []*Group) {
+// awaitGroups waits until groups are kept.
+func (t *Tree) awaitGroups(gs []*Group, inside bool) error {
+	for _, g := range gs {
+		if err := t.keeper.Await(g.told, inside); err != nil {
+			return err
+		}
+	}
 	t.Update(func() {
 		for _, g := range gs {
 			g.kept = true
 		}
 	})
+	return nil
 }
 
 // Containers are those that a group is made of, but for roots.

@@ -133,7 +133,7 @@ func (t *Tree) RestoreGroup(num uint64, cs []*Container, exists bool) error {
 		return opError("restore", "a css group", syscall.EINVAL)
 	}
 	g := gt.make(num, cs)
-	g.kept, g.told, g.inMirror = true, true, exists
+	g.kept, g.inMirror = true, exists
 	gt.next = max(gt.next, num+1)
 	return nil
 }

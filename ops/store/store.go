@@ -53,16 +53,17 @@ type Store struct {
 	// first Put.
 	Undo func(failed []Change, err error)
 
-	// BeforeCommit and InCommit are called, if any, by the goroutine that commits,
-	// before each commit and within it: tests have it fail there, or end.
-	BeforeCommit, InCommit func() error
+	// InCommit is called, if any, within each commit: tests have it fail there, or
+	// end.
+	InCommit func() error
 
 	mu        sync.Mutex
 	pending   map[Key]row
 	own       []*owned
-	discarded uint64 // all up to this were taken back
-	failure   error  // the last
-	undoing   bool   // Undo is called, and has not discarded yet
+	discarded uint64   // all up to this were taken back
+	failed    []failed // in order
+	failure   error    // the last
+	undoing   bool     // Undo is called, and has not discarded yet
 	closed    bool
 	work      sync.Cond // pending, own or closed
 	progress  sync.Cond // committed or failures
@@ -107,53 +108,62 @@ func (s *Store) Put(k Key, value []byte, about any) (number uint64) {
 	return s.last.Add(1)
 }
 
-// Begin is to be called before a change, whose Wait then says whether a commit
-// failed since.
-func (s *Store) Begin() (failures uint64) { return s.failures.Load() }
-
 // Last is the number of the last Put.
 func (s *Store) Last() uint64 { return s.last.Load() }
 
 // Committed reports whether what has the number is kept, or was undone.
 func (s *Store) Committed(number uint64) bool { return number <= s.committed.Load() }
 
-// Wait returns when everything that was put until now is kept. It fails when a
-// commit has failed since Begin said begun, after that was undone.
-func (s *Store) Wait(begun uint64) error {
-	s.WaitFor(s.Last())
-	if s.failures.Load() == begun {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failure
-}
+// Failures counts the commits that failed: what was looked at between two equal
+// values was not undone meanwhile.
+func (s *Store) Failures() uint64 { return s.failures.Load() }
 
-// WaitFor returns when what has the number is kept, or was undone.
-func (s *Store) WaitFor(number uint64) {
-	if s.Committed(number) {
-		return
+// Wait returns when the change that has the number is kept, or with the error if it
+// could not be, after it was undone.
+func (s *Store) Wait(number uint64) error {
+	if s.Committed(number) && s.failures.Load() == 0 {
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.Committed(number) {
 		s.progress.Wait()
 	}
+	return s.outcomeLocked(number)
 }
 
 // AwaitInside is Wait for who has locks that Undo takes: when a commit fails it
-// returns before anything is undone, and what has been put since is undone with
-// the rest.
-func (s *Store) AwaitInside(begun uint64) error {
+// returns before anything is undone.
+func (s *Store) AwaitInside(number uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for number := s.Last(); !s.Committed(number) && s.failures.Load() == begun && !s.undoing; {
+	for !s.Committed(number) && !s.undoing {
 		s.progress.Wait()
 	}
-	if s.failures.Load() != begun || s.undoing {
-		return s.failure
+	if s.undoing && !s.Committed(number) {
+		return s.failure // it will be discarded
+	}
+	return s.outcomeLocked(number)
+}
+
+// outcomeLocked is what became of a change that is kept or undone.
+func (s *Store) outcomeLocked(number uint64) error {
+	for _, f := range s.failed {
+		if f.after < number && number <= f.last {
+			return f.err
+		}
 	}
 	return nil
+}
+
+// maxFailed is how many failures are remembered for those who wait: they are told
+// long before there are so many.
+const maxFailed = 1024
+
+// failed are the numbers of changes that were undone, and why.
+type failed struct {
+	after, last uint64
+	err         error
 }
 
 // Discard takes back all that was put and is in no commit yet. Undo calls it, with
@@ -166,7 +176,6 @@ func (s *Store) Discard() (changes []Change) {
 	}
 	clear(s.pending)
 	s.discarded, s.undoing = s.Last(), false
-	s.failures.Add(1) // for who began since the commit failed
 	return changes
 }
 
@@ -236,7 +245,13 @@ func (s *Store) fail(err error, rows map[Key]row, own []*owned, number uint64) {
 		s.Undo(changes, err)
 	}
 	s.mu.Lock()
-	s.committed.Store(max(number, s.discarded))
+	if len(s.failed) == maxFailed {
+		s.failed = slices.Delete(s.failed, 0, maxFailed/2)
+	}
+	last := max(number, s.discarded)
+	s.failed = append(s.failed, failed{s.committed.Load(), last, err})
+	s.failures.Add(1) // before the next look at what was undone
+	s.committed.Store(last)
 	s.undoing = false
 	s.progress.Broadcast()
 	s.mu.Unlock()
@@ -259,11 +274,6 @@ func (e *CommitError) Unwrap() []error {
 
 // commit writes rows in one transaction.
 func (s *Store) commit(rows map[Key]row, own []*owned) error {
-	if s.BeforeCommit != nil {
-		if err := s.BeforeCommit(); err != nil {
-			return err
-		}
-	}
 	sum := s.sum
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		keys := make([]Key, 0, len(rows))

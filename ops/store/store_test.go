@@ -38,7 +38,7 @@ func mustClose(t testing.TB, s *Store) {
 
 func kept(t testing.TB, s *Store) {
 	t.Helper()
-	if err := s.Wait(s.Begin()); err != nil {
+	if err := s.Wait(s.Last()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -179,44 +179,38 @@ func TestInUse(t *testing.T) {
 	}
 }
 
-// TestFailedCommit has a commit fail at each point: nothing of it is there, who
-// waits is told with the errno, after Undo, and the next commit succeeds.
+// TestFailedCommit has a commit fail: nothing of it is there, who waits is told with
+// the errno, after Undo, and the next commit succeeds.
 func TestFailedCommit(t *testing.T) {
-	for _, point := range []string{"before", "in"} {
-		dir := t.TempDir()
-		s, _ := open(t, dir)
-		fail := func() error { return &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC} }
-		if point == "before" {
-			s.BeforeCommit = fail
-		} else {
-			s.InCommit = fail
-		}
-		var undone []Change
-		s.Undo = func(failed []Change, err error) {
-			undone = append(failed, s.Discard()...)
-			s.BeforeCommit, s.InCommit = nil, nil
-		}
-		begun := s.Begin()
-		s.Put(key(1), []byte("a"), nil)
-		if err := s.Wait(begun); !errors.Is(err, syscall.ENOSPC) {
-			t.Errorf("%s: %v, want ENOSPC", point, err)
-		}
-		if len(undone) != 1 || undone[0].Key != key(1) {
-			t.Errorf("%s: undone are %v", point, undone)
-		}
-		if v, err := s.Get(key(1)); v != nil || err != nil {
-			t.Errorf("%s: the row is %q, %v", point, v, err)
-		}
-		begun = s.Begin()
-		s.Put(key(2), []byte("b"), nil)
-		if err := s.Wait(begun); err != nil {
-			t.Errorf("%s: afterwards: %v", point, err)
-		}
-		mustClose(t, s)
-		s, got := open(t, dir)
-		same(t, got, map[Key]string{key(2): "b"})
-		mustClose(t, s)
+	dir := t.TempDir()
+	s, _ := open(t, dir)
+	s.InCommit = func() error { return &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC} }
+	var undone []Change
+	s.Undo = func(failed []Change, err error) {
+		undone = append(failed, s.Discard()...)
+		s.InCommit = nil
 	}
+	n := s.Put(key(1), []byte("a"), nil)
+	if err := s.Wait(n); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v, want ENOSPC", err)
+	}
+	if len(undone) != 1 || undone[0].Key != key(1) {
+		t.Errorf("undone are %v", undone)
+	}
+	if v, err := s.Get(key(1)); v != nil || err != nil {
+		t.Errorf("the row is %q, %v", v, err)
+	}
+	again := s.Put(key(2), []byte("b"), nil)
+	if err := s.Wait(again); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	if err := s.Wait(n); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("asked again: %v, want ENOSPC", err)
+	}
+	mustClose(t, s)
+	s, got := open(t, dir)
+	same(t, got, map[Key]string{key(2): "b"})
+	mustClose(t, s)
 }
 
 // TestOwn writes a subsystem's rows: kept when Write returns, gone when it failed.
@@ -267,10 +261,9 @@ func TestSharedCommits(t *testing.T) {
 	for n := range uint64(100) {
 		put.Add(1)
 		waiters.Go(func() {
-			begun := s.Begin()
-			s.Put(key(n+2), []byte("b"), nil)
+			number := s.Put(key(n+2), []byte("b"), nil)
 			put.Done()
-			if err := s.Wait(begun); err != nil {
+			if err := s.Wait(number); err != nil {
 				t.Error(err)
 			}
 		})

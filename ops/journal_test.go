@@ -1,0 +1,403 @@
+package ops
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/ops/store"
+	"containerfs/tree"
+)
+
+// keepIn has a world keep what it is in a directory, and be what was kept there.
+func keepIn(t testing.TB, dir string) configure {
+	return func(c *Config, tc *tree.Config) {
+		j, err := OpenJournal(dir, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { j.Close() })
+		j.Anchor(true)
+		c.Journal, tc.Keeper = j, j
+	}
+}
+
+// keptWorld is a world with a state directory. The mirror of another is not taken
+// over: its tasks are in the roots.
+func keptWorld(t testing.TB, dir string) *world {
+	t.Helper()
+	w := newWorld(t, keepIn(t, dir))
+	if _, err := w.fs.Restore(map[uint64]bool{}); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// tree is what the rows are about: all of state but for logs, tasks and the times of
+// what is made with the server.
+func (w *world) lasting() map[string]string {
+	w.t.Helper()
+	lines := make(map[string]string)
+	for line := range strings.Lines(w.state()) {
+		path, rest, _ := strings.Cut(line, " ")
+		if strings.HasPrefix(path, "/proc") || strings.HasSuffix(path, "/events") || path == "/ctl" || path == "/containers" || path == "/" {
+			_, _, rest = "", "", ""
+		}
+		for _, moment := range []string{"/tasks", "/procs", "/releasable", "/populated"} {
+			if strings.HasSuffix(path, moment) {
+				rest = rest[:strings.LastIndex(rest, " ")]
+			}
+		}
+		lines[path] = rest
+	}
+	maps.DeleteFunc(lines, func(path, _ string) bool { return strings.HasPrefix(path, "/proc") })
+	ctl, err := w.as(root).read("ctl")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	lines["ctl"] = ctl
+	return lines
+}
+
+func (w *world) sameLasting(what string, before, after map[string]string) {
+	w.t.Helper()
+	shown := 0
+	for _, path := range slices.Sorted(maps.Keys(before)) {
+		if after[path] != before[path] && shown < 8 {
+			w.t.Errorf("%s: %s\nwas %q\nis  %q", what, path, before[path], after[path])
+			shown++
+		}
+	}
+	for path := range after {
+		if _, ok := before[path]; !ok {
+			w.t.Errorf("%s: %s was not there", what, path)
+		}
+	}
+	if w.t.Failed() {
+		w.t.FailNow()
+	}
+}
+
+// anyChange makes a random change, as a client asks for it.
+func (w *world) anyChange(k *client, rnd *rand.Rand) (what string, err error) {
+	var dirs []string
+	var walk func(path string)
+	walk = func(path string) {
+		dirs = append(dirs, path)
+		ents, err := k.list(path, 1000)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, e := range ents[2:] {
+			if e.Type == p9.TypeDir {
+				walk(path + "/" + e.Name)
+			}
+		}
+	}
+	for _, h := range []string{"m", "n", "o"} {
+		if _, err := k.attr(h); err == nil {
+			walk(h)
+		}
+	}
+	if len(dirs) == 0 {
+		return "mount", k.write("ctl", "mount m alpha,beta")
+	}
+	at := dirs[rnd.IntN(len(dirs))]
+	name := fmt.Sprint("c", rnd.IntN(6))
+	switch rnd.IntN(16) {
+	case 0, 1, 2, 3:
+		return "mkdir " + at + "/" + name, k.mkdirMode(at+"/"+name, p9.FileMode(rnd.IntN(0o1000)))
+	case 4, 5:
+		return "rmdir " + at, k.rmdir(at)
+	case 6, 7:
+		i := max(strings.LastIndexByte(at, '/'), 0)
+		return "rename " + at + " to " + name, k.rename(at, at[:i]+"/"+name)
+	case 8:
+		return "chmod " + at, k.chmod(at, p9.FileMode(rnd.IntN(0o1000)))
+	case 9:
+		return "chown " + at, k.chown(at, uint32(rnd.IntN(3)*1000), 7)
+	case 10:
+		return "chown of tasks in " + at, k.chown(at+"/tasks", uint32(rnd.IntN(3)*1000), 7)
+	case 11:
+		return "notify " + at, k.write(at+"/notify_on_release", fmt.Sprint(rnd.IntN(2)))
+	case 12:
+		return "limit " + at, k.write(at+"/max.depth", fmt.Sprint(rnd.IntN(9)+4))
+	case 13, 14:
+		for _, f := range []string{"alpha.value", "beta.value", "cpuset.weight"} {
+			if err = k.write(at+"/"+f, fmt.Sprintln(rnd.Int())); err == nil {
+				return "write " + at + "/" + f, nil
+			}
+		}
+		return "write " + at, err
+	}
+	words := []string{
+		"mount m alpha,beta", "mount n cpuset", "mount o delta", "umount m", "umount n", "umount o",
+		"remount m alpha", "remount n cpuset,delta", "mount m beta", "remount o alpha,delta",
+	}
+	word := words[rnd.IntN(len(words))]
+	return word, k.write("ctl", word)
+}
+
+// TestUndo has commits fail in the midst of random changes: each is answered by the
+// errno, everything is as it was before it, and the next change succeeds again. In
+// the end all of it is what another server finds.
+func TestUndo(t *testing.T) {
+	for seed := range uint64(3) {
+		dir := t.TempDir()
+		w := keptWorld(t, dir)
+		w.mount("mount m alpha,beta")
+		k := w.as(root)
+		rnd := rand.New(rand.NewPCG(seed, 7))
+		var failing atomic.Bool
+		w.fs.journal.store.InCommit = func() error {
+			if failing.Load() {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+		undone := 0
+		for range 150 {
+			fails := rnd.IntN(3) == 0
+			var before map[string]string
+			if fails {
+				before = w.lasting()
+			}
+			failing.Store(fails)
+			what, err := w.anyChange(k, rnd)
+			failing.Store(false)
+			if !fails {
+				continue
+			}
+			if err == nil {
+				// One that changes nothing has nothing to keep.
+				w.sameLasting(what+", which succeeded with the disk full", before, w.lasting())
+				continue
+			}
+			if errno(err) == linux.ENOSPC {
+				undone++
+			}
+			w.sameLasting(what+", refused by "+err.Error(), before, w.lasting())
+			if err := w.tree.Check(); err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+		if undone < 12 {
+			t.Errorf("%d changes were undone", undone)
+		}
+		before := w.lasting()
+		if err := w.fs.journal.Close(); err != nil {
+			t.Fatal(err)
+		}
+		again := keptWorld(t, dir)
+		again.sameLasting("in another life", before, again.lasting())
+	}
+}
+
+// TestUndoAtOnce has many clients change things while commits fail and succeed: what
+// was acknowledged is there afterwards, and what was refused is not.
+func TestUndoAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	w := keptWorld(t, dir)
+	w.mount("mount m alpha,beta")
+	var commits atomic.Int64
+	w.fs.journal.store.InCommit = func() error {
+		if commits.Add(1)%3 == 0 {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	const clients = 8
+	values := make([]map[string]string, clients)
+	var all sync.WaitGroup
+	for n := range clients {
+		k := w.as(root)
+		values[n] = make(map[string]string)
+		all.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(n), 1))
+			for i := range 60 {
+				path := fmt.Sprintf("m/c%d-%d", n, rnd.IntN(5))
+				switch rnd.IntN(3) {
+				case 0:
+					if k.mkdir(path) == nil {
+						values[n][path] = "0\n"
+					}
+				case 1:
+					v := fmt.Sprintln(i)
+					if k.write(path+"/alpha.value", v) == nil {
+						values[n][path] = v
+					}
+				case 2:
+					if k.rmdir(path) == nil {
+						delete(values[n], path)
+					}
+				}
+				// A read shows what was acknowledged, and nothing else.
+				got, err := k.read(path + "/alpha.value")
+				if want := values[n][path]; got != want {
+					t.Errorf("%s has %q, %v; want %q", path, got, err, want)
+				}
+			}
+		})
+	}
+	all.Wait()
+	w.fs.journal.store.InCommit = nil
+	if err := w.fs.journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := keptWorld(t, dir)
+	want := make(map[string]string)
+	for _, v := range values {
+		maps.Copy(want, v)
+	}
+	k := again.as(root)
+	var names []string
+	for _, e := range k.names("m") {
+		if strings.HasPrefix(e, "c") {
+			names = append(names, "m/"+e)
+			k.want("m/"+e+"/alpha.value", want["m/"+e])
+		}
+	}
+	if len(names) != len(want) {
+		t.Errorf("there are %v, want %v", names, want)
+	}
+}
+
+// TestUnkeptGroup: no task is in a css group that is not kept. While that is being
+// kept others can make changes.
+func TestUnkeptGroup(t *testing.T) {
+	w := keptWorld(t, t.TempDir())
+	w.mount("mount m alpha")
+	k := w.as(root)
+	k.must(k.mkdir("m/a"))
+	c := w.container("m/a")
+	pid := w.fork(0)
+	failing := true
+	w.fs.journal.store.InCommit = func() error {
+		w.tree.View(func() {
+			if c.NumTasks() > 0 {
+				t.Error("a task is in a css group that is not kept")
+			}
+		})
+		if failing {
+			return syscall.ENOSPC
+		}
+		return w.tree.Change(func() error { return nil }) // nobody holds that
+	}
+	if err := k.write("m/a/tasks", fmt.Sprint(pid)); errno(err) != linux.ENOSPC {
+		t.Errorf("%v, want ENOSPC", err)
+	}
+	k.want("m/a/tasks", "")
+	failing = false
+	k.must(k.write("m/a/tasks", fmt.Sprint(pid)))
+	k.want("m/a/tasks", fmt.Sprintln(pid))
+	w.fs.journal.store.InCommit = nil
+}
+
+// TestReadsWait: what is not kept is not shown.
+func TestReadsWait(t *testing.T) {
+	w := keptWorld(t, t.TempDir())
+	w.mount("mount m alpha")
+	k, other := w.as(root), w.as(alice)
+	k.must(k.mkdir("m/old"))
+	for _, tt := range []struct {
+		change func() error
+		look   func() string
+		want   string
+	}{
+		{func() error { return k.mkdir("m/a") }, func() string { return fmt.Sprint(slices.Contains(other.names("m"), "a")) }, "false"},
+		{func() error { return k.mkdir("m/a") }, func() string { _, err := other.attr("m/a"); return fmt.Sprint(err) }, linux.ENOENT.Error()},
+		{func() error { return k.rmdir("m/old") }, func() string { _, err := other.attr("m/old"); return fmt.Sprint(err) }, "<nil>"},
+		{func() error { return k.write("m/old/alpha.value", "7\n") }, func() string { s, _ := other.read("m/old/alpha.value"); return s }, "0\n"},
+		{func() error { return k.chmod("m/old", 0o711) }, func() string { a, _ := other.attr("m/old"); return fmt.Sprintf("%o", a.Mode.Permissions()) }, "755"},
+		{func() error { return k.write("ctl", "mount d delta") }, func() string { return fmt.Sprint(slices.Contains(other.names(""), "d")) }, "false"},
+		{func() error { return k.rename("m/old", "m/new") }, func() string { return fmt.Sprint(slices.Contains(other.names("m"), "new")) }, "false"},
+	} {
+		began, fail := make(chan bool), make(chan bool)
+		w.fs.journal.store.InCommit = func() error {
+			began <- true
+			<-fail
+			return syscall.EIO
+		}
+		refused := make(chan error, 1)
+		go func() { refused <- tt.change() }()
+		<-began
+		shown := make(chan string, 1)
+		go func() { shown <- tt.look() }()
+		fail <- true
+		if err := <-refused; errno(err) != linux.EIO {
+			t.Errorf("%v, want EIO", err)
+		}
+		if got := <-shown; got != tt.want {
+			t.Errorf("shown was %q before it was kept, want %q", got, tt.want)
+		}
+		w.fs.journal.store.InCommit = nil
+	}
+}
+
+// TestRestoreRefused: rows that do not fit together are refused.
+func TestRestoreRefused(t *testing.T) {
+	for _, tt := range []struct {
+		key   store.Key
+		value string
+		want  string
+	}{
+		{store.Key{Bucket: store.Containers, Num: 99}, "\xff", "container 99"},
+		{store.Key{Bucket: store.Hierarchies, Num: 99}, "\x01x\x00\x01\x02zz\x63\x00\x00\x00\x00\x00\x00\x00\x00\x00", "subsystem zz"},
+		{store.Key{Bucket: store.Facts, Name: "next"}, "\x01", "invalid argument"},
+	} {
+		dir := t.TempDir()
+		w := keptWorld(t, dir)
+		w.mount("mount m alpha")
+		w.fs.journal.store.Put(tt.key, []byte(tt.value), nil)
+		if err := w.fs.journal.Close(); err != nil {
+			t.Fatal(err)
+		}
+		whole, err := os.ReadFile(filepath.Join(dir, "state.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := newWorld(t, keepIn(t, dir))
+		if _, err := again.fs.Restore(nil); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v: %v, want %s", tt.key, err, tt.want)
+		}
+		again.fs.journal.Close()
+		if after, err := os.ReadFile(filepath.Join(dir, "state.db")); err != nil || string(after) != string(whole) {
+			t.Errorf("%v: refused, and changed", tt.key)
+		}
+	}
+}
+
+// FuzzRows reads rows that nobody wrote.
+func FuzzRows(f *testing.F) {
+	w := keptWorld(f, f.TempDir())
+	w.mount("mount m alpha,beta")
+	k := w.as(root)
+	k.must(k.mkdir("m/a"))
+	k.must(k.write("m/a/max.depth", "3"))
+	k.must(k.chown("m/a/tasks", 1, 2))
+	c := w.container("m/a")
+	w.tree.View(func() {
+		f.Add(w.fs.containerRow(c))
+		f.Add(w.fs.hierarchyRow(c.Hierarchy()))
+	})
+	f.Fuzz(func(t *testing.T, row []byte) {
+		if _, k, a, err := readContainerRow(1, row); err == nil && len(k.States)+len(a.files) > len(row) {
+			t.Error("more than there is")
+		}
+		w.fs.readHierarchyRow(1, row)
+		readGroupRow(row)
+		readPlaceRow(row)
+	})
+}
