@@ -11,12 +11,12 @@ func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.state(c)
-	if st.total == (Times{}) && st.shown == nil {
-		return b
-	}
 	told := shown{}
 	if st.shown != nil {
 		told = *st.shown
+	}
+	if st.total == (Times{}) && told == (shown{}) {
+		return b
 	}
 	return tree.AppendNumbers(b, st.total.Run, st.total.User, st.total.System, told.user, told.system)
 }

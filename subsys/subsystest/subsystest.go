@@ -69,6 +69,7 @@ var rules = []rule{
 	{"siblings are independent", (*world).siblings},
 	{"bind and unbind keep the root's state", (*world).binding},
 	{"tasks come and go", (*world).tasks},
+	{"saved and restored state is equal", (*world).saved},
 }
 
 func (s Setup) check(r rule) error {

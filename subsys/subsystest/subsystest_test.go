@@ -121,9 +121,47 @@ func (s *number) Bind(root *tree.Container) {
 	}
 }
 
+func (s *number) Save(c *tree.Container, b []byte) []byte {
+	n := uint64(*s.state(c))
+	switch {
+	case s.broken == "saves nothing":
+		return b
+	case s.broken == "saves too little" && n > 5:
+		n = 5
+	case s.broken == "saves what is new":
+	case n == 0:
+		return b
+	}
+	return tree.AppendNumbers(b, n, 1)
+}
+
+func (s *number) Restore(c *tree.Container, b []byte) error {
+	var n, one uint64
+	if len(b) > 0 {
+		if err := tree.Numbers(b, &n, &one); err != nil && s.broken != "restores anything" {
+			return err
+		}
+	} else if s.broken == "restores over what is there" {
+		return nil
+	}
+	if s.broken == "forgets the root" && c.IsRoot() {
+		return nil
+	}
+	c.Tree().Update(func() { *s.state(c) = int(n) })
+	return nil
+}
+
+// forgetful is a number that is no Saver.
+type forgetful struct{ tree.Subsystem }
+
 func setup(broken string) Setup {
 	return Setup{
-		New:        func(*hostsim.Host) tree.Subsystem { return &number{broken: broken} },
+		New: func(*hostsim.Host) tree.Subsystem {
+			if broken == "is no Saver" {
+				return forgetful{&number{}}
+			}
+			return &number{broken: broken}
+		},
 		Values:     []Write{{"n", "7"}},
 		RootValues: []Write{{"n", "8\n"}},
 	}
@@ -152,6 +190,13 @@ func TestBroken(t *testing.T) {
 		{"takes everything", "a refused write changes nothing"},
 		{"forgets when bound", "bind and unbind keep the root's state"},
 		{"not readable with tasks", "tasks come and go"},
+		{"is no Saver", "saved and restored state is equal"},
+		{"saves nothing", "saved and restored state is equal"},
+		{"saves too little", "saved and restored state is equal"},
+		{"saves what is new", "saved and restored state is equal"},
+		{"restores anything", "saved and restored state is equal"},
+		{"restores over what is there", "saved and restored state is equal"},
+		{"forgets the root", "saved and restored state is equal"},
 	} {
 		t.Run(test.broken, func(t *testing.T) {
 			for _, r := range rules {

@@ -1,0 +1,113 @@
+package subsystest
+
+import (
+	"bytes"
+	"fmt"
+
+	"containerfs/tree"
+)
+
+// saved: what was written is as it was in another life, and what was never written
+// is as new. A subsystem that can be written to is a Saver.
+func (w *world) saved() error {
+	s, ok := w.subject.(tree.Saver)
+	if !ok {
+		for _, f := range w.subject.Files() {
+			if f.Write != nil {
+				return fmt.Errorf("%s can be written, and is forgotten", f.Name)
+			}
+		}
+		return nil
+	}
+	fresh, err := w.tree.Mkdir(tree.MkdirRequest{Actor: boss, Parent: w.root, Name: "fresh"})
+	if err != nil {
+		return err
+	}
+	if b := w.save(s, fresh); len(b) > 0 {
+		return fmt.Errorf("%q is saved of a new container", b)
+	}
+	a, err := w.mkdir(w.root, "a")
+	if err != nil {
+		return err
+	}
+	if err := w.writeAll(a, w.Values); err != nil {
+		return err
+	}
+	if err := w.writeAll(w.root, w.RootValues); err != nil {
+		return err
+	}
+	before, err := w.show(w.root, fresh, a)
+	if err != nil {
+		return err
+	}
+	ofA, ofRoot := w.save(s, a), w.save(s, w.root)
+
+	other, err := newWorld(w.Setup)
+	if err != nil {
+		return err
+	}
+	again, err := other.relive(ofA, ofRoot)
+	if err == nil {
+		err = before.same(again)
+	}
+	if c, ok := other.subject.(interface{ Close() error }); ok {
+		c.Close()
+	}
+	return err
+}
+
+func (w *world) save(s tree.Saver, c *tree.Container) (b []byte) {
+	w.tree.View(func() { b = s.Save(c, []byte{}) })
+	return b
+}
+
+// relive makes the containers of saved, with what was saved of them, and shows
+// them.
+func (w *world) relive(ofA, ofRoot []byte) (shown, error) {
+	s := w.subject.(tree.Saver)
+	var made [2]*tree.Container
+	for i, name := range []string{"fresh", "a"} {
+		c, err := w.tree.Mkdir(tree.MkdirRequest{Actor: boss, Parent: w.root, Name: name})
+		if err != nil {
+			return nil, err
+		}
+		made[i] = c
+	}
+	fresh, a := made[0], made[1]
+	restore := func(c *tree.Container, b []byte) error {
+		return w.tree.Change(func() error { return s.Restore(c, b) })
+	}
+	asNew, err := w.show(fresh)
+	if err != nil {
+		return nil, err
+	}
+	if err := restore(w.root, ofRoot); err != nil {
+		return nil, err
+	}
+	// What is cut off is refused, or is all that there is to know.
+	for n := 1; n < len(ofA); n++ {
+		if err := restore(fresh, ofA[:n]); err == nil && !bytes.Equal(w.save(s, fresh), ofA[:n]) {
+			return nil, fmt.Errorf("%d of %d bytes are restored, as something else", n, len(ofA))
+		}
+	}
+	// As a whole: what was there is forgotten.
+	for _, b := range [][]byte{ofA, nil} {
+		if err := restore(fresh, b); err != nil {
+			return nil, err
+		}
+	}
+	is, err := w.show(fresh)
+	if err == nil {
+		err = asNew.same(is)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("after nothing was restored: %w", err)
+	}
+	if err := restore(a, ofA); err != nil {
+		return nil, err
+	}
+	if b := w.save(s, a); !bytes.Equal(b, ofA) {
+		return nil, fmt.Errorf("%q was restored, and %q is saved", ofA, b)
+	}
+	return w.show(w.root, fresh, a)
+}
