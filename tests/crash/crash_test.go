@@ -1,0 +1,141 @@
+package crash
+
+import (
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/tree/kernfs"
+)
+
+var attrMask = p9.AttrMaskAll
+
+// clients is how many change things at once.
+const clients = 6
+
+// TestCrashes kills servers while clients change things, one life after the other,
+// on one state directory.
+func TestCrashes(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("following this host's processes needs root")
+	}
+	crashes := 10
+	if os.Getenv("SOAK") != "" {
+		crashes = 200
+	}
+	dir := t.TempDir()
+	args := []string{"--state", dir, "--hierarchy", "a=numtasks,debug", "--hierarchy", "b=bc"}
+	s := startServer(t, args...)
+	first, err := s.session()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cs []*client
+	for n := range clients {
+		cs = append(cs, newClient(t, n, first))
+	}
+	var slowest time.Duration
+	changes, open := 0, 0
+	for life := range crashes {
+		t.Logf("life %d", life)
+		var load sync.WaitGroup
+		counts := make([]int, clients)
+		for i, c := range cs {
+			load.Go(func() {
+				s, err := s.session()
+				if err != nil {
+					return // it was killed before
+				}
+				defer s.conn.Close()
+				for c.change(s) {
+					counts[i]++
+				}
+			})
+		}
+		time.Sleep(time.Duration(rand.IntN(400_000)) * time.Microsecond)
+		s.end(t, syscall.SIGKILL)
+		load.Wait()
+		for i, c := range cs {
+			changes += counts[i]
+			if c.open != nil {
+				open++
+			}
+			c.fork() // without a server
+		}
+		s = startServer(t, args...)
+		slowest = max(slowest, s.took)
+		look, err := s.session()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range cs {
+			c.settle(look)
+		}
+		if t.Failed() {
+			t.Fatal(s.text())
+		}
+		look.conn.Close()
+	}
+	t.Logf("%d crashes, %d changes, %d of them open; ready again after %v at most", crashes, changes, open, slowest)
+	if changes < crashes*clients || open == 0 {
+		t.Errorf("%d changes, %d open, in %d crashes", changes, open, crashes)
+	}
+	last, err := s.session()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cs {
+		c.end()
+		c.remove(last)
+	}
+	// A server that is killed when all is gone leaves nothing to one that follows.
+	s.end(t, syscall.SIGKILL)
+	s = startServer(t, args...)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		left := mirrorDirs(t, s)
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("css groups %v are left in the mirror", left)
+		}
+	}
+	s.end(t, syscall.SIGTERM)
+	if err := kernfs.Retire(mirror(t, dir), 20*time.Second); err != nil {
+		t.Error(err)
+	}
+}
+
+// mirrorDirs are the directories of a server's mirror.
+func mirrorDirs(t testing.TB, s *server) []string {
+	root, err := kernfs.OpenNamed(s.mirror())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	names, err := root.Dirs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// remove takes away the client's boxes, the innermost first.
+func (c *client) remove(s *session) {
+	var paths []string
+	for n := range c.now.boxes {
+		paths = append(paths, c.now.path(n))
+	}
+	slices.SortFunc(paths, func(a, b string) int { return len(b) - len(a) })
+	for _, path := range paths {
+		if err := s.rmdir(path); err != nil {
+			c.t.Errorf("rmdir %s: %v", path, err)
+		}
+	}
+}

@@ -1,0 +1,257 @@
+package crash
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/ops/store"
+	"containerfs/tree/kernfs"
+)
+
+// server is one life of the server.
+type server struct {
+	cmd  *exec.Cmd
+	sock string
+	took time.Duration // until it was ready
+	done chan struct{}
+
+	mu  sync.Mutex
+	log strings.Builder
+}
+
+func startServer(t testing.TB, args ...string) *server {
+	t.Helper()
+	s := &server{sock: filepath.Join(t.TempDir(), "s"), done: make(chan struct{})}
+	s.cmd = exec.Command("containerfs", append([]string{"serve", "--listen", "unix://" + s.sock}, args...)...)
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	stderr, err := s.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready := make(chan struct{})
+	go func() {
+		defer close(s.done)
+		for in := bufio.NewScanner(stderr); in.Scan(); {
+			if in.Text() == "ready" {
+				s.took = time.Since(began)
+				close(ready)
+			}
+			if !strings.Contains(in.Text(), "msg=change") {
+				s.mu.Lock()
+				fmt.Fprintln(&s.log, in.Text())
+				s.mu.Unlock()
+			}
+		}
+	}()
+	select {
+	case <-ready:
+	case <-s.done:
+		t.Fatalf("the server ended before it was ready:\n%s", s.text())
+	case <-time.After(60 * time.Second):
+		t.Fatalf("the server is not ready after a minute:\n%s", s.text())
+	}
+	return s
+}
+
+func (s *server) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.String()
+}
+
+// end ends the server by a signal and reports what it should not have said.
+func (s *server) end(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	s.cmd.Process.Signal(sig)
+	<-s.done
+	s.cmd.Wait()
+	for _, bad := range []string{"panic:", "DATA RACE", "level=ERROR"} {
+		if strings.Contains(s.text(), bad) {
+			t.Errorf("the server said\n%s", s.text())
+		}
+	}
+}
+
+// session is a connection to the root directory.
+type session struct {
+	conn net.Conn
+	root p9.File
+}
+
+func (s *server) session() (*session, error) {
+	conn, err := net.Dial("unix", s.sock)
+	if err != nil {
+		return nil, err
+	}
+	c, err := p9.NewClient(conn)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	root, err := c.Attach("/")
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &session{conn, root}, nil
+}
+
+// refused reports whether the server has answered no, in contrast to not at all.
+// What it cannot have meant is reported.
+func refused(t testing.TB, err error) bool {
+	var errno linux.Errno
+	if !errors.As(err, &errno) {
+		return false
+	}
+	switch errno {
+	case linux.EEXIST, linux.ENOENT, linux.EBUSY, linux.EAGAIN, linux.ENODEV, linux.EINVAL:
+	case linux.EIO: // what the client library makes of a connection that ended
+		return false
+	default:
+		t.Errorf("a change was refused: %v", err)
+	}
+	return true
+}
+
+func (s *session) walk(path string) (p9.File, error) {
+	_, f, err := s.root.Walk(strings.FieldsFunc(path, func(r rune) bool { return r == '/' }))
+	return f, err
+}
+
+// in does something in the directory of a path.
+func (s *session) in(path string, do func(dir p9.File, name string) error) error {
+	i := strings.LastIndexByte(path, '/')
+	dir, err := s.walk(path[:i])
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return do(dir, path[i+1:])
+}
+
+func (s *session) mkdir(path string, mode uint32) error {
+	return s.in(path, func(dir p9.File, name string) error {
+		_, err := dir.Mkdir(name, p9.FileMode(mode), p9.NoUID, p9.NoGID)
+		return err
+	})
+}
+
+func (s *session) rmdir(path string) error {
+	return s.in(path, func(dir p9.File, name string) error { return dir.UnlinkAt(name, 0x200) })
+}
+
+func (s *session) rename(path, to string) error {
+	return s.in(path, func(dir p9.File, name string) error { return dir.RenameAt(name, dir, to) })
+}
+
+func (s *session) setattr(path string, mode, uid uint32) error {
+	f, err := s.walk(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.SetAttr(p9.SetAttrMask{Permissions: true, UID: true}, p9.SetAttr{Permissions: p9.FileMode(mode), UID: p9.UID(uid)})
+}
+
+func (s *session) write(path, text string) error {
+	f, err := s.walk(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, _, err := f.Open(p9.WriteOnly); err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte(text), 0)
+	return err
+}
+
+func (s *session) read(path string) (string, error) {
+	f, err := s.walk(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if _, _, err := f.Open(p9.ReadOnly); err != nil {
+		return "", err
+	}
+	var all []byte
+	for b := make([]byte, 8<<10); ; {
+		n, err := f.ReadAt(b, int64(len(all)))
+		all = append(all, b[:n]...)
+		if err == io.EOF || err == nil && n == 0 {
+			return string(all), nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}
+
+// dirs are the containers in a container.
+func (s *session) dirs(path string) (names []string, err error) {
+	f, err := s.walk(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if _, _, err := f.Open(p9.ReadOnly); err != nil {
+		return nil, err
+	}
+	for offset := uint64(0); ; {
+		ents, err := f.Readdir(offset, 4<<10)
+		if err != nil || len(ents) == 0 {
+			return names, err
+		}
+		for _, e := range ents {
+			if offset = e.Offset; e.Type&p9.TypeDir != 0 && e.Name != "." && e.Name != ".." {
+				names = append(names, e.Name)
+			}
+		}
+	}
+}
+
+// mirror opens the mirror of a state directory, which no server has.
+func mirror(t testing.TB, dir string) *kernfs.Dir {
+	t.Helper()
+	name := ""
+	s, err := store.Open(dir, func(k store.Key, v []byte) error {
+		if k == (store.Key{Bucket: store.Facts, Name: "mirror"}) {
+			name = "containerfs-" + string(v)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	root, err := kernfs.OpenNamed(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// mirror is the name of the server's mirror, as it said.
+func (s *server) mirror() string {
+	_, rest, _ := strings.Cut(s.text(), `msg="mirror: on, `)
+	name, _, _ := strings.Cut(rest, `"`)
+	return name
+}
