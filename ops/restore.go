@@ -139,13 +139,20 @@ func (s State) void() bool { return s.Rebooted || s.Copied || s.Unanchored }
 type Restored struct{ Hierarchies, Containers, Groups, Tasks int }
 
 // KeptGroups are the css groups that tasks can be in, by what is kept: none after
-// a boot.
+// a boot, and none of a container that is gone.
 func (j *Journal) KeptGroups() (groups []uint64) {
-	if j.state.void() {
+	if j.state.void() || len(j.kept.rows[store.Groups]) == 0 {
 		return nil
 	}
+	there := make(map[uint64]bool, len(j.kept.rows[store.Containers]))
+	for _, r := range j.kept.rows[store.Containers] {
+		there[r.num] = true
+	}
 	for _, r := range j.kept.rows[store.Groups] {
-		groups = append(groups, r.num)
+		ids, err := readGroupRow(r.value)
+		if err == nil && !slices.ContainsFunc(ids, func(id uint64) bool { return !there[id] }) {
+			groups = append(groups, r.num)
+		}
 	}
 	return groups
 }

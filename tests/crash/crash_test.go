@@ -42,8 +42,7 @@ func TestCrashes(t *testing.T) {
 	}
 	var slowest time.Duration
 	changes, open := 0, 0
-	for life := range crashes {
-		t.Logf("life %d", life)
+	for range crashes {
 		var load sync.WaitGroup
 		counts := make([]int, clients)
 		for i, c := range cs {

@@ -89,10 +89,25 @@ func (s *server) end(t testing.TB, sig syscall.Signal) {
 	}
 }
 
-// session is a connection to the root directory.
+// session is a connection to the root directory. After an error that is no answer
+// nothing more may be asked, not even a clunk: the client library then gives what
+// waits for an answer that will not come to the next who asks, on any connection.
 type session struct {
 	conn net.Conn
 	root p9.File
+	dead bool
+}
+
+// done closes a file after what came to err.
+func (s *session) done(f p9.File, err error) error {
+	var errno linux.Errno
+	if err != nil && err != io.EOF && !(errors.As(err, &errno) && errno != linux.EIO) {
+		s.dead = true
+	}
+	if !s.dead {
+		f.Close()
+	}
+	return err
 }
 
 func (s *server) session() (*session, error) {
@@ -110,7 +125,7 @@ func (s *server) session() (*session, error) {
 		conn.Close()
 		return nil, err
 	}
-	return &session{conn, root}, nil
+	return &session{conn: conn, root: root}, nil
 }
 
 // refused reports whether the server has answered no, in contrast to not at all.
@@ -142,8 +157,7 @@ func (s *session) in(path string, do func(dir p9.File, name string) error) error
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	return do(dir, path[i+1:])
+	return s.done(dir, do(dir, path[i+1:]))
 }
 
 func (s *session) mkdir(path string, mode uint32) error {
@@ -166,8 +180,7 @@ func (s *session) setattr(path string, mode, uid uint32) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	return f.SetAttr(p9.SetAttrMask{Permissions: true, UID: true}, p9.SetAttr{Permissions: p9.FileMode(mode), UID: p9.UID(uid)})
+	return s.done(f, f.SetAttr(p9.SetAttrMask{Permissions: true, UID: true}, p9.SetAttr{Permissions: p9.FileMode(mode), UID: p9.UID(uid)}))
 }
 
 func (s *session) write(path, text string) error {
@@ -175,12 +188,10 @@ func (s *session) write(path, text string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if _, _, err := f.Open(p9.WriteOnly); err != nil {
-		return err
+	if _, _, err = f.Open(p9.WriteOnly); err == nil {
+		_, err = f.WriteAt([]byte(text), 0)
 	}
-	_, err = f.WriteAt([]byte(text), 0)
-	return err
+	return s.done(f, err)
 }
 
 func (s *session) read(path string) (string, error) {
@@ -216,12 +227,12 @@ func (s *session) dirs(path string) (names []string, err error) {
 		return nil, err
 	}
 	for offset := uint64(0); ; {
-		ents, err := f.Readdir(offset, 4<<10)
+		ents, err := f.Readdir(offset, 16<<10)
 		if err != nil || len(ents) == 0 {
 			return names, err
 		}
 		for _, e := range ents {
-			if offset = e.Offset; e.Type&p9.TypeDir != 0 && e.Name != "." && e.Name != ".." {
+			if offset = e.Offset; e.QID.Type&p9.TypeDir != 0 && e.Name != "." && e.Name != ".." {
 				names = append(names, e.Name)
 			}
 		}
