@@ -45,14 +45,14 @@ func keptWorld(t testing.TB, dir string) *world {
 	return w
 }
 
-// tree is what the rows are about: all of state but for logs, tasks and the times of
+// lasting is what the rows are about: all of state but for logs, tasks and the times of
 // what is made with the server.
 func (w *world) lasting() map[string]string {
 	w.t.Helper()
 	lines := make(map[string]string)
 	for line := range strings.Lines(w.state()) {
 		path, rest, _ := strings.Cut(line, " ")
-		if strings.HasPrefix(path, "/proc") || strings.HasSuffix(path, "/events") || path == "/ctl" || path == "/containers" || path == "/" {
+		if strings.HasPrefix(path, "/proc") || strings.HasSuffix(path, "/events") || path == "/ctl" || path == "/rules" || path == "/containers" || path == "/" {
 			_, _, rest = "", "", ""
 		}
 		for _, moment := range []string{"/tasks", "/procs", "/releasable", "/populated"} {

@@ -229,13 +229,13 @@ func TestConflict(t *testing.T) {
 		}
 	}
 	s = startServer(t, "--state", dir, "--hierarchy", "cpu=cpuset", "--hierarchy", "d=debug")
-	if got, want := s.run("ls", "/"), "ctl\ncontainers\nevents\nproc\ncpu\nd\n"; got != want {
+	if got, want := s.run("ls", "/"), "ctl\ncontainers\nevents\nrules\nproc\ncpu\nd\n"; got != want {
 		t.Errorf("there are\n%swant\n%s", got, want)
 	}
 	s.run("rmdir", "/cpu/a")
 	s.stop()
 	s = startServer(t, "--state", dir)
-	if got, want := s.run("ls", "/"), "ctl\ncontainers\nevents\nproc\ncpu\nd\n"; got != want {
+	if got, want := s.run("ls", "/"), "ctl\ncontainers\nevents\nrules\nproc\ncpu\nd\n"; got != want {
 		t.Errorf("without flags there are\n%swant\n%s", got, want)
 	}
 	s.stop()
