@@ -1,0 +1,146 @@
+package tests
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hugelgupf/p9/linux"
+	"golang.org/x/sys/unix"
+)
+
+// onTmpfs runs a test in a mount namespace of its own, with a small file system at
+// the directory that it gets. A server that it starts is there too.
+func onTmpfs(t *testing.T, size string, f func(t *testing.T, dir string)) {
+	t.Helper()
+	needHost(t)
+	dir := t.TempDir()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // which ends with its namespace
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			t.Error(err)
+			return
+		}
+		if err := errors.Join(
+			unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+			unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size),
+		); err != nil {
+			t.Error(err)
+			return
+		}
+		f(t, dir)
+	}()
+	<-done
+}
+
+// TestDiskFull fills the disk under a server: changes are refused and not made,
+// everything else goes on, and when there is room again so do changes.
+func TestDiskFull(t *testing.T) {
+	onTmpfs(t, "1m", func(t *testing.T, dir string) {
+		state := filepath.Join(dir, "state")
+		s := startServer(t, "--state", state, "--hierarchy", "n=numtasks")
+		c := s.client("/")
+		p := startSpawner(t)
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		must(c.mkdir("/n/a"))
+		must(c.write("/n/a/tasks", fmt.Sprint(p.pid())))
+		ballast := filepath.Join(dir, "ballast")
+		fill(t, ballast)
+		// Free pages of the file can take some changes more.
+		var refusal error
+		n := 0
+		for ; refusal == nil && n < 5000; n++ {
+			refusal = c.mkdir(fmt.Sprintf("/n/%0200d", n))
+		}
+		if !errors.Is(refusal, linux.ENOSPC) && !errors.Is(refusal, syscall.ENOSPC) {
+			t.Errorf("after %d containers: %v, want ENOSPC", n, refusal)
+		}
+		last := fmt.Sprintf("/n/%0200d", n-1)
+		if _, err := c.read(last + "/tasks"); !errors.Is(err, linux.ENOENT) {
+			t.Errorf("the container that was refused: %v, want ENOENT", err)
+		}
+		if got := s.tasks("/n/a"); len(got) != 1 || got[0] != p.pid() {
+			t.Errorf("/n/a has %v, want %d", got, p.pid())
+		}
+		before := s.run("ls", "/n")
+		must(os.Remove(ballast))
+		must(c.mkdir(last))
+		must(c.rmdir(last))
+		s.kill9()
+		s = startServer(t, "--state", state)
+		if after := s.run("ls", "/n"); after != before {
+			t.Errorf("there is\n%swas\n%s", after, before)
+		}
+		if got := s.tasks("/n/a"); len(got) != 1 || got[0] != p.pid() {
+			t.Errorf("/n/a has %v, want %d", got, p.pid())
+		}
+		s.stop()
+		// A start with the disk full is no reason to refuse what is there.
+		fill(t, ballast)
+		s = startServer(t, "--state", state)
+		s.stop()
+		// What cannot be made is refused.
+		code, _, stderr := refusedStart(t, "--state", filepath.Join(dir, "another"))
+		if code == 0 || !strings.Contains(stderr, "no space left") {
+			t.Errorf("a new state on a full disk: exit code %d\n%s", code, stderr)
+		}
+		must(os.Remove(ballast))
+		p.kill()
+		retireMirrors(t, state)
+	})
+}
+
+// fill takes all the room that there is.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for b := make([]byte, 4096); err == nil; {
+		_, err = f.Write(b)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+}
+
+// TestReadOnlyState: a state directory that cannot be written to is refused, as one
+// that becomes so is said at the next change.
+func TestReadOnlyState(t *testing.T) {
+	onTmpfs(t, "8m", func(t *testing.T, dir string) {
+		state := filepath.Join(dir, "state")
+		s := startServer(t, "--state", state)
+		s.run("mkdir", "/all/a")
+		s.stop()
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []string{state, filepath.Join(dir, "another")} {
+			code, _, stderr := refusedStart(t, "--state", at)
+			if code == 0 || !strings.Contains(stderr, "read-only") || !strings.Contains(stderr, at) {
+				t.Errorf("%s, read-only: exit code %d\n%s", at, code, stderr)
+			}
+		}
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT, ""); err != nil {
+			t.Fatal(err)
+		}
+		s = startServer(t, "--state", state)
+		s.run("rmdir", "/all/a")
+		s.stop()
+		retireMirrors(t, state)
+	})
+}
