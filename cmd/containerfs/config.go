@@ -266,7 +266,7 @@ func serveConfig(c *cli.Context) (config, error) {
 		}
 	}
 	if len(conf.Hierarchies) == 0 {
-		conf.Hierarchies, conf.Implied = []hierarchy{{"all", "all"}}, true
+		conf.Hierarchies = []hierarchy{{"all", "all"}}
 	}
 	if conf.MaxContainers, err = limit(c, file, "max-containers", file.MaxContainers); err != nil {
 		return conf, err

@@ -98,8 +98,8 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	e.host.Start(model{e.tree, e.host, recorder, classifier, log})
 	e.tree.Drain()
 	for _, h := range conf.Hierarchies {
-		if conf.Implied && e.journal != nil && !e.journal.State().Fresh {
-			break
+		if conf.NoHierarchies && e.journal != nil && !e.journal.State().Fresh {
+			break // what the state holds is all that there should be
 		}
 		if err := e.fs.Mount(h.Name, h.Options); err != nil {
 			return nil, fmt.Errorf("hierarchy %s=%s: %w", h.Name, h.Options, err)

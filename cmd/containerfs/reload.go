@@ -222,6 +222,7 @@ func (s *service) keepFixed(next *config) {
 		key           string
 		inForce, want any // pointers
 	}{
+		{"state", &s.conf.State, &next.State},
 		{"mirror", &s.conf.Mirror, &next.Mirror},
 		{"enable", &s.conf.Enable, &next.Enable},
 		{"allow-release-agent", &s.conf.AllowReleaseAgent, &next.AllowReleaseAgent},

@@ -26,10 +26,6 @@ type config struct {
 	Mirror      bool     // anchor membership in the kernel where that is possible
 	State       string   // directory of what outlives the server; "" for none
 
-	// Implied: nobody asked for the hierarchies. They are for a server that has
-	// kept nothing.
-	Implied bool
-
 	MaxContainers        int // of all hierarchies; 0: no bound
 	MaxContainersPerUser int // that an unprivileged user owns; 0: no bound
 	AllowReleaseAgent    bool

@@ -22,20 +22,20 @@ func TestServeConfig(t *testing.T) {
 		want config
 		err  string
 	}{
-		{"nothing", nil, config{Listen: standard, Hierarchies: all, Implied: true, Mirror: true}, ""},
+		{"nothing", nil, config{Listen: standard, Hierarchies: all, Mirror: true}, ""},
 		{"commas stay in a hierarchy", []string{"--hierarchy", "cpu=cpuset,cpuacct", "--hierarchy=x=debug,name=y"},
 			config{Listen: standard, Hierarchies: []hierarchy{{"cpu", "cpuset,cpuacct"}, {"x", "debug,name=y"}}, Mirror: true}, ""},
 		{"listeners", []string{"--listen", "tcp://127.0.0.1:0?no_root_squash", "--listen", "unix!/x", "--mirror", "off"},
-			config{Listen: []p9srv.Export{{Addr: p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"}, NoRootSquash: true}, {Addr: p9srv.Addr{Network: "unix", Address: "/x"}}}, Hierarchies: all, Implied: true}, ""},
+			config{Listen: []p9srv.Export{{Addr: p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"}, NoRootSquash: true}, {Addr: p9srv.Addr{Network: "unix", Address: "/x"}}}, Hierarchies: all}, ""},
 		{"no address", []string{"--listen", "here"}, config{}, "listen: " + errText(p9srv.ParseExport("here"))},
 		{"no options", []string{"--hierarchy", "cpu"}, config{}, `hierarchy "cpu": want NAME=OPTIONS`},
 		{"empty options", []string{"--hierarchy", "cpu="}, config{}, `hierarchy "cpu=": want NAME=OPTIONS`},
 		{"no name", []string{"--hierarchy", "=cpu"}, config{}, `hierarchy "=cpu": want NAME=OPTIONS`},
 		{"twice", []string{"--hierarchy", "a=b", "--hierarchy", "a=c"}, config{}, `hierarchy "a" is given twice`},
 		{"mirror", []string{"--mirror", "on"}, config{}, `mirror "on": want auto or off`},
-		{"enable", []string{"--enable", "ns"}, config{Listen: standard, Hierarchies: all, Implied: true, Enable: []string{"ns"}, Mirror: true}, ""},
+		{"enable", []string{"--enable", "ns"}, config{Listen: standard, Hierarchies: all, Enable: []string{"ns"}, Mirror: true}, ""},
 		{"enable what there is anyhow", []string{"--enable", "cpuset"}, config{}, `enable "cpuset": want one of ns`},
-		{"state", []string{"--state", "/x"}, config{Listen: standard, Hierarchies: all, Implied: true, Mirror: true, State: "/x"}, ""},
+		{"state", []string{"--state", "/x"}, config{Listen: standard, Hierarchies: all, Mirror: true, State: "/x"}, ""},
 		{"no state", []string{"--state="}, config{}, "state want a directory, or none"},
 		{"argument", []string{"x"}, config{}, `serve takes no argument, got "x"`},
 	} {
