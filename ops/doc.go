@@ -24,6 +24,20 @@
 //   - qid.path is unique and never used again: it is made of a container's id,
 //     or of a task's tid and start time.
 //
+//   - What outlives the server is kept by the Journal before it is acknowledged, and
+//     before a client is shown it; what cannot be kept is undone.
+//
+// # State
+//
+// A change of the tree puts the rows of what it changed, as they are at its end, into
+// the Journal, with the tree's locks held; told waits for its number outside of them,
+// and look for that of what was seen. Package store commits whatever was put until a
+// commit begins. A row is all that is kept of one thing (a hierarchy with its root, a
+// container, a css group, a subsystem's root state), so that restoring after a start
+// and undoing after a commit that failed are the same: the model is made what rows
+// say. What a subsystem measures is put now and then (Checkpoint). Without a Journal
+// nothing waits.
+//
 // # Synchronization
 //
 // Attributes (owner, mode, times) live in tree.Container.Data and in what New

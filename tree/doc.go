@@ -65,6 +65,14 @@
 // their time stamps) and get the effects as well. Any failure undoes what was
 // done, in reverse, and leaves the model as it was.
 //
+// # What outlives the server
+//
+// A Keeper is told of every change at its end, with mu held, and keeps it later. A
+// css group is kept before a task is in it: the attach that needs a new one gives up,
+// waits outside of both locks, and begins anew. So no task is in what is not kept, and
+// Revert can take it away when it cannot be kept. Restore... builds what was kept
+// before the first Resync, which then places tasks by the mirror, or by a list.
+//
 // # Fork events that can be wrong
 //
 // The kernel's fork event names the real parent, which is not the forking task

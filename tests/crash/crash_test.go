@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 
 	"containerfs/tree/kernfs"
@@ -133,7 +135,13 @@ func (c *client) remove(s *session) {
 	}
 	slices.SortFunc(paths, func(a, b string) int { return len(b) - len(a) })
 	for _, path := range paths {
-		if err := s.rmdir(path); err != nil {
+		err := s.rmdir(path)
+		// Who was killed takes a while to die.
+		for end := time.Now().Add(30 * time.Second); errors.Is(err, linux.EBUSY) && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
+			err = s.rmdir(path)
+		}
+		if err != nil {
 			c.t.Errorf("rmdir %s: %v", path, err)
 		}
 	}
