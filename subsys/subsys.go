@@ -25,6 +25,9 @@ type Config struct {
 	// Cpuset is cpuset's host. Nil: the real one.
 	Cpuset cpuset.Host
 
+	// CpusetRows keep what CPUs members had before. Nil: nothing does.
+	CpusetRows cpuset.Rows
+
 	// Cpuacct is cpuacct's host. Nil: the real one.
 	Cpuacct cpuacct.Host
 
@@ -67,8 +70,14 @@ func All(cfg Config) []tree.Subsystem {
 	if cfg.BC == nil {
 		cfg.BC = bc.NewHost()
 	}
+	set := cpuset.New(cfg.Cpuset, cfg.Log)
+	if cfg.CpusetRows != nil {
+		if err := set.Remember(cfg.CpusetRows); err != nil {
+			cfg.Log.Warn("the CPUs that tasks had before they became members are not known", "subsystem", "cpuset", "err", err)
+		}
+	}
 	all := []tree.Subsystem{
-		cpuset.New(cfg.Cpuset, cfg.Log),
+		set,
 		cpuacct.New(cfg.Cpuacct, cfg.Log),
 		debug.Subsystem{},
 	}

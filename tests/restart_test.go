@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hugelgupf/p9/p9"
+	"golang.org/x/sys/unix"
 )
 
 // kill9 ends the server without a word and waits until it is gone.
@@ -208,6 +211,64 @@ func TestRestart(t *testing.T) {
 			retireMirrors(t, dir)
 		})
 	}
+}
+
+// TestAffinityBack: a task that returns to the root has the CPUs again that it had, also
+// when the server was killed meanwhile; so has a child that was born without one.
+func TestAffinityBack(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		t.Fatal("needs two CPUs")
+	}
+	dir := t.TempDir()
+	s := startServer(t, "--state", dir, "--hierarchy", "cpu=cpuset")
+	c := s.client("/")
+	for _, path := range []string{"/cpu/a"} {
+		if err := c.mkdir(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, w := range [][2]string{{"cpus", "0"}, {"mems", "0"}} {
+		if err := c.write("/cpu/a/cpuset."+w[0], w[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := startSpawner(t)
+	var one unix.CPUSet
+	one.Set(1)
+	if err := unix.SchedSetaffinity(p.pid(), &one); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.write("/cpu/a/tasks", fmt.Sprint(p.pid())); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); !keptRow(t, dir, "cpuset", fmt.Sprint(p.pid())); {
+		if time.Now().After(end) {
+			t.Fatal("the CPUs that it had are not kept")
+		}
+		time.Sleep(100 * time.Millisecond) // they are once a second
+	}
+	s.kill9()
+	born := p.fork()
+	s = startServer(t, "--state", dir)
+	c = s.client("/")
+	for _, pid := range []int{p.pid(), born} {
+		var got unix.CPUSet
+		if err := unix.SchedGetaffinity(pid, &got); err != nil || !got.IsSet(0) || got.Count() != 1 {
+			t.Errorf("as a member %d may run on %v, %v", pid, got, err)
+		}
+		if err := c.write("/cpu/tasks", fmt.Sprint(pid)); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.SchedGetaffinity(pid, &got); err != nil || got != one {
+			t.Errorf("back in the root %d may run on %v, %v; want CPU 1", pid, got, err)
+		}
+	}
+	p.kill()
+	if err := c.rmdir("/cpu/a"); err != nil {
+		t.Error(err)
+	}
+	s.stop()
+	retireMirrors(t, dir)
 }
 
 // TestConflict: a hierarchy that is asked for and cannot be, beside those of the

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,28 @@ func mirrorOf(t testing.TB, dir string) (name string) {
 	}
 	s.Close()
 	return name
+}
+
+// keptRow reports whether a state directory that may be in use has a row.
+func keptRow(t testing.TB, dir, subsystem, key string) (found bool) {
+	t.Helper()
+	db, err := os.ReadFile(filepath.Join(dir, "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "state.db")
+	if err := os.WriteFile(path, db, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(filepath.Dir(path), func(store.Key, []byte) error { return nil })
+	if err != nil {
+		return false // it was read in the midst of a commit
+	}
+	defer s.Close()
+	if err := s.Own(subsystem).All(func(k string, _ []byte) { found = found || k == key }); err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
 
 // retireMirrors takes away the mirror of a state directory that is not needed any

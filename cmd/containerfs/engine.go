@@ -66,7 +66,11 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	}
 	exists := e.adopt(say)
 
-	e.subsystems = subsys.All(subsys.Config{Log: log, Enable: conf.Enable, Tasks: e.host})
+	parts := subsys.Config{Log: log, Enable: conf.Enable, Tasks: e.host}
+	if e.journal != nil {
+		parts.CpusetRows = e.journal.Own("cpuset")
+	}
+	e.subsystems = subsys.All(parts)
 	recorder := ops.NewRecorder(ops.DefaultEventLog)
 	cfg := tree.Config{
 		Host: e.host, Subsystems: e.subsystems, Observer: recorder, Log: log,

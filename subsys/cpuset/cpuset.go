@@ -60,12 +60,16 @@ type Subsystem struct {
 	// tasks that an attach is moving out of the root or back into it.
 	origins map[*tree.Task]Set
 
+	before map[int32]remembered // see Remember; nil without
+
 	// left are the tasks whose origins were restored since the last settle.
 	left []*tree.Task
 
 	// beyond is how many members Enforce could not confine the last time.
 	// Only Enforce uses it.
 	beyond int
+
+	memory *memory // nil without
 }
 
 // New makes the subsystem and logs what the host will not do.
@@ -124,6 +128,9 @@ func (s *Subsystem) Bind(root *tree.Container) {
 // under way has ended.
 func (s *Subsystem) Close() error {
 	s.migrator.close()
+	if s.tree != nil {
+		s.keepOrigins()
+	}
 	return nil
 }
 

@@ -30,6 +30,7 @@ func (s *Subsystem) Enforce() {
 		s.log.Warn("members have CPUs outside of cpus that cannot be taken away", "members", beyond.n, "tids", beyond.tids, "err", beyond.err)
 	}
 	s.beyond = beyond.n
+	s.keepOrigins()
 }
 
 // astray are the tasks that mend should look at.

@@ -118,6 +118,9 @@ func (s *Subsystem) Fork(parent, child *tree.Task, c *tree.Container) {
 	if c.IsRoot() && !(known && s.hands(parent, c)) {
 		return
 	}
+	if before := s.recall(child); !before.Empty() {
+		origin = before
+	}
 	s.origins[child] = origin
 }
 
