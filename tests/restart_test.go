@@ -13,6 +13,8 @@ import (
 
 	"github.com/hugelgupf/p9/p9"
 	"golang.org/x/sys/unix"
+
+	"containerfs/ops/store"
 )
 
 // kill9 ends the server without a word and waits until it is gone.
@@ -211,6 +213,73 @@ func TestRestart(t *testing.T) {
 			retireMirrors(t, dir)
 		})
 	}
+}
+
+// TestVoid: where what is kept of tasks is of another boot, of another directory or of
+// a time with another way to know, they are in the roots, and that is said; all else is
+// as it was. The mirror of the original is left alone by a copy.
+func TestVoid(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	s := startServer(t, "--state", dir)
+	p := startSpawner(t)
+	put := func() {
+		t.Helper()
+		s.run("write", "/all/a/cpuset.cpus", "0")
+		s.run("write", "/all/a/cpuset.mems", "0")
+		s.run("write", "/all/a/tasks", fmt.Sprint(p.pid()))
+	}
+	s.run("mkdir", "/all/a")
+	put()
+	s.stop()
+	again := func(what, said string, in int, args ...string) {
+		t.Helper()
+		s = startServer(t, args...)
+		if !strings.Contains(s.log.String(), said) {
+			t.Errorf("%s: it does not say %q:\n%s", what, said, s.log.String())
+		}
+		if got := s.tasks("/all/a"); len(got) != in {
+			t.Errorf("%s: /all/a has %v, want %d", what, got, in)
+		}
+		if got := s.run("read", "/all/a/cpuset.cpus"); got != "0\n" {
+			t.Errorf("%s: cpuset.cpus is %q", what, got)
+		}
+	}
+	again("nothing happened", "where the mirror has them", 1, "--state", dir)
+	s.stop()
+
+	copied := filepath.Join(t.TempDir(), "state")
+	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	again("copied", "a copy of another", 0, "--state", copied)
+	s.stop()
+	retireMirrors(t, copied)
+	again("was copied", "where the mirror has them", 1, "--state", dir)
+	s.stop()
+
+	again("without the mirror", "in another way", 0, "--state", dir, "--mirror", "off")
+	put()
+	s.stop()
+	again("again without", "where a list has them", 1, "--state", dir, "--mirror", "off")
+	s.stop()
+	again("with the mirror again", "in another way", 0, "--state", dir)
+	put()
+	s.stop()
+
+	db, err := store.Open(dir, func(store.Key, []byte) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Put(store.Key{Bucket: store.Facts, Name: "boot"}, []byte("another\n"), nil)
+	db.Close()
+	again("rebooted", "of another boot", 0, "--state", dir)
+	put()
+	s.stop()
+	again("the second time after the boot", "where the mirror has them", 1, "--state", dir)
+	p.kill()
+	s.run("rmdir", "/all/a")
+	s.stop()
+	retireMirrors(t, dir)
 }
 
 // TestAffinityBack: a task that returns to the root has the CPUs again that it had, also

@@ -22,6 +22,7 @@ const (
 	idleFor      = 2 * time.Second // until the directory of a css group is removed
 	retireWithin = 5 * time.Second // the mirror, at the end
 	measureEvery = 10              // enforceEverys: until what was measured is kept
+	checkUpTo    = 100_000         // containers, for which a check at the start takes no time
 )
 
 // engine is the host with its model and what is served of it.
@@ -195,6 +196,11 @@ func (e *engine) restore(conf config, exists map[uint64]bool) error {
 	done, err := e.fs.Restore(exists)
 	if err != nil {
 		return fmt.Errorf("state directory %s: %w", conf.State, err)
+	}
+	if done.Containers <= checkUpTo {
+		if err := e.tree.Check(); err != nil {
+			return fmt.Errorf("state directory %s: what is kept does not fit together: %w", conf.State, err)
+		}
 	}
 	e.log.Info("restored", "hierarchies", done.Hierarchies, "containers", done.Containers,
 		"groups", done.Groups, "tasks", done.Tasks, "in", time.Since(began).Round(time.Millisecond))
