@@ -401,3 +401,34 @@ func FuzzRows(f *testing.F) {
 		readPlaceRow(row)
 	})
 }
+
+// TestNumbersNotUsedAgain: what was removed, or could not be kept, has given its id
+// away for ever.
+func TestNumbersNotUsedAgain(t *testing.T) {
+	dir := t.TempDir()
+	last := uint64(0)
+	for range 4 {
+		w := keptWorld(t, dir)
+		k := w.as(root)
+		if last == 0 {
+			k.must(k.write("ctl", "mount m alpha"))
+		}
+		k.must(k.mkdir("m/a"))
+		id := w.container("m/a").ID()
+		if id <= last {
+			t.Errorf("id %d after %d", id, last)
+		}
+		w.fs.journal.store.InCommit = func() error { return syscall.EIO }
+		if err := k.mkdir("m/b"); errno(err) != linux.EIO {
+			t.Errorf("%v, want EIO", err)
+		}
+		w.fs.journal.store.InCommit = nil
+		k.must(k.mkdir("m/b"))
+		last = w.container("m/b").ID()
+		k.must(k.rmdir("m/b"))
+		k.must(k.rmdir("m/a"))
+		if err := w.fs.journal.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

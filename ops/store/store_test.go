@@ -289,3 +289,48 @@ func TestForeignDatabase(t *testing.T) {
 		t.Errorf("%v, want that it is damaged", err)
 	}
 }
+
+// TestAwaitInside has one wait, for a change and for a subsystem's rows, with the lock
+// that Undo takes.
+func TestAwaitInside(t *testing.T) {
+	s, _ := open(t, t.TempDir())
+	var lock sync.Mutex
+	began, fail := make(chan bool), make(chan bool)
+	s.InCommit = func() error {
+		began <- true
+		<-fail
+		return syscall.EIO
+	}
+	s.Undo = func([]Change, error) {
+		lock.Lock()
+		defer lock.Unlock()
+		s.Discard()
+		s.InCommit = nil
+	}
+	lock.Lock()
+	first := s.Put(key(1), []byte("a"), nil)
+	<-began
+	fail <- true
+	if err := s.AwaitInside(first); !errors.Is(err, syscall.EIO) {
+		t.Errorf("in the commit: %v, want EIO", err)
+	}
+	if err := s.AwaitInside(s.Put(key(2), []byte("b"), nil)); !errors.Is(err, syscall.EIO) {
+		t.Errorf("before it is undone: %v, want EIO", err)
+	}
+	if err := s.Own("x").Write(map[string][]byte{"a": nil}); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a subsystem's rows: %v, want EIO", err)
+	}
+	lock.Unlock()
+	third := s.Put(key(3), []byte("c"), nil)
+	err := s.Wait(third)
+	for range 100 {
+		if err == nil {
+			break
+		}
+		third = s.Put(key(3), []byte("c"), nil) // it was discarded with the others
+		err = s.Wait(third)
+	}
+	if err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
