@@ -23,7 +23,6 @@
 //   - What files keep for reads to come is bounded for each user of a peer: EMFILE.
 //   - qid.path is unique and never used again: it is made of a container's id,
 //     or of a task's tid and start time.
-//
 //   - What outlives the server is kept by the Journal before it is acknowledged, and
 //     before a client is shown it; what cannot be kept is undone.
 //
