@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"containerfs/subsys/bc"
+	"containerfs/subsys/controller"
 	"containerfs/subsys/cpuacct"
 	"containerfs/subsys/cpuset"
 	"containerfs/subsys/debug"
@@ -36,11 +37,14 @@ type Config struct {
 
 	// BC is bc's host. Nil: the real one.
 	BC bc.Host
+
+	// Kernel is how the kernel's controllers in Enable are opened.
+	Kernel controller.Config
 }
 
 // Optional are the subsystems that there are only when they are asked for, and
 // that are then not what `all` means.
-var Optional = []string{"ns"}
+var Optional = append([]string{"ns"}, controller.Names...)
 
 // Enforcer is a subsystem that has to look after the host: its effect wears off,
 // or what it accounts changes, without any event that would tell. Call Enforce
@@ -50,8 +54,8 @@ type Enforcer interface{ Enforce() }
 // All makes the subsystems in the order of their registration, which is that of
 // callbacks, listings and canonical names. Those that are Enforcers have to be
 // called, those that are io.Closers to be closed when no change can come any
-// more.
-func All(cfg Config) []tree.Subsystem {
+// more. An error says what of Enable this host lacks.
+func All(cfg Config) ([]tree.Subsystem, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
@@ -67,6 +71,16 @@ func All(cfg Config) []tree.Subsystem {
 	if cfg.BC == nil {
 		cfg.BC = bc.NewHost()
 	}
+	cfg.Kernel.Log = cfg.Log
+	for _, name := range cfg.Enable {
+		if slices.Contains(controller.Names, name) {
+			cfg.Kernel.Names = append(cfg.Kernel.Names, name)
+		}
+	}
+	kernel, err := controller.Open(cfg.Kernel)
+	if err != nil {
+		return nil, err
+	}
 	all := []tree.Subsystem{
 		cpuset.New(cfg.Cpuset, cfg.Log),
 		cpuacct.New(cfg.Cpuacct, cfg.Log),
@@ -75,8 +89,12 @@ func All(cfg Config) []tree.Subsystem {
 	if slices.Contains(cfg.Enable, "ns") {
 		all = append(all, ns.New(cfg.NS, cfg.Log))
 	}
-	return append(all,
+	all = append(all,
 		numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log),
 		bc.New(cfg.BC, cfg.Log),
 	)
+	for _, s := range kernel {
+		all = append(all, s)
+	}
+	return all, nil
 }

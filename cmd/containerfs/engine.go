@@ -32,6 +32,7 @@ type engine struct {
 	fs         *ops.FS
 	audit      *ops.Audit
 	rules      string // the file; "" without
+	id         string // of the mirror and the kernel directories
 	log        *slog.Logger
 }
 
@@ -46,6 +47,9 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	if e.host, err = hostproc.Open(hostproc.Options{}); err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
+	if e.id, err = hostproc.ServerID(); err != nil {
+		return nil, err
+	}
 	var facts []string
 	say := func(fact string) {
 		facts = append(facts, fact)
@@ -58,7 +62,9 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 		facts = append(facts, hostFact+id)
 	}
 
-	e.subsystems = subsys.All(subsys.Config{Log: log, Enable: conf.Enable, Tasks: e.host})
+	if e.subsystems, err = subsys.All(e.subsysConfig(conf)); err != nil {
+		return nil, err
+	}
 	recorder := ops.NewRecorder(ops.DefaultEventLog)
 	cfg := tree.Config{
 		Host: e.host, Subsystems: e.subsystems, Observer: recorder, Log: log,
@@ -94,6 +100,14 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	return e, nil
 }
 
+// subsysConfig is what the subsystems are given.
+func (e *engine) subsysConfig(conf config) subsys.Config {
+	c := subsys.Config{Log: e.log, Enable: conf.Enable, Tasks: e.host}
+	c.Kernel.ID = e.id
+	c.Kernel.Gone = hostproc.ServerGone
+	return c
+}
+
 // openMirror opens the mirror, if that is wanted and possible, and says what is
 // in force.
 func (e *engine) openMirror(wanted bool) string {
@@ -107,11 +121,7 @@ func (e *engine) openMirror(wanted bool) string {
 	if err != nil {
 		e.log.Warn("a mirror of a server that was killed is left over", "err", err)
 	}
-	id, err := hostproc.ServerID()
-	if err == nil {
-		e.mirror, err = hostproc.OpenMirror(id)
-	}
-	if err != nil {
+	if e.mirror, err = hostproc.OpenMirror(e.id); err != nil {
 		if !errors.Is(err, kernfs.ErrRefused) {
 			e.log.Warn("the mirror could not be opened", "err", err)
 		}
