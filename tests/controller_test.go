@@ -60,6 +60,7 @@ func TestControllersV2(t *testing.T) {
 	t.Run("threads", k.threads)
 	t.Run("together", k.together)
 	t.Run("delegated", k.delegated)
+	t.Run("a controller is taken away", k.taken)
 }
 
 // TestControllersV1 does it in a guest with version 1.
@@ -656,4 +657,76 @@ func (k controllers) delegated(t *testing.T) {
 		t.Error(err)
 	}
 	waitFor(t, "the delegated cgroup to be empty", func() bool { return os.Remove(own) == nil })
+}
+
+// taken: somebody else takes a controller away from the server's directories.
+func (k controllers) taken(t *testing.T) {
+	s := k.serve(t, "pids", "memory")
+	s.run("mkdir", "/h/a")
+	s.run("mkdir", "/h/a/b")
+	s.run("write", "/h/a/pids.max", "9")
+	base := "/sys/fs/cgroup" + s.base()
+	inner, err := filepath.Glob(base + "/*/cgroup.subtree_control")
+	if err != nil || len(inner) == 0 {
+		t.Fatal(inner, err)
+	}
+	for _, file := range append(inner, base+"/cgroup.subtree_control") {
+		if text, _ := os.ReadFile(file); strings.Contains(string(text), "pids") {
+			writeFile(t, file, "-pids")
+		}
+	}
+	waitFor(t, "the log to say so", func() bool {
+		return strings.Contains(s.log.String(), "took a controller away") && strings.Contains(s.log.String(), "controller=pids")
+	})
+	if code, _, _ := s.command("read", "/h/a/pids.max"); code != 3 {
+		t.Errorf("the file of a controller that is away: exit code %d", code)
+	}
+	s.run("write", "/h/a/memory.max", "64M")
+	p := startSpawner(t)
+	s.run("write", "/h/a/b/procs", fmt.Sprint(p.pid()))
+	s.run("write", "/h/procs", fmt.Sprint(p.pid()))
+	writeFile(t, base+"/cgroup.subtree_control", "+pids")
+	waitFor(t, "the log to say that it is back", func() bool { return strings.Contains(s.log.String(), "a controller is back") })
+	if got := s.run("read", "/h/a/pids.max"); got != "max\n" {
+		t.Errorf("back, pids.max is %q", got)
+	}
+}
+
+// TestNoMirror: a kernel that refuses named hierarchies says so at start, and all
+// the rest works.
+func TestNoMirror(t *testing.T) {
+	if !inside {
+		runInsideOn(t, machine{words: "cgroup_no_v1=named"}, "^TestNoMirror$")
+		return
+	}
+	s := startServer(t, "--enable", "pids", "--hierarchy", "h=pids", "--hierarchy", "g=debug,numtasks")
+	const why = "mirror: none (configure hierarchy"
+	if log := s.log.String(); !strings.Contains(log, why) || !strings.Contains(log, "cgroup_no_v1=named") ||
+		!strings.Contains(log, "children made with CLONE_PARENT can be misplaced") {
+		t.Errorf("nothing is said of the mirror:\n%s", log)
+	}
+	if got := s.run("read", "/ctl"); !strings.Contains(got, "mirror: none") {
+		t.Errorf("ctl says\n%s", got)
+	}
+	p := startSpawner(t)
+	for _, path := range []string{"/h/a", "/g/a"} {
+		s.run("mkdir", path)
+		s.run("write", path+"/tasks", fmt.Sprint(p.pid()))
+	}
+	child := p.fork()
+	for _, path := range []string{"/h/a", "/g/a"} {
+		if got := s.tasks(path); !slices.Equal(got, []int{p.pid(), child}) {
+			t.Errorf("%s has %d", path, got)
+		}
+	}
+	if got := s.run("read", "/h/a/pids.current"); got != "2\n" {
+		t.Errorf("pids.current is %q", got)
+	}
+	s.run("write", "/h/procs", fmt.Sprint(p.pid()))
+	if got := s.tasks("/h/a"); !slices.Equal(got, []int{child}) {
+		t.Errorf("/h/a has %d", got)
+	}
+	s.run("write", "/h/a/kill", "1")
+	waitFor(t, "the child to be killed", func() bool { return !lives(child) })
+	s.run("rmdir", "/h/a")
 }

@@ -91,7 +91,7 @@ func trunkAt(trunks *[]*trunk, at place, cfg Config) *trunk {
 	}
 	t := &trunk{
 		place: at, name: name, log: cfg.Log, keep: cfg.Keep, origins: cfg.Origins, baseName: prefix + cfg.ID,
-		nodes: map[uint64]*node{}, from: map[any]*source{}, dead: map[key]struct{}{},
+		nodes: map[uint64]*node{}, from: map[any]*source{}, dead: map[key]struct{}{}, taken: map[string]bool{},
 	}
 	*trunks = append(*trunks, t)
 	return t

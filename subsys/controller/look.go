@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,7 @@ func (t *trunk) look() {
 			t.tree.Update(func() { t.saved = nil })
 		}
 		t.audit()
+		t.checkHandedDown()
 		return nil
 	})
 	t.settle()
@@ -103,6 +105,29 @@ func (t *trunk) audit() {
 			continue
 		}
 		t.compare(n, in)
+	}
+}
+
+// checkHandedDown says which controllers of version 2 somebody else has taken away
+// from the base, and which he has given back.
+func (t *trunk) checkHandedDown() {
+	base := t.baseDir.Load()
+	if t.version != 2 || base == nil {
+		return
+	}
+	text, err := base.Read("cgroup.subtree_control", nil)
+	if err != nil {
+		return // somebody has removed the base; see revive
+	}
+	on := strings.Fields(string(text))
+	for _, name := range t.names() {
+		has := slices.Contains(on, name)
+		if !has && !t.taken[name] {
+			t.log.Warn("somebody else took a controller away from the kernel directories: its limits are gone", "controller", name, "base", t.basePath())
+		} else if has && t.taken[name] {
+			t.log.Info("a controller is back, without the limits that there were", "controller", name, "base", t.basePath())
+		}
+		t.taken[name] = !has
 	}
 }
 

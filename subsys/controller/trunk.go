@@ -46,6 +46,7 @@ type trunk struct {
 	late    []*node         // whose directories are still to be removed
 	adopted bool            // what the kernel had was compared with the containers
 	next    uint64          // see audit
+	taken   map[string]bool // by somebody else; see checkHandedDown
 	saved   map[key]Origin  // of an earlier server, until adopted
 
 	// Guarded by the Tree's mu; leader is changed under changeMu, too.
