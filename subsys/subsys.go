@@ -81,6 +81,10 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 	if err != nil {
 		return nil, err
 	}
+	tasks := numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log)
+	if pids, ok := controller.AsPids(kernel); ok {
+		tasks.LimitBy(pids)
+	}
 	all := []tree.Subsystem{
 		cpuset.New(cfg.Cpuset, cfg.Log),
 		cpuacct.New(cfg.Cpuacct, cfg.Log),
@@ -90,7 +94,7 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 		all = append(all, ns.New(cfg.NS, cfg.Log))
 	}
 	all = append(all,
-		numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log),
+		tasks,
 		bc.New(cfg.BC, cfg.Log),
 	)
 	for _, s := range kernel {

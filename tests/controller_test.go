@@ -116,6 +116,7 @@ func (k controllers) test(t *testing.T) {
 	}{
 		{"memory kills at the limit", k.kills},
 		{"pids refuses a fork", k.refuses},
+		{"numtasks refuses a fork", k.refusesForNumtasks},
 		{"cpu throttles", k.throttles},
 		{"freeze stops", k.freezes},
 		{"errno passes through", k.errno},
@@ -135,7 +136,9 @@ func (k controllers) serve(t *testing.T, names ...string) *server {
 	t.Helper()
 	args := []string{"--hierarchy", "h=" + strings.Join(names, ",")}
 	for _, name := range names {
-		args = append(args, "--enable", name)
+		if name != "numtasks" {
+			args = append(args, "--enable", name)
+		}
 	}
 	s := startServer(t, args...)
 	pid := s.cmd.Process.Pid
@@ -238,6 +241,39 @@ func (k controllers) refuses(t *testing.T) {
 	s := k.serve(t, "pids")
 	s.run("mkdir", "/h/a")
 	s.run("write", "/h/a/pids.max", "1")
+	k.triesToFork(t, s)
+	if got := s.run("read", "/h/a/pids.events"); !strings.Contains(got, "max ") || strings.Contains(got, "max 0\n") {
+		t.Errorf("pids.events: %q", got)
+	}
+}
+
+func (k controllers) refusesForNumtasks(t *testing.T) {
+	s := k.serve(t, "pids", "numtasks")
+	s.run("mkdir", "/h/a")
+	s.run("mkdir", "/h/a/b")
+	s.run("mkdir", "/h/c")
+	limit := strings.TrimSpace(s.run("read", "/h/numtasks.limit"))
+	s.run("write", "/h/numtasks.shares", "child_shares_divisor="+limit)
+	s.run("write", "/h/a/b/numtasks.shares", "max_shares=50")
+	s.run("write", "/h/a/numtasks.shares", "max_shares=1")
+	for path, want := range map[string]string{"/h/a": "1\n", "/h/a/b": "0\n", "/h/c": "max\n"} {
+		if got := s.run("read", path+"/pids.max"); got != want {
+			t.Errorf("pids.max of %s is %q, want %q", path, got, want)
+		}
+	}
+	k.triesToFork(t, s)
+	if got := s.run("read", "/h/a/numtasks.stats"); !strings.Contains(got, "Number of failures 1\n") {
+		t.Errorf("stats:\n%s", got)
+	}
+	s.run("write", "/h/a/numtasks.shares", "max_shares=-3")
+	if got := s.run("read", "/h/a/b/pids.max"); got != "max\n" {
+		t.Errorf("nobody cares any more, and pids.max is %q", got)
+	}
+}
+
+// triesToFork has a shell fork in a container of one task.
+func (k controllers) triesToFork(t *testing.T, s *server) {
+	t.Helper()
 	sh := startShell(t, "(true) && echo forked; read end")
 	s.run("write", "/h/a/procs", sh.pid())
 	sh.run(t)
@@ -248,9 +284,6 @@ func (k controllers) refuses(t *testing.T) {
 	}
 	if got := sh.output.String(); !strings.HasSuffix(got, want) {
 		t.Errorf("the shell said %q, want %q", got, want)
-	}
-	if got := s.run("read", "/h/a/pids.events"); !strings.Contains(got, "max ") || strings.Contains(got, "max 0\n") {
-		t.Errorf("pids.events: %q", got)
 	}
 }
 
@@ -408,7 +441,9 @@ func (k controllers) returns(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { waitFor(t, "the origin to be empty", func() bool { err := os.Remove(dir); return err == nil || os.IsNotExist(err) }) })
+	t.Cleanup(func() {
+		waitFor(t, "the origin to be empty", func() bool { err := os.Remove(dir); return err == nil || os.IsNotExist(err) })
+	})
 	p := startSpawner(t)
 	writeFile(t, dir+"/cgroup.procs", fmt.Sprint(p.pid()))
 	s := k.serve(t, "pids")
