@@ -73,7 +73,7 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 	}
 	cfg.Kernel.Log = cfg.Log
 	for _, name := range cfg.Enable {
-		if slices.Contains(controller.Names, name) {
+		if slices.Contains(controller.Names, name) || slices.Contains(Enforced, name) {
 			cfg.Kernel.Names = append(cfg.Kernel.Names, name)
 		}
 	}
@@ -82,12 +82,21 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 		return nil, err
 	}
 	tasks := numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log)
-	if pids, ok := controller.AsPids(kernel); ok {
-		tasks.LimitBy(pids)
+	if pids := controller.Of(kernel, "pids"); pids != nil {
+		tasks.LimitBy(controller.AsPids(pids))
+	}
+	var sets, accounts tree.Subsystem
+	ourSets, ourAccounts := cpuset.New(cfg.Cpuset, cfg.Log), cpuacct.New(cfg.Cpuacct, cfg.Log)
+	sets, accounts = ourSets, ourAccounts
+	if k := controller.Of(kernel, "cpuset"); k != nil {
+		sets = newKernelCpuset(ourSets, k)
+	}
+	if k := controller.Of(kernel, "cpuacct"); k != nil {
+		accounts = newKernelCpuacct(ourAccounts, k)
 	}
 	all := []tree.Subsystem{
-		cpuset.New(cfg.Cpuset, cfg.Log),
-		cpuacct.New(cfg.Cpuacct, cfg.Log),
+		sets,
+		accounts,
 		debug.Subsystem{},
 	}
 	if slices.Contains(cfg.Enable, "ns") {
@@ -98,7 +107,9 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 		bc.New(cfg.BC, cfg.Log),
 	)
 	for _, s := range kernel {
-		all = append(all, s)
+		if !slices.Contains(Enforced, s.Name()) {
+			all = append(all, s)
+		}
 	}
 	return all, nil
 }

@@ -78,6 +78,16 @@ func Open(cfg Config) (subs []*Subsystem, err error) {
 	return subs, nil
 }
 
+// Of finds the subsystem of a name among those that were opened, nil without.
+func Of(subs []*Subsystem, name string) *Subsystem {
+	for _, s := range subs {
+		if s.name == name {
+			return s
+		}
+	}
+	return nil
+}
+
 // trunkAt finds or makes the trunk for a place.
 func trunkAt(trunks *[]*trunk, at place, cfg Config) *trunk {
 	name := "v2"
@@ -166,9 +176,15 @@ func (s *Subsystem) Create(c *tree.Container) (tree.State, error) {
 }
 
 // Destroy is tree.Subsystem's.
-func (s *Subsystem) Destroy(_ *tree.Container, state tree.State) { s.t.release(state.(*node)) }
+func (s *Subsystem) Destroy(c *tree.Container, _ tree.State) { s.t.release(s.node(c)) }
 
-func (s *Subsystem) node(c *tree.Container) *node { return c.State(s.id).(*node) }
+// node is a container's. View or Change.
+func (s *Subsystem) node(c *tree.Container) *node {
+	if c.IsRoot() {
+		return s.t.base
+	}
+	return s.t.nodes[c.ID()]
+}
 
 var errElsewhere = errors.Join(errors.New("the kernel has it in one hierarchy with controllers that are bound to another of ours"), syscall.EBUSY)
 
@@ -341,14 +357,80 @@ func (s *Subsystem) write(c *tree.Container, name string, data []byte) error {
 // find is the node of a container that may have gone.
 func (s *Subsystem) find(c *tree.Container) (n *node, err error) {
 	s.t.tree.View(func() {
-		if c.Removed() || s.t.tree.Bound(s.id) != c.Hierarchy() {
+		if !s.Shows(c) {
 			err = syscall.ENODEV
 			return
 		}
-		n = s.node(c)
+		if n = s.node(c); n == nil {
+			err = syscall.ENODEV // it is being removed
+		}
 	})
 	return n, err
 }
+
+// Get reads a file of a container's kernel directory, without the newline at its
+// end. Under changeMu.
+func (s *Subsystem) Get(c *tree.Container, name string) (string, error) {
+	dir, err := s.node(c).open()
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	b, err := dir.Read(name, nil)
+	return strings.TrimSuffix(string(b), "\n"), err
+}
+
+// Set writes a file of a container's kernel directory, which is made again where it
+// is gone. Under changeMu.
+func (s *Subsystem) Set(c *tree.Container, name, value string) error {
+	n := s.node(c)
+	write := func() error {
+		dir, err := n.open()
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		return dir.Write(name, []byte(value))
+	}
+	err := write()
+	if kernfs.IsGone(err) {
+		if err = s.t.revive(n); err == nil {
+			err = write()
+		}
+	}
+	return err
+}
+
+// Binds reports whether the subsystem is bound to the hierarchy of c. Under
+// changeMu.
+func (s *Subsystem) Binds(c *tree.Container) bool { return s.bound && s.t.hier == c.Hierarchy() }
+
+// Shows reports whether a container has the subsystem. View.
+func (s *Subsystem) Shows(c *tree.Container) bool {
+	return !c.Removed() && s.t.tree.Bound(s.id) == c.Hierarchy()
+}
+
+// RootHas reports whether the kernel's root has a file, which FetchRoot reads.
+func (s *Subsystem) RootHas(name string) bool {
+	_, err := s.FetchRoot(name)
+	return err == nil
+}
+
+// FetchRoot reads a file of the kernel's root, which is the whole host's.
+func (s *Subsystem) FetchRoot(name string) ([]byte, error) {
+	root := s.t.root
+	if root == nil {
+		return nil, syscall.ENODEV
+	}
+	b, err := root.Read(name, nil)
+	return b, gone(err)
+}
+
+// Log is where what it does is said.
+func (s *Subsystem) Log() *slog.Logger { return s.t.log }
+
+// Fetch reads a file of a container's kernel directory as it is. No lock is held.
+func (s *Subsystem) Fetch(c *tree.Container, name string) ([]byte, error) { return s.read(c, name) }
 
 // gone is ENODEV for a directory that somebody else has removed.
 func gone(err error) error {

@@ -103,7 +103,7 @@ func (t *trunk) state(c *tree.Container, parent *node) (*node, error) {
 		t.remove(n)
 		return nil, err
 	}
-	t.nodes[n.id] = n
+	t.tree.Update(func() { t.nodes[n.id] = n })
 	return n, nil
 }
 
@@ -181,7 +181,7 @@ func (t *trunk) release(n *node) {
 	if n.refs--; n.refs > 0 {
 		return
 	}
-	delete(t.nodes, n.id)
+	t.tree.Update(func() { delete(t.nodes, n.id) })
 	t.remove(n)
 }
 

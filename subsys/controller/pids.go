@@ -7,48 +7,25 @@ import (
 	"syscall"
 
 	"containerfs/tree"
-	"containerfs/tree/kernfs"
 )
 
 // Pids has the limits of numtasks be the kernel's own, in containers of the
 // hierarchy that pids is bound to.
 type Pids struct{ s *Subsystem }
 
-// AsPids finds the pids controller among those that were opened.
-func AsPids(subs []*Subsystem) (p Pids, ok bool) {
-	for _, s := range subs {
-		if s.name == "pids" {
-			return Pids{s}, true
-		}
-	}
-	return Pids{}, false
-}
+// AsPids is the pids controller as numtasks knows it.
+func AsPids(s *Subsystem) Pids { return Pids{s} }
 
 // Limit is numtasks.Limiter's.
 func (p Pids) Limit(c *tree.Container, n int64) (ok bool, err error) {
-	if !p.s.bound || p.s.t.hier != c.Hierarchy() {
+	if !p.s.Binds(c) {
 		return false, nil
 	}
 	value := "max"
 	if n >= 0 && n < 1<<22 { // the kernel's most
 		value = strconv.FormatInt(n, 10)
 	}
-	node := p.s.node(c)
-	write := func() error {
-		dir, err := node.open()
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		return dir.Write("pids.max", []byte(value))
-	}
-	err = write()
-	if kernfs.IsGone(err) {
-		if err = p.s.t.revive(node); err == nil {
-			err = write()
-		}
-	}
-	return true, err
+	return true, p.s.Set(c, "pids.max", value)
 }
 
 // Refused is numtasks.Limiter's. A container that somebody has taken the controller

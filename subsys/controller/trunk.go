@@ -40,8 +40,9 @@ type trunk struct {
 	tree     *tree.Tree
 	subs     []*Subsystem // in order of registration
 
+	nodes map[uint64]*node // by container, but for roots; changed with both of the Tree's locks
+
 	// The rest is guarded by changeMu.
-	nodes   map[uint64]*node
 	hier    *tree.Hierarchy // that controllers are bound to, nil for none
 	late    []*node         // whose directories are still to be removed
 	adopted bool            // what the kernel had was compared with the containers
@@ -210,9 +211,33 @@ func (t *trunk) makeBase() error {
 		if err := dir.Make(leaf); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
-	} else if slices.Contains(t.set, "memory") {
+		return nil
+	}
+	if slices.Contains(t.set, "memory") {
 		// Before Linux 5.11 a limit did not hold for what is below by itself.
 		_ = dir.Write("memory.use_hierarchy", []byte("1"))
+	}
+	if slices.Contains(t.set, "cpuset") {
+		return t.openCpuset(dir)
+	}
+	return nil
+}
+
+// openCpuset lets tasks into the base of a version 1 hierarchy that has cpuset, and,
+// where cpuset is there only because the host has mounted it with others, into
+// all directories below.
+func (t *trunk) openCpuset(dir *kernfs.Dir) error {
+	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
+		value, err := t.parent.Read(name, nil)
+		if err == nil {
+			err = dir.Write(name, value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !slices.Contains(t.subsystems(), "cpuset") {
+		return dir.Write("cgroup.clone_children", []byte("1"))
 	}
 	return nil
 }
