@@ -82,8 +82,10 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 		return nil, err
 	}
 	tasks := numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log)
-	if pids := controller.Of(kernel, "pids"); pids != nil {
-		tasks.LimitBy(controller.AsPids(pids))
+	counters := bc.New(cfg.BC, cfg.Log)
+	if l := controller.NewLimits(kernel); l.Any() {
+		tasks.LimitBy(l.ForNumtasks())
+		counters.LimitBy(l.ForBC())
 	}
 	var sets, accounts tree.Subsystem
 	ourSets, ourAccounts := cpuset.New(cfg.Cpuset, cfg.Log), cpuacct.New(cfg.Cpuacct, cfg.Log)
@@ -104,7 +106,7 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 	}
 	all = append(all,
 		tasks,
-		bc.New(cfg.BC, cfg.Log),
+		counters,
 	)
 	for _, s := range kernel {
 		if !slices.Contains(Enforced, s.Name()) {

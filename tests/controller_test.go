@@ -117,6 +117,7 @@ func (k controllers) test(t *testing.T) {
 		{"memory kills at the limit", k.kills},
 		{"pids refuses a fork", k.refuses},
 		{"numtasks refuses a fork", k.refusesForNumtasks},
+		{"bc has the kernel's limits", k.limitsForBC},
 		{"cpu throttles", k.throttles},
 		{"freeze stops", k.freezes},
 		{"errno passes through", k.errno},
@@ -136,7 +137,7 @@ func (k controllers) serve(t *testing.T, names ...string) *server {
 	t.Helper()
 	args := []string{"--hierarchy", "h=" + strings.Join(names, ",")}
 	for _, name := range names {
-		if name != "numtasks" {
+		if name != "numtasks" && name != "bc" {
 			args = append(args, "--enable", name)
 		}
 	}
@@ -268,6 +269,41 @@ func (k controllers) refusesForNumtasks(t *testing.T) {
 	s.run("write", "/h/a/numtasks.shares", "max_shares=-3")
 	if got := s.run("read", "/h/a/b/pids.max"); got != "max\n" {
 		t.Errorf("nobody cares any more, and pids.max is %q", got)
+	}
+}
+
+func (k controllers) limitsForBC(t *testing.T) {
+	s := k.serve(t, "pids", "memory", "bc", "numtasks")
+	s.run("mkdir", "/h/a")
+	limit := strings.TrimSpace(s.run("read", "/h/numtasks.limit"))
+	s.run("write", "/h/numtasks.shares", "child_shares_divisor="+limit)
+	want := func(file, want string) {
+		t.Helper()
+		if got := s.run("read", "/h/a/"+file); got != want {
+			t.Errorf("%s is %q, want %q", file, got, want)
+		}
+	}
+	s.run("write", "/h/a/bc.numproc.barrier", "1")
+	s.run("write", "/h/a/bc.numproc.limit", "5")
+	want("pids.max", "5\n")
+	s.run("write", "/h/a/numtasks.shares", "max_shares=1") // the lesser holds
+	want("pids.max", "1\n")
+	s.run("write", "/h/a/bc.numproc.limit", "3")
+	want("pids.max", "1\n")
+	s.run("write", "/h/a/numtasks.shares", "max_shares=-3")
+	want("pids.max", "3\n")
+	s.run("write", "/h/a/bc.numproc.limit", "1")
+	k.triesToFork(t, s)
+	s.run("write", "/h/a/bc.physpages.barrier", "4096")
+	s.run("write", "/h/a/bc.physpages.limit", "8192")
+	want(k.limits.memory, fmt.Sprintf("%d\n", 8192*os.Getpagesize()))
+	if code, _, _ := s.command("write", "/h/a/bc.physpages.limit", "4095"); code == 0 {
+		t.Error("a limit below the barrier is taken")
+	}
+	want(k.limits.memory, fmt.Sprintf("%d\n", 8192*os.Getpagesize()))
+	s.run("write", "/h/a/bc.physpages.limit", "9223372036854775807")
+	if got := s.run("read", "/h/a/"+k.limits.memory); got != "max\n" && len(got) < 16 {
+		t.Errorf("no limit, and the kernel has %q", got)
 	}
 }
 

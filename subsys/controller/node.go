@@ -19,6 +19,8 @@ type node struct {
 	parent *node // nil for the base
 	c      *tree.Container
 
+	tasks [2]int64 // see Limits: a limit and one, 0 for none
+
 	// Guarded by changeMu.
 	refs       int  // subsystems that have it as their state
 	controlled bool // version 2: its controllers are handed down
