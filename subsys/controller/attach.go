@@ -12,8 +12,8 @@ import (
 	"containerfs/tree/kernfs"
 )
 
-// where is the path of the directory that a thread is in.
-func (t *trunk) where(tid int32) (string, error) {
+// find is where of the kernel.
+func (t *trunk) find(tid int32) (string, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(int(tid)) + "/cgroup")
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -173,7 +173,7 @@ func (t *trunk) enter(task *tree.Task, n *node) error {
 			return err
 		}
 		defer dir.Close()
-		return dir.Move(".", t.subject(task), t.version == 2)
+		return t.move(dir, t.subject(task))
 	}
 	err := move()
 	if kernfs.IsGone(err) {
@@ -227,7 +227,7 @@ func (t *trunk) restore(id int32, from *source) error {
 	case is != from.id:
 		return errOther
 	}
-	return dir.Move(".", id, t.version == 2)
+	return t.move(dir, id)
 }
 
 // undoTo moves a task back to the directory that it was in.
@@ -235,7 +235,7 @@ func (t *trunk) undoTo(task *tree.Task, at string) func() {
 	return func() {
 		dir, err := t.openAt(at)
 		if err == nil {
-			err = dir.Move(".", t.subject(task), t.version == 2)
+			err = t.move(dir, t.subject(task))
 			dir.Close()
 		}
 		if err != nil && !errors.Is(err, syscall.ESRCH) {

@@ -103,6 +103,8 @@ func trunkAt(trunks *[]*trunk, at place, cfg Config) *trunk {
 		place: at, name: name, log: cfg.Log, keep: cfg.Keep, origins: cfg.Origins, baseName: prefix + cfg.ID,
 		nodes: map[uint64]*node{}, from: map[any]*source{}, dead: map[key]struct{}{}, taken: map[string]bool{},
 	}
+	t.where = t.find
+	t.move = func(dir *kernfs.Dir, id int32) error { return dir.Move(".", id, t.version == 2) }
 	*trunks = append(*trunks, t)
 	return t
 }

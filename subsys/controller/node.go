@@ -249,5 +249,5 @@ func (t *trunk) toBase(id int32) error {
 		return err
 	}
 	defer dir.Close()
-	return dir.Move(".", id, t.version == 2)
+	return t.move(dir, id)
 }

@@ -38,7 +38,11 @@ type trunk struct {
 	base     *node
 	baseDir  atomic.Pointer[kernfs.Dir]
 	tree     *tree.Tree
-	subs     []*Subsystem // in order of registration
+	// where is the path of the directory that a thread is in, move moves one to a
+	// directory, in version 2 its process: the kernel's, but in tests of all else.
+	where func(tid int32) (string, error)
+	move  func(dir *kernfs.Dir, id int32) error
+	subs  []*Subsystem // in order of registration
 
 	nodes map[uint64]*node // by container, but for roots; changed with both of the Tree's locks
 
