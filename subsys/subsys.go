@@ -46,6 +46,9 @@ type Config struct {
 // that are then not what `all` means.
 var Optional = append([]string{"ns"}, controller.Names...)
 
+// OriginsIn keeps, for Config.Kernel, where tasks came from in a state store.
+func OriginsIn(rows controller.Rows) (controller.Origins, error) { return controller.OriginsIn(rows) }
+
 // Enforcer is a subsystem that has to look after the host: its effect wears off,
 // or what it accounts changes, without any event that would tell. Call Enforce
 // once a second (SPEC §11), from one goroutine, after tree.New.

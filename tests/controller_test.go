@@ -515,6 +515,7 @@ func (k controllers) returns(t *testing.T) {
 	}
 	// At the server's end, and from where nobody was before.
 	q := startSpawner(t)
+	writeFile(t, dir+"/cgroup.procs", fmt.Sprint(q.pid()))
 	was := k.dir(t, "pids", q.pid())
 	s.run("write", "/h/a/procs", fmt.Sprint(q.pid()))
 	late := q.fork()

@@ -118,10 +118,11 @@ func (t *trunk) subsystems() (names []string) {
 
 // start opens a trunk, finds its files and says what it will do.
 func (t *trunk) start(cfg Config) error {
+	t.base = &node{t: t}
 	if err := t.open(cfg.Gone); err != nil {
+		t.base = nil
 		return err
 	}
-	t.base = &node{t: t}
 	base := t.baseDir.Load()
 	files, err := base.Files()
 	if err != nil {
@@ -316,7 +317,7 @@ func (s *Subsystem) rows(files []kernfs.File) (rows []tree.File) {
 			row.Fetch = func(c *tree.Container) ([]byte, error) { return s.read(c, f.Name) }
 		}
 		if f.Writes {
-			row.Pass = func(_ *tree.Actor, c *tree.Container, data []byte) error { return s.write(c, f.Name, data) }
+			row.Pass = func(_ *tree.Actor, c *tree.Container, data []byte) error { return s.write(c, f, data) }
 		}
 		rows = append(rows, row)
 	}
@@ -343,7 +344,7 @@ func (s *Subsystem) read(c *tree.Container, name string) ([]byte, error) {
 }
 
 // write is one write of the kernel's. No lock is held; the container is pinned.
-func (s *Subsystem) write(c *tree.Container, name string, data []byte) error {
+func (s *Subsystem) write(c *tree.Container, f kernfs.File, data []byte) error {
 	n, err := s.find(c)
 	if err != nil {
 		return err
@@ -353,7 +354,11 @@ func (s *Subsystem) write(c *tree.Container, name string, data []byte) error {
 		return gone(err)
 	}
 	defer dir.Close()
-	return gone(dir.Command(name, data))
+	if err := dir.Command(f.Name, data); err != nil {
+		return gone(err)
+	}
+	n.remember(f, dir, data)
+	return nil
 }
 
 // find is the node of a container that may have gone.

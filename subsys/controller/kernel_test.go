@@ -262,15 +262,63 @@ func TestSeveralControllers(t *testing.T) {
 	if err := b.Rmdir(a, nil); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("rmdir with a task: %v", err)
 	}
+	b.wantOrigins(1)
 	if err := b.attach(b.root, p); err != nil {
 		t.Fatal(err)
 	}
+	b.wantOrigins(0)
 	dir := b.path(a)
 	if err := b.Rmdir(a, nil); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("%s is left: %v", dir, err)
+	}
+}
+
+func (b *bench) wantOrigins(want int) {
+	b.t.Helper()
+	for _, s := range b.subs {
+		b.View(func() {
+			if got := len(s.t.from); got != want {
+				b.t.Errorf("%s has %d origins, want %d", s.name, got, want)
+			}
+		})
+	}
+}
+
+// TestToTheBase: a task goes there when it cannot go back, and that is undone when
+// the attach fails.
+func TestToTheBase(t *testing.T) {
+	b := newBench(t, Config{Names: []string{"pids", "freezer"}})
+	a := b.mkdir(b.root, "a")
+	p := b.sleeper()
+	dir := b.foreign("containerfs-test-gone", p)
+	if err := b.attach(a, p); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	at := b.where(p)
+	b.subs[1].t.move = func(*kernfs.Dir, int32) error { return syscall.EIO }
+	if err := b.attach(b.root, p); !errors.Is(err, syscall.EIO) {
+		t.Errorf("the second fails: %v", err)
+	}
+	if got := b.where(p); got != at {
+		t.Errorf("undone, it is in %s, was in %s", got, at)
+	}
+	b.wantOrigins(1)
+	freezer := b.subs[1].t
+	freezer.move = func(dir *kernfs.Dir, id int32) error { return dir.Move(".", id, false) }
+	if err := b.attach(b.root, p); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.where(p); got != b.subs[0].t.basePath() {
+		t.Errorf("it is in %s", got)
+	}
+	if !strings.Contains(b.log.String(), "it goes to the base") {
+		t.Errorf("nothing is said of that:\n%s", b.log.String())
 	}
 }
 
@@ -318,6 +366,7 @@ func TestOrigins(t *testing.T) {
 	if at := b.where(p); at != "/containerfs-test-was" {
 		t.Fatalf("refused, it is in %s", at)
 	}
+	b.wantOrigins(0)
 	store.fail = nil
 	if err := b.attach(a, p); err != nil {
 		t.Fatal(err)
@@ -451,6 +500,9 @@ func TestSlowWrite(t *testing.T) {
 	case err := <-done:
 		t.Fatalf("the write has ended: %v", err)
 	default:
+	}
+	if err := os.Remove(slow + "/pids.max"); err != nil { // or what is written is read back
+		t.Fatal(err)
 	}
 	got := make([]byte, full+5)
 	if _, err := io.ReadFull(pipe, got); err != nil || string(got[full:]) != "12345" {

@@ -19,11 +19,13 @@ type node struct {
 	parent *node // nil for the base
 	c      *tree.Container
 
+	set   settings
 	tasks [2]int64 // see Limits: a limit and one, 0 for none
 
 	// Guarded by changeMu.
 	refs       int  // subsystems that have it as their state
 	controlled bool // version 2: its controllers are handed down
+	adopted    bool // its directory was there
 	drift      int  // of its tasks, when last said
 }
 
@@ -123,7 +125,9 @@ func (t *trunk) establish(n *node) error {
 		n.parent.controlled = true
 	}
 	name := strconv.FormatUint(n.id, 10)
-	if err := above.Make(name); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := above.Make(name); errors.Is(err, unix.EEXIST) {
+		n.adopted = true
+	} else if err != nil {
 		return err
 	}
 	if t.version == 2 {

@@ -198,7 +198,9 @@ func (t *trunk) control(dir *kernfs.Dir, names []string) error {
 
 // makeBase makes the base, or finds it.
 func (t *trunk) makeBase() error {
-	if err := t.parent.Make(t.baseName); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := t.parent.Make(t.baseName); errors.Is(err, unix.EEXIST) {
+		t.base.adopted = true
+	} else if err != nil {
 		return err
 	}
 	dir, err := t.parent.Open(t.baseName)
