@@ -184,16 +184,16 @@ func (k controllers) dir(t *testing.T, controller string, pid int) string {
 	return ""
 }
 
-// shell is a process that does what it is told when it gets a line.
-type shell struct {
+// waiter is a process that does what it is told when it gets a line.
+type waiter struct {
 	*exec.Cmd
 	in     io.WriteCloser
 	output lockedBuffer
 }
 
-func startShell(t *testing.T, script string) *shell {
+func startWaiter(t *testing.T, script string) *waiter {
 	t.Helper()
-	c := &shell{Cmd: exec.Command("sh", "-c", "read go; "+script)}
+	c := &waiter{Cmd: exec.Command("sh", "-c", "read go; "+script)}
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	c.Stdout, c.Stderr = &c.output, &c.output
 	var err error
@@ -210,9 +210,9 @@ func startShell(t *testing.T, script string) *shell {
 	return c
 }
 
-func (c *shell) pid() string { return strconv.Itoa(c.Process.Pid) }
+func (c *waiter) pid() string { return strconv.Itoa(c.Process.Pid) }
 
-func (c *shell) run(t *testing.T) {
+func (c *waiter) run(t *testing.T) {
 	t.Helper()
 	if _, err := io.WriteString(c.in, "go\n"); err != nil {
 		t.Fatal(err)
@@ -223,7 +223,7 @@ func (k controllers) kills(t *testing.T) {
 	s := k.serve(t, "memory")
 	s.run("mkdir", "/h/a")
 	s.run("write", "/h/a/"+k.limits.memory, "24M")
-	hog := startShell(t, "exec tail /dev/zero")
+	hog := startWaiter(t, "exec tail /dev/zero")
 	s.run("write", "/h/a/procs", hog.pid())
 	hog.run(t)
 	err := hog.Wait()
@@ -310,7 +310,7 @@ func (k controllers) limitsForBC(t *testing.T) {
 // triesToFork has a shell fork in a container of one task.
 func (k controllers) triesToFork(t *testing.T, s *server) {
 	t.Helper()
-	sh := startShell(t, "(true) && echo forked; read end")
+	sh := startWaiter(t, "(true) && echo forked; read end")
 	s.run("write", "/h/a/procs", sh.pid())
 	sh.run(t)
 	waitFor(t, "the shell to try", func() bool { return strings.HasSuffix(sh.output.String(), "\n") })
@@ -338,7 +338,7 @@ func (k controllers) throttles(t *testing.T) {
 	s := k.serve(t, "cpu")
 	s.run("mkdir", "/h/a")
 	s.run("write", "/h/a/"+k.limits.quota, k.limits.quotaValue)
-	busy := startShell(t, "while :; do :; done")
+	busy := startWaiter(t, "while :; do :; done")
 	s.run("write", "/h/a/procs", busy.pid())
 	busy.run(t)
 	began, had := time.Now(), cpuTime(t, busy.Process.Pid)
@@ -355,7 +355,7 @@ func (k controllers) throttles(t *testing.T) {
 func (k controllers) freezes(t *testing.T) {
 	s := k.serve(t, k.limits.freezer)
 	s.run("mkdir", "/h/a")
-	busy := startShell(t, "while :; do :; done")
+	busy := startWaiter(t, "while :; do :; done")
 	s.run("write", "/h/a/procs", busy.pid())
 	busy.run(t)
 	state := func() string {
@@ -382,7 +382,7 @@ func (k controllers) freezes(t *testing.T) {
 func (k controllers) errno(t *testing.T) {
 	s := k.serve(t, "memory", "pids", "cpu")
 	s.run("mkdir", "/h/a")
-	sh := startShell(t, "read end")
+	sh := startWaiter(t, "read end")
 	s.run("write", "/h/a/procs", sh.pid())
 	c := s.client("h")
 	for _, w := range []struct{ controller, file, value string }{
@@ -448,7 +448,7 @@ func (k controllers) inner(t *testing.T) {
 	s := k.serve(t, "pids", "memory")
 	s.run("mkdir", "/h/a")
 	one, three := startSpawner(t), startSpawner(t)
-	two := startShell(t, "(true) && echo forked; read end")
+	two := startWaiter(t, "(true) && echo forked; read end")
 	s.run("write", "/h/a/procs", fmt.Sprint(one.pid()))
 	s.run("mkdir", "/h/a/b")
 	s.run("mkdir", "/h/a/b/c")

@@ -108,7 +108,7 @@ func TestKernelsOwnCpuacct(t *testing.T) {
 	s := k.serve(t, "cpuacct")
 	s.run("mkdir", "/h/a")
 	s.run("mkdir", "/h/a/b")
-	busy := startShell(t, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; read end")
+	busy := startWaiter(t, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; read end")
 	s.run("write", "/h/a/b/tasks", busy.pid())
 	busy.run(t)
 	waitFor(t, "the shell to be done", func() bool { return busy.output.String() != "" })

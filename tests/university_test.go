@@ -105,7 +105,7 @@ func TestUniversity(t *testing.T) {
 	}
 
 	// Who uses up the students' memory harms students only.
-	hog := startShell(t, "exec tail /dev/zero")
+	hog := startWaiter(t, "exec tail /dev/zero")
 	s.run("write", "/space/students/tasks", hog.pid())
 	s.run("write", "/net/www/profs/tasks", hog.pid())
 	hog.run(t)
