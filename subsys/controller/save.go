@@ -86,8 +86,9 @@ func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
 	return append(b, text...)
 }
 
-// Restore sets what Save has appended where the kernel does not have it any more.
-// What it refuses, such as a limit for a disk that is not there, is said. Under
+// Restore sets what Save has appended where the kernel does not have it any more, or
+// when it could not be kept that it was changed; a file that nobody had set before
+// has no value to go back to then. What it refuses, such as a limit for a disk that is not there, is said. Under
 // changeMu.
 func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 	n := s.node(c)
@@ -109,14 +110,18 @@ func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 		if !s.owns(name) {
 			return fmt.Errorf("settings of %s: %s is not its file", s.name, name)
 		}
-		if n.adopted {
-			continue // the kernel has it
+		if n.adopted && !s.t.adopted {
+			continue // the server has just started, and the kernel has it
 		}
 		if err := s.Set(c, name, value); err != nil {
 			s.t.log.Warn("a setting of before the host was booted cannot be set again", "path", c.Path(), "file", name, "value", value, "err", err)
 		}
 	}
 	s.t.tree.Update(func() {
+		maps.DeleteFunc(n.set.Values, func(name, _ string) bool { return s.owns(name) })
+		if s.owns("devices.allow") {
+			n.set.Devices = nil
+		}
 		for name, value := range own.Values {
 			if n.set.Values == nil {
 				n.set.Values = make(map[string]string)

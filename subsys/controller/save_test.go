@@ -80,7 +80,15 @@ func TestSettings(t *testing.T) {
 	if err := b.Change(func() error { return sub("pids").Restore(b.root, root) }); err != nil || read(b.root, "pids", "max") != "1000\n" {
 		t.Errorf("of the root: %v", err)
 	}
-	// One in which it has something else by now.
+	// It is set again where a change could not be kept.
+	b.subs[0].Enforce()
+	sub("pids").t.adopted = true
+	write(n, "pids", "max", "6")
+	if err := b.Change(func() error { return sub("pids").Restore(n, saved["pids"]) }); err != nil || read(n, "pids", "max") != "12\n" {
+		t.Errorf("a change is taken back: %v, %s", err, read(n, "pids", "max"))
+	}
+	sub("pids").t.adopted = false
+	// A life in which the kernel has something else by now.
 	b.Update(func() { sub("pids").node(n).adopted = true })
 	write(n, "pids", "max", "5")
 	if err := b.Change(func() error { return sub("pids").Restore(n, saved["pids"]) }); err != nil || read(n, "pids", "max") != "5\n" {

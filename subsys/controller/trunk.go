@@ -301,7 +301,7 @@ func (t *trunk) retire() error {
 		return nil
 	}
 	var err error
-	if !t.keep {
+	if !t.keep || len(t.nodes) == 0 {
 		t.putAllBack()
 		err = t.clear(t.baseName)
 		if err == nil && t.fresh {
