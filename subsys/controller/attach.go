@@ -244,38 +244,60 @@ func (t *trunk) undoTo(task *tree.Task, at string) func() {
 	}
 }
 
-// putAllBack gives all tasks back, when the server ends and its directories go.
+// putAllBack gives all tasks back, when the server ends and its directories go, and
+// the children that they have meanwhile.
 func (t *trunk) putAllBack() {
 	if t.tree == nil {
 		return
 	}
-	_ = t.tree.Change(func() error {
-		type member struct {
-			task *tree.Task
-			from *source
+	for range maxRounds {
+		moved := 0
+		t.tree.Drain()
+		_ = t.tree.Change(func() error {
+			moved = t.putBack()
+			return nil
+		})
+		if moved == 0 {
+			return
 		}
-		var all []member
-		t.tree.View(func() {
-			for k, from := range t.from {
-				switch k := k.(type) {
-				case *tree.Task:
-					all = append(all, member{k, from})
-				case *tree.Process:
-					if task := k.Thread(); task != nil {
-						all = append(all, member{task, from})
-					}
+	}
+}
+
+// maxRounds bounds how often the end of the server goes after children that were
+// born meanwhile.
+const maxRounds = 16
+
+// putBack gives the tasks back that there are, and returns how many. Under changeMu.
+func (t *trunk) putBack() (moved int) {
+	type member struct {
+		task *tree.Task
+		from *source
+	}
+	var all []member
+	t.tree.View(func() {
+		for k, from := range t.from {
+			switch k := k.(type) {
+			case *tree.Task:
+				all = append(all, member{k, from})
+			case *tree.Process:
+				if task := k.Thread(); task != nil {
+					all = append(all, member{task, from})
 				}
 			}
-		})
-		for _, m := range all {
-			at, err := t.where(m.task.TID())
-			if err != nil || !t.owns(at) {
-				continue
-			}
-			if err := t.restore(t.subject(m.task), m.from); err != nil && !errors.Is(err, syscall.ESRCH) {
-				t.log.Warn("a task cannot go back where it came from", "tid", m.task.TID(), "path", m.from.path, "err", err)
-			}
 		}
-		return nil
 	})
+	for _, m := range all {
+		at, err := t.where(m.task.TID())
+		if err != nil || !t.owns(at) {
+			continue
+		}
+		switch err := t.restore(t.subject(m.task), m.from); {
+		case err == nil:
+			moved++
+		case !errors.Is(err, syscall.ESRCH):
+			t.log.Warn("a task cannot go back where it came from", "tid", m.task.TID(), "path", m.from.path, "err", err)
+			t.tree.Update(func() { delete(t.from, t.holder(m.task)) })
+		}
+	}
+	return moved
 }
