@@ -38,6 +38,7 @@ type file struct {
 	content []byte
 	stale   bool
 	fetched []byte // what prepare got from the host, until it becomes content
+	opened  bool
 
 	pids  []int32 // the listing of proc, made when it begins
 	bytes int     // of content and pids, as counted by keep
@@ -144,10 +145,14 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 	return f.at.told(deed{op: "setattr", node: f.n, set: describeAttr(valid, attr)}, err)
 }
 
-// Slow tells p9srv that Open, ReadAt and Readdir may wait for the host.
+// Slow tells p9srv that Open for reading, ReadAt or Readdir may wait for the host. What
+// has been opened is read from memory, unless it was written to since.
 func (f *file) Slow() bool {
 	switch n := f.n.(type) {
 	case regular:
+		if f.opened && !f.stale {
+			return false
+		}
 		return n.drains() || asksHost(n)
 	case procDir:
 		return true
@@ -232,6 +237,7 @@ func (f *file) Open(flags p9.OpenFlags) (p9.QID, uint32, error) {
 	if err == nil {
 		err = f.keep()
 	}
+	f.opened = err == nil
 	return f.n.qid(), 0, f.done("open", err)
 }
 
@@ -309,7 +315,7 @@ func (f *file) WriteAt(b []byte, _ int64) (int, error) {
 	if err := f.at.told(deed{op: "write", node: f.n, data: b}, r.write(f.at, b)); err != nil {
 		return 0, err
 	}
-	f.stale = true
+	f.stale = f.content != nil
 	return len(b), nil
 }
 

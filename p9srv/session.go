@@ -45,6 +45,7 @@ type session struct {
 	req        request // the one that is being decoded or served by the loop
 	batch      *buffer // replies of this batch, nil if none
 	batched    int     // how many
+	usual      int     // how many bytes to make room for in a batch
 	versionDue time.Time
 	now        time.Duration // the clock of the counters when the loop took up the batch
 	tallies    []tally       // of the batch
@@ -252,7 +253,7 @@ func (s *session) panicked(message string, v any) {
 
 func (s *session) batchBuffer() *buffer {
 	if s.batch == nil {
-		s.batch = getBuffer(0)
+		s.batch = getBuffer(s.usual)
 	}
 	return s.batch
 }
