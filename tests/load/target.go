@@ -170,7 +170,7 @@ func (w *world) addFloor() (*target, error) {
 // addContainerfs starts a containerfs and makes its containers.
 func (w *world) addContainerfs(name, program string, args ...string) (*target, error) {
 	sock := filepath.Join(w.dir, strings.ReplaceAll(name, " ", "-"))
-	c := child(exec.Command(program, append([]string{"serve", "--hierarchy", "bench=cpuacct",
+	c := child(exec.Command(program, append([]string{"serve", "--hierarchy", "bench=" + subsystems,
 		"--listen", "unix://" + sock, "--listen", "tcp://127.0.0.1:0?no_root_squash"}, args...)...))
 	c.SysProcAttr.Pdeathsig = syscall.SIGTERM
 	c.Stderr = nil
@@ -357,3 +357,7 @@ func removeGroups(dir string) error {
 	}
 	return nil
 }
+
+// subsystems are those of the hierarchy that is measured: one that does nothing on the
+// host, as diod's hierarchy has no controller.
+const subsystems = "debug"

@@ -100,7 +100,7 @@ func (b *book) tracking(w *world, stateless []string) error {
 			return c.Process.Pid, func() { kill(c) }, nil
 		}},
 		{name: "containerfs", start: func() (int, func(), error) {
-			c := child(exec.Command(b.program, append([]string{"serve", "--hierarchy", "bench=cpuacct", "--listen", "unix://" + w.dir + "/track"}, stateless...)...))
+			c := child(exec.Command(b.program, append([]string{"serve", "--hierarchy", "bench=" + subsystems, "--listen", "unix://" + w.dir + "/track"}, stateless...)...))
 			c.SysProcAttr.Pdeathsig = unix.SIGTERM
 			c.Stderr = nil
 			stderr, err := c.StderrPipe()
