@@ -4,20 +4,43 @@ import (
 	"io"
 	"testing"
 
+	"containerfs/ops"
 	"containerfs/p9srv"
 	"containerfs/p9srv/p9test"
+	"containerfs/subsys/debug"
+	"containerfs/tree"
+	"containerfs/tree/hostsim"
 )
 
 // TestAllocations bounds what a request makes the session allocate, the File's own
 // work included: what is measured is the whole process, with a client that allocates
 // nothing.
 func TestAllocations(t *testing.T) {
-	tree, a := start(t, p9srv.Config{})
-	tree.Put("f", []byte("0-3\n"))
-	conn := p9test.Dial(t, a)
+	host := hostsim.New()
+	recorder := ops.NewRecorder(64 << 10)
+	tr, err := tree.New(tree.Config{
+		Host: host, Mirror: host.Mirror(), Observer: recorder, Subsystems: []tree.Subsystem{debug.Subsystem{}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.Run(tr)
+	if err := tr.Resync(); err != nil {
+		t.Fatal(err)
+	}
+	fs := ops.New(ops.Config{Tree: tr, Host: host, Recorder: recorder})
+	defer fs.Close()
+	if err := fs.Mount("m", "debug"); err != nil {
+		t.Fatal(err)
+	}
+	conn := p9test.Dial(t, p9test.Serve(t, p9srv.Config{Attacher: fs}))
 	w := p9test.NewWire(t, conn)
-	w.Script(hello)
-	w.Send("Twalk 1 0 5 f", "Tlopen 1 5 0")
+	w.Script(`
+		Tversion ~ 65536 9P2000.L
+		Rversion ~ 65536 "9P2000.L"
+		Tattach 1 0 ~ "" m ~
+		Rattach...`)
+	w.Send("Twalk 1 0 5 notify_on_release", "Tlopen 1 5 0")
 	w.Want("Rwalk...", "Rlopen...")
 
 	for _, test := range []struct {
@@ -27,10 +50,10 @@ func TestAllocations(t *testing.T) {
 		most    float64 // allocations, of all of the request's messages
 	}{
 		{"getattr", []string{"Tgetattr 1 0 0x7ff"}, 7 + 153, 0},
-		{"read", []string{"Tread 1 5 0 4096"}, 7 + 4 + 4, 0},
-		// The names, the qids, the file, its fid, its content and the pieces of maps.
-		{"walk+open+read+clunk", []string{"Twalk 1 0 9 f", "Tlopen 2 9 0", "Tread 3 9 0 4096", "Tclunk 4 9"},
-			7 + 2 + 13 + 7 + 17 + 7 + 4 + 4 + 7, 6},
+		{"read", []string{"Tread 1 5 0 4096"}, 7 + 4 + 2, 0},
+		// The name, the node that it is of, the qids, the file, its fid and its content.
+		{"walk+open+read+clunk", []string{"Twalk 1 0 9 notify_on_release", "Tlopen 2 9 0", "Tread 3 9 0 4096", "Tclunk 4 9"},
+			7 + 2 + 13 + 7 + 17 + 7 + 4 + 2 + 7, 7},
 	} {
 		const batch = 32
 		var out []byte

@@ -43,6 +43,7 @@ type session struct {
 	msize      uint32
 	in         input
 	req        request // the one that is being decoded or served by the loop
+	body       decoder // of it
 	batch      *buffer // replies of this batch, nil if none
 	batched    int     // how many
 	usual      int     // how many bytes to make room for in a batch
@@ -170,12 +171,13 @@ func (s *session) bound() uint32 {
 // frame serves one frame. An error ends the session.
 func (s *session) frame(frame []byte) error {
 	typ, tag := frame[4], le.Uint16(frame[5:])
-	body := decoder{b: frame[headerSize:]}
+	body := &s.body
+	*body = decoder{b: frame[headerSize:]}
 	switch {
 	case typ&1 != 0: // every R-message is odd, no T-message is
 		return errNotRequest
 	case typ == msgTversion:
-		return s.version(tag, &body)
+		return s.version(tag, body)
 	case s.dialect == nil:
 		return errBeforeVersion
 	}
@@ -186,7 +188,7 @@ func (s *session) frame(frame []byte) error {
 		return errDuplicateTag
 	}
 	if typ == msgTflush {
-		return s.flush(tag, &body)
+		return s.flush(tag, body)
 	}
 
 	r := &s.req
@@ -201,7 +203,7 @@ func (s *session) frame(frame []byte) error {
 		s.refuse(typ, tag, linux.EINVAL)
 		return nil
 	}
-	if r.msg.decode(r, &body); !body.finish() {
+	if r.msg.decode(r, body); !body.finish() {
 		s.refuse(typ, tag, linux.EINVAL)
 		return nil
 	}
