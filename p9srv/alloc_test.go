@@ -53,7 +53,7 @@ func TestAllocations(t *testing.T) {
 		{"read", []string{"Tread 1 5 0 4096"}, 7 + 4 + 2, 0},
 		// The name, the node that it is of, the qids, the file, its fid and its content.
 		{"walk+open+read+clunk", []string{"Twalk 1 0 9 notify_on_release", "Tlopen 2 9 0", "Tread 3 9 0 4096", "Tclunk 4 9"},
-			7 + 2 + 13 + 7 + 17 + 7 + 4 + 2 + 7, 7},
+			7 + 2 + 13 + 7 + 17 + 7 + 4 + 2 + 7, 6},
 	} {
 		const batch = 32
 		var out []byte

@@ -43,6 +43,9 @@ func (b *book) measureAll(targets []*target, at int, loads []load) error {
 		b.results = make(map[key][]result)
 	}
 	for _, l := range loads {
+		if !b.loads.MatchString(fmt.Sprintf("%dx%d", l.conns, l.depth)) {
+			continue
+		}
 		t := loadTable{network: targets[0].places[at].network, load: l, variants: b.variants}
 		clients := make(map[*target][]*client)
 		for _, t1 := range targets {

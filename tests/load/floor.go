@@ -90,7 +90,7 @@ func appendConstant(b, f []byte) ([]byte, error) {
 		names := le.Uint16(body[8:])
 		b = le.AppendUint16(b, names)
 		n = 13 * int(names)
-	case tclunk, tunlinkat:
+	case tclunk, tremove:
 	case twrite:
 		b = append(b, body[12:16]...)
 	case tread:

@@ -20,6 +20,7 @@ type settings struct {
 	time    time.Duration // of one measurement
 	reps    int
 	rows    *regexp.Regexp
+	loads   *regexp.Regexp
 	parts   *regexp.Regexp
 	plot    string // where to write it
 	table   string
@@ -57,14 +58,16 @@ func run(args []string) error {
 	fs.StringVar(&s.plot, "plot", "", "write the plot (SVG) to `file`")
 	fs.StringVar(&s.table, "table", "", "write the tables (Markdown) to `file`, too")
 	rows := fs.String("rows", "", "measure only rows whose short names match `regexp`")
+	loads := fs.String("loads", "", "measure only under loads that match `regexp`, as 1x32")
 	parts := fs.String("parts", "", "of rows, variants, hostile, tracking only those that match `regexp`")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	var err1, err2 error
+	var err1, err2, err3 error
 	s.rows, err1 = regexp.Compile("^(" + *rows + ")")
 	s.parts, err2 = regexp.Compile("^(" + *parts + ")")
-	if err := errors.Join(err1, err2); err != nil {
+	s.loads, err3 = regexp.Compile("^(" + *loads + ")")
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 || s.reps < 1 || s.time <= 0 {

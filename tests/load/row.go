@@ -54,7 +54,8 @@ var rows = []row{
 		{walkTo("tasks"), nil}, {open(1), nil}, {writePID, nil}, {clunk, nil}}, usual},
 	{"walk+open+write+clunk of a pid to tasks, which has it", "stay", []step{
 		{walkStay, nil}, {open(1), nil}, {writePID, nil}, {clunk, nil}}, usual},
-	{"mkdir+rmdir", "mkdir", []step{{mkdir, nil}, {rmdir, nil}}, usual},
+	// diod has no Tunlinkat: Linux falls back to this.
+	{"mkdir+walk+remove", "mkdir", []step{{mkdir, nil}, {walkChild, nil}, {remove, nil}}, usual},
 	{"readdir of 1,000 children", "ls 1k", []step{
 		{walkChildren(0), nil}, {open(0), nil}, {readdir, listed}, {clunk, nil}}, listing},
 	{"readdir of 10,000 children", "ls 10k", []step{
@@ -154,6 +155,11 @@ func writeFlag(b []byte, s *slot) []byte {
 func writePID(b []byte, s *slot) []byte { return appendWrite(b, s.tag, s.fid, s.pid) }
 
 func mkdir(b []byte, s *slot) []byte { return appendMkdir(b, s.tag, s.dirs[0], s.child()) }
-func rmdir(b []byte, s *slot) []byte { return appendRmdir(b, s.tag, s.dirs[0], s.child()) }
+
+func walkChild(b []byte, s *slot) []byte {
+	return appendWalk(b, s.tag, s.dirs[0], s.fid, s.child())
+}
+
+func remove(b []byte, s *slot) []byte { return appendRemove(b, s.tag, s.fid) }
 
 func (s *slot) child() string { return "m" + strconv.FormatUint(s.tally%1000, 10) }

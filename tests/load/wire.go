@@ -9,17 +9,17 @@ import (
 
 // Types of T-messages; a reply's is one more.
 const (
-	tlopen    = 12
-	tgetattr  = 24
-	treaddir  = 40
-	tmkdir    = 72
-	tunlinkat = 76
-	tversion  = 100
-	tattach   = 104
-	twalk     = 110
-	tread     = 116
-	twrite    = 118
-	tclunk    = 120
+	tlopen   = 12
+	tgetattr = 24
+	treaddir = 40
+	tmkdir   = 72
+	tversion = 100
+	tattach  = 104
+	twalk    = 110
+	tread    = 116
+	twrite   = 118
+	tclunk   = 120
+	tremove  = 122
 
 	rlerror = 7
 )
@@ -113,11 +113,9 @@ func appendMkdir(b []byte, tag uint16, fid uint32, name string) []byte {
 	return end(le.AppendUint32(b, 0), start)
 }
 
-func appendRmdir(b []byte, tag uint16, fid uint32, name string) []byte {
+func appendRemove(b []byte, tag uint16, fid uint32) []byte {
 	start := len(b)
-	b = le.AppendUint32(begin(b, tunlinkat, tag), fid)
-	b = appendString(b, name)
-	return end(le.AppendUint32(b, 0x200), start) // AT_REMOVEDIR
+	return end(le.AppendUint32(begin(b, tremove, tag), fid), start)
 }
 
 // errFrame is a reply that makes no sense.
