@@ -16,7 +16,7 @@ type hostileLoad struct {
 var hostileLoads = []hostileLoad{
 	{"nobody", func(place, string) (func(), error) { return func() {}, nil }},
 	{"50 that never read", neverRead},
-	{"200 that send a byte at a time", bytewise},
+	{"200 that send a byte at a time, 2,000 a second", bytewise},
 	{"10,000 connections", crowd},
 }
 
@@ -46,7 +46,7 @@ func neverRead(at place, aname string) (func(), error) {
 	return stop, nil
 }
 
-// bytewise sends requests a byte at a time, each connection 50 a second.
+// bytewise sends requests a byte at a time, one after the other on each connection.
 func bytewise(at place, aname string) (func(), error) {
 	var conns []net.Conn
 	done := make(chan struct{})
@@ -61,18 +61,18 @@ func bytewise(at place, aname string) (func(), error) {
 	}
 	request := appendGetattr(nil, 1, 0)
 	go func() {
-		tick := time.NewTicker(20 * time.Millisecond)
+		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
 		for n := 0; ; n++ {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
+			if n%2 == 0 {
+				select {
+				case <-done:
+					return
+				case <-tick.C:
+				}
 			}
-			at := n % len(request)
-			for _, c := range conns {
-				c.Write(request[at : at+1])
-			}
+			at := n / len(conns) % len(request)
+			conns[n%len(conns)].Write(request[at : at+1])
 		}
 	}()
 	return stop, nil
