@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,6 +119,7 @@ func (b *book) tracking(w *world, stateless []string) error {
 			return c.Process.Pid, func() { c.Process.Signal(unix.SIGTERM); c.Wait() }, nil
 		}},
 	}
+	var listed []time.Duration
 	for rep := range b.reps {
 		for n := range followers {
 			f := followers[(n+rep)%len(followers)]
@@ -137,6 +140,9 @@ func (b *book) tracking(w *world, stateless []string) error {
 				time.Sleep(20 * time.Millisecond) // what is still queued
 				after, err = cpuOf(pid)
 			}
+			if err == nil && f.name == "containerfs" {
+				err = w.listed(place{"unix", w.dir + "/track"}, 3*b.time, &listed)
+			}
 			stop()
 			var forks, took float64
 			if err == nil {
@@ -155,6 +161,46 @@ func (b *book) tracking(w *world, stateless []string) error {
 	fmt.Fprintf(&b.text, "| listening | forks/s | to the bare reader's | its CPU µs/fork |\n|---|---|---|---|\n")
 	for _, f := range followers {
 		fmt.Fprintf(&b.text, "| %s | %.0f | %.2f | %.1f |\n", f.name, median(f.rates, self), median(f.rates, self)/reader, median(f.cpus, self))
+	}
+	slices.Sort(listed)
+	fmt.Fprintf(&b.text, "\nIn such a storm, from a fork's return to its child's being walked to in proc, which must succeed at once: p50 %s µs, p99 %s µs (%d children).\n",
+		micros(listed[len(listed)/2]), micros(listed[len(listed)*99/100]), len(listed))
+	return nil
+}
+
+// listed forks while a storm does so too, and asks the server for each child at once.
+func (w *world) listed(at place, d time.Duration, took *[]time.Duration) error {
+	c, err := dial(at, "")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	storming := exec.Command(w.self, "storm", "-time", d.String())
+	if err := storming.Start(); err != nil {
+		return err
+	}
+	defer storming.Wait()
+	for began := time.Now(); time.Since(began) < d; {
+		pid, err := storm.Fork(time.Second)
+		if err != nil {
+			return err
+		}
+		asked := time.Now()
+		c.out = appendWalk(c.out, 0, 0, 1, "proc", strconv.Itoa(pid))
+		reply, err := c.ask()
+		*took = append(*took, time.Since(asked))
+		unix.Kill(pid, unix.SIGKILL)
+		unix.Wait4(pid, nil, 0, nil)
+		if err == nil && le.Uint16(reply) != 2 {
+			err = errors.New("a child is not listed")
+		}
+		if err != nil {
+			return err
+		}
+		c.out = appendClunk(c.out, 0, 1)
+		if _, err := c.ask(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

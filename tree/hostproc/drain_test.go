@@ -251,7 +251,10 @@ func TestDrainInStorm(t *testing.T) {
 	p := storm.Default
 	p.Life = time.Millisecond
 	p.Forks = 20000
-	if testing.Short() {
+	switch {
+	case os.Getenv("SOAK") != "": // a minute or more
+		p.Forks = 400_000
+	case testing.Short():
 		p.Forks = 3000
 	}
 	cmd := stormCommand(t, p)
