@@ -253,7 +253,7 @@ func TestDrainInStorm(t *testing.T) {
 	p.Forks = 20000
 	switch {
 	case os.Getenv("SOAK") != "": // a minute or more
-		p.Forks = 400_000
+		p.Forks = 250_000
 	case testing.Short():
 		p.Forks = 3000
 	}
