@@ -187,7 +187,7 @@ func (h *Host) read() {
 		if busy {
 			time.Sleep(nap)
 		} else {
-			failed = h.reader.wait()
+			failed = h.reader.wait() // also when who drains has found an error
 		}
 		some := false
 		for more := true; more && failed == nil; some = some || more {
@@ -197,6 +197,9 @@ func (h *Host) read() {
 			now := time.Now()
 			busy, last = now.Sub(last) < 2*nap, now
 		}
+	}
+	if _, err := h.receive(); err != nil {
+		failed = err
 	}
 	select {
 	case <-h.stop:
