@@ -3,7 +3,7 @@
 GO = go
 SOAK = 1
 
-.PHONY: build install test check setup soak bench fuzz clean
+.PHONY: build install test check setup soak bench microbench fuzz clean
 
 build:
 	$(GO) build -o bin/containerfs ./cmd/containerfs
@@ -25,8 +25,17 @@ setup:
 soak: setup
 	SOAK=$(SOAK) $(GO) test -race -count=1 -p 1 -timeout 12h ./...
 
-bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+# containerfs beside diod and a floor, in one run: see tests/load. What it writes is the
+# README's. bin/load -help says how to measure a part of it.
+BENCH_TIME = 200ms
+BENCH_REPS = 5
+bench: build
+	$(GO) build -o bin/load ./tests/load
+	bin/load -time $(BENCH_TIME) -reps $(BENCH_REPS) -plot tests/load/bench.svg -table tests/load/bench.md
+
+# The parts by themselves.
+microbench:
+	$(GO) test -run '^$$' -bench . -benchmem -p 1 ./...
 
 # Every fuzz target for FUZZTIME; go runs one of one package at a time.
 FUZZTIME = 30s

@@ -279,9 +279,13 @@ func containerPath(c *tree.Container) string {
 }
 
 // errnoOf is the number of an error, or 0.
-func errnoOf(err error) (e syscall.Errno) {
+func errnoOf(err error) syscall.Errno {
+	if err == nil {
+		return 0 // before anything is allocated
+	}
+	var e syscall.Errno
 	var l linux.Errno
-	if err != nil && !errors.As(err, &e) && errors.As(err, &l) {
+	if !errors.As(err, &e) && errors.As(err, &l) {
 		e = syscall.Errno(l)
 	}
 	return e

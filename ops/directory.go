@@ -16,30 +16,87 @@ const maxName = 255
 
 // Readdir is p9.File's; count is a number of entries.
 func (f *file) Readdir(offset uint64, count uint32) (ents p9.Dirents, err error) {
-	d, ok := f.n.(directory)
-	if !ok {
-		return nil, linux.ENOTDIR
-	}
-	add := func(e entry) bool {
-		ents = append(ents, p9.Dirent{QID: e.qid, Offset: e.offset, Type: e.qid.Type, Name: e.name})
-		return uint32(len(ents)) < count
-	}
 	if count == 0 {
 		return nil, nil
+	}
+	err = f.List(offset, func(q p9.QID, offset uint64, name string) bool {
+		ents = append(ents, p9.Dirent{QID: q, Offset: offset, Type: q.Type, Name: name})
+		return uint32(len(ents)) < count
+	})
+	return ents, err
+}
+
+// List is Readdir without a list: entries are yielded while the model stands still,
+// so that yield must neither block nor ask for more of it.
+func (f *file) List(offset uint64, yield func(q p9.QID, offset uint64, name string) bool) (err error) {
+	d, ok := f.n.(directory)
+	if !ok {
+		return linux.ENOTDIR
 	}
 	_, isProc := d.(procDir)
 	if isProc && offset == 0 {
 		f.at.fs.tree.Drain()
 	}
-	f.at.fs.look(f.n, func() {
-		ents = nil
+	if err = f.list(d, offset, true, yield); err == errNotYet {
+		return f.listKept(d, offset, yield)
+	}
+	return wire(err)
+}
+
+// listKept is List of what is kept: entries are yielded when all of them are.
+func (f *file) listKept(d directory, offset uint64, yield func(q p9.QID, offset uint64, name string) bool) error {
+	var entries []entry
+	for {
+		failures, number := f.at.fs.journal.store.Failures(), uint64(0)
+		f.at.fs.tree.View(func() { number = f.at.fs.number(f.n) })
+		_ = f.at.fs.journal.store.Wait(number)
+		// What has changed since may be listed as well: then it is waited for.
+		entries = entries[:0]
+		err := f.list(d, offset, false, func(q p9.QID, offset uint64, name string) bool {
+			entries = append(entries, entry{name, q, offset})
+			return len(entries) < maxEntries
+		})
+		if err != nil {
+			return wire(err)
+		}
+		f.at.fs.tree.View(func() { number = f.at.fs.number(f.n) })
+		if f.at.fs.kept(number, failures) {
+			break
+		}
+	}
+	for _, e := range entries {
+		if !yield(e.qid, e.offset, e.name) {
+			break
+		}
+	}
+	return nil
+}
+
+// maxEntries is how many entries are held for a listing that waits: more than one
+// reply takes.
+const maxEntries = 1 << 16
+
+// errNotYet is list's when there is something that is not kept yet.
+var errNotYet = errors.New("not kept yet")
+
+// list yields entries; with kept only if all of them are.
+func (f *file) list(d directory, offset uint64, kept bool, yield func(q p9.QID, offset uint64, name string) bool) (err error) {
+	_, isProc := d.(procDir)
+	f.at.fs.tree.View(func() {
 		if _, _, err = d.attr(f.at.fs); err != nil {
+			return
+		}
+		if j := f.at.fs.journal; kept && j != nil && !j.store.Committed(f.at.fs.number(f.n)) {
+			err = errNotYet
 			return
 		}
 		if isProc && offset == 0 {
 			f.pids = f.at.fs.pids()
+			if err = f.keep(); err != nil {
+				return // before anything of it is listed
+			}
 		}
-		if offset < 1 && !add(entry{".", d.qid(), 1}) {
+		if offset < 1 && !yield(d.qid(), 1, ".") {
 			return
 		}
 		if offset < 2 {
@@ -47,24 +104,19 @@ func (f *file) Readdir(offset uint64, count uint32) (ents p9.Dirents, err error)
 			if up != f.at.root {
 				up = d.parent()
 			}
-			if !add(entry{"..", up.qid(), 2}) {
+			if !yield(up.qid(), 2, "..") {
 				return
 			}
 		}
 		after := offset - min(offset, 2)
-		shifted := func(e entry) bool { e.offset += 2; return add(e) }
+		shifted := func(e entry) bool { return yield(e.qid, e.offset+2, e.name) }
 		if isProc {
 			listPIDs(f.at.fs, f.pids, after, shifted)
 			return
 		}
 		err = d.list(f.at.fs, after, shifted)
 	})
-	if isProc && offset == 0 && err == nil {
-		if err = f.keep(); err != nil {
-			ents = nil
-		}
-	}
-	return ents, wire(err)
+	return err
 }
 
 // Mkdir is p9.File's. The owner is the caller; what the client says of the group

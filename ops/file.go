@@ -37,6 +37,8 @@ type file struct {
 	// before.
 	content []byte
 	stale   bool
+	fetched []byte // what prepare got from the host, until it becomes content
+	opened  bool
 
 	pids  []int32 // the listing of proc, made when it begins
 	bytes int     // of content and pids, as counted by keep
@@ -175,27 +177,29 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 	return f.at.told(deed{op: "setattr", node: f.n, set: describeAttr(valid, attr)}, err)
 }
 
-// Slow tells p9srv that Open, ReadAt and Readdir may wait: for the host, or for what
-// they show to be kept.
+// Slow tells p9srv that Open for reading, ReadAt or Readdir may wait: for the host, or
+// for what they show to be kept. What has been opened is read from memory, unless it was
+// written to since.
 func (f *file) Slow() bool {
 	if f.at.fs.unkept(f.n) {
 		return true
 	}
 	switch n := f.n.(type) {
 	case regular:
-		return n.drains() || preparation(n) != nil
+		if f.opened && !f.stale {
+			return false
+		}
+		return n.drains() || asksHost(n)
 	case procDir:
 		return true
 	}
 	return false
 }
 
-// preparation is what a control file has to be done before it is read, if any.
-func preparation(r regular) func(*tree.Container) error {
-	if c, ok := r.(controlFile); ok {
-		return c.r.prepare
-	}
-	return nil
+// asksHost reports whether something has to be done before r is read.
+func asksHost(r regular) bool {
+	c, ok := r.(controlFile)
+	return ok && (c.r.prepare != nil || c.r.fetch != nil)
 }
 
 // prepare has what r shows up to date.
@@ -203,10 +207,28 @@ func (f *file) prepare(r regular) error {
 	if r.drains() {
 		f.at.fs.tree.Drain()
 	}
-	if prepare := preparation(r); prepare != nil {
-		return prepare(r.(controlFile).c)
+	c, ok := r.(controlFile)
+	switch {
+	case !ok:
+	case c.r.fetch != nil:
+		var err error
+		f.fetched, err = readable(c.r.fetch(c.c))
+		return err
+	case c.r.prepare != nil:
+		return c.r.prepare(c.c)
 	}
 	return nil
+}
+
+// contents are what r shows, after prepare. View.
+func (f *file) contents(r regular) ([]byte, error) {
+	if c, ok := r.(controlFile); ok && c.r.fetch != nil {
+		if c.removed(f.at.fs) {
+			return nil, syscall.ENODEV
+		}
+		return f.fetched, nil
+	}
+	return readable(r.read(f.at, nil))
 }
 
 // Open is p9.File's. What can be read is read now: a file has one consistent
@@ -243,12 +265,13 @@ func (f *file) Open(flags p9.OpenFlags) (p9.QID, uint32, error) {
 			return
 		}
 		if isRegular {
-			f.content, err = readable(r.read(f.at, nil))
+			f.content, err = f.contents(r)
 		}
 	})
 	if err == nil {
 		err = f.keep()
 	}
+	f.opened = err == nil
 	return f.n.qid(), 0, f.done("open", err)
 }
 
@@ -284,7 +307,7 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 	if f.stale && offset == 0 {
 		err := f.prepare(r)
 		if err == nil {
-			f.at.fs.look(f.n, func() { f.content, err = readable(r.read(f.at, nil)) })
+			f.at.fs.look(f.n, func() { f.content, err = f.contents(r) })
 		}
 		if err != nil {
 			return 0, f.done("read", err)
@@ -337,7 +360,7 @@ func (f *file) WriteAt(b []byte, _ int64) (int, error) {
 	if err := f.at.told(deed{op: "write", node: f.n, data: b}, err); err != nil {
 		return 0, err
 	}
-	f.stale = true
+	f.stale = f.content != nil
 	return len(b), nil
 }
 

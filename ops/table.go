@@ -21,6 +21,10 @@ type row struct {
 	// prepare, if any, is called before read, without locks.
 	prepare func(c *tree.Container) error
 
+	// fetch, if any, takes the place of prepare and read, and is called without
+	// locks.
+	fetch func(c *tree.Container) ([]byte, error)
+
 	// read appends the contents to b. View. Nil: cannot be read.
 	read func(c *tree.Container, b []byte) ([]byte, error)
 
@@ -141,11 +145,11 @@ func (fs *FS) makeTable(key tableKey) *table {
 
 // subsystemRow is the row of a subsystem's file.
 func subsystemRow(f *tree.File) *row {
-	r := &row{name: f.Name, mode: defaultMode(f.Read != nil, f.Write != nil), prepare: f.Prepare}
+	r := &row{name: f.Name, mode: defaultMode(f.Read != nil || f.Fetch != nil, f.Write != nil || f.Pass != nil), prepare: f.Prepare, fetch: f.Fetch}
 	if f.Read != nil {
 		r.read = func(c *tree.Container, b []byte) ([]byte, error) { return c.ReadFile(f, b) }
 	}
-	if f.Write != nil {
+	if f.Write != nil || f.Pass != nil {
 		r.write = func(at *attachment, c *tree.Container, data []byte) error {
 			return at.fs.tree.WriteFile(&at.actor, c, f, data)
 		}

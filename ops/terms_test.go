@@ -98,7 +98,7 @@ func TestReadOnly(t *testing.T) {
 // TestReadOnlyMethods: every method of a file is either known to change nothing or
 // readOnly has one of its own.
 func TestReadOnlyMethods(t *testing.T) {
-	reads := []string{"Close", "FSync", "GetAttr", "GetXattr", "ListXattrs", "Lock", "ReadAt", "Readdir", "Readlink",
+	reads := []string{"Close", "FSync", "GetAttr", "GetXattr", "List", "ListXattrs", "Lock", "ReadAt", "Readdir", "Readlink",
 		"RemoveXattr", "Renamed", "SetXattr", "Slow", "StatFS", "WalkGetAttr"} // xattrs are EOPNOTSUPP for everybody
 	typ := reflect.TypeFor[readOnly]()
 	for i := range typ.NumMethod() {

@@ -39,6 +39,7 @@ const (
 	quick pace = iota // the loop
 	slow              // a worker
 	asks              // a worker if the fid's File says that it is Slow
+	opens             // the same, but what is opened for writing only reads nothing
 )
 
 // slower is what a File implements whose open, read, fsync or close can wait

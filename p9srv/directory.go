@@ -2,6 +2,7 @@ package p9srv
 
 import (
 	"io"
+	"slices"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
@@ -33,34 +34,53 @@ func (s *session) readdir(r *request, out []byte) ([]byte, error) {
 	sizeAt := len(out)
 	out = append(out, 0, 0, 0, 0)
 	start := len(out)
-	offset := r.offset
-	for full := false; !full; {
+	offset, full := r.offset, false
+	for more := true; more && !full; {
 		want := min((room-(len(out)-start))/usualDirent+1, maxDirents)
-		entries, err := f.file.Readdir(offset, uint32(want))
-		if err != nil && err != io.EOF && len(out) == start {
+		got := 0
+		out = slices.Grow(out, min(want*usualDirent, room-(len(out)-start)))
+		err := list(f.file, offset, want, func(q p9.QID, next uint64, name string) bool {
+			if full = len(out)-start+direntSize+len(name) > room; full {
+				return false
+			}
+			out = appendQID(out, q)
+			out = le.AppendUint64(out, next)
+			out = append(out, dirType(q))
+			out = appendString(out, name)
+			offset = next
+			got++
+			return got < want
+		})
+		if err != nil && err != io.EOF && len(out) == start && !full {
 			return nil, err
 		}
-		for i := range entries {
-			e := &entries[i]
-			if len(out)-start+direntSize+len(e.Name) > room {
-				full = true
-				break
-			}
-			out = appendQID(out, e.QID)
-			out = le.AppendUint64(out, e.Offset)
-			out = append(out, dirType(e.QID))
-			out = appendString(out, e.Name)
-			offset = e.Offset
-		}
-		if full && len(out) == start {
-			return nil, linux.EINVAL // as getdents(2): not even one fits
-		}
-		if err != nil || len(entries) < want {
-			break
-		}
+		more = err == nil && got == want
+	}
+	if full && len(out) == start {
+		return nil, linux.EINVAL // as getdents(2): not even one fits
 	}
 	le.PutUint32(out[sizeAt:], uint32(len(out)-start))
 	return out, nil
+}
+
+// lister is what a File implements that can yield its entries one by one, in
+// place of making a list of them.
+type lister interface {
+	List(offset uint64, yield func(q p9.QID, offset uint64, name string) bool) error
+}
+
+// list yields up to so many entries behind an offset.
+func list(f p9.File, offset uint64, count int, yield func(q p9.QID, offset uint64, name string) bool) error {
+	if l, ok := f.(lister); ok {
+		return l.List(offset, yield)
+	}
+	entries, err := f.Readdir(offset, uint32(count))
+	for i := range entries {
+		if e := &entries[i]; !yield(e.QID, e.Offset, e.Name) {
+			break
+		}
+	}
+	return err
 }
 
 func (s *session) mkdir(r *request, out []byte) ([]byte, error) {

@@ -84,8 +84,8 @@
 //     what is none.
 //   - Readdir needs no Open: 9P2000 looks for names in directories that are not open.
 //   - Optional: Remove() error removes what the File stands for, whatever its name
-//     (without it, Tremove and ORCLOSE are EPERM); Slow() bool says that open, read, fsync or close may
-//     wait for the host. What changes state is taken for slow in any case.
+//     (without it, Tremove and ORCLOSE are EPERM); List is Readdir without a list;
+//     Slow() bool says that open for reading, read, fsync or close may wait for the host. What changes state is taken for slow in any case.
 //
 // # Errors
 //

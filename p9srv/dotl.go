@@ -11,7 +11,7 @@ var dotL = &dialect{version: "9P2000.L", appendError: appendRlerror}
 func init() {
 	dotL.messages = [256]message{
 		8:   {"Tstatfs", decodeFid, quick, (*session).statfs},
-		12:  {"Tlopen", decodeLopen, asks, (*session).lopen},
+		12:  {"Tlopen", decodeLopen, opens, (*session).lopen},
 		14:  {"Tlcreate", decodeLcreate, slow, (*session).lcreate},
 		16:  {"Tsymlink", decodeSymlink, slow, (*session).symlink},
 		18:  {"Tmknod", decodeMknod, slow, (*session).mknod},

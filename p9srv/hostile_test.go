@@ -1,11 +1,13 @@
 package p9srv_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -406,4 +408,57 @@ func TestNeverReads(t *testing.T) {
 			w.Close()
 		}
 	})
+}
+
+// TestHonestBesideHostile has an honest client go on beside others that never read, that
+// send a byte at a time, and that do nothing but be many. How much slower it gets is
+// measured by tests/load.
+func TestHonestBesideHostile(t *testing.T) {
+	_, a := start(t, p9srv.Config{})
+	honest := dial(t, a)
+	honest.Script(hello)
+	request, _ := p9test.Encode("Tgetattr 1 0 1")
+
+	stop := make(chan struct{})
+	var hostile sync.WaitGroup
+	defer hostile.Wait()
+	defer close(stop)
+	for range 10 {
+		w := dial(t, a)
+		w.Script(hello)
+		flood := bytes.Repeat(request, 1000)
+		hostile.Go(func() { // until nobody takes its requests any more
+			for {
+				w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+				if _, err := w.Write(flood); err != nil {
+					return
+				}
+			}
+		})
+	}
+	var drips []*p9test.Wire
+	for range 20 {
+		w := dial(t, a)
+		w.Script(hello)
+		drips = append(drips, w)
+	}
+	hostile.Go(func() {
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			for _, w := range drips {
+				w.Write(request[n%len(request):][:1])
+			}
+		}
+	})
+	for range 300 {
+		dial(t, a)
+	}
+	for range 1000 {
+		honest.Write(request)
+		honest.Want("Rgetattr 1...")
+	}
 }

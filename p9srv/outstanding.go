@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
 )
 
 // isOutstanding reports whether a worker has a request of that tag. The loop's own
@@ -66,7 +67,13 @@ func (s *session) forWorker(r *request) bool {
 	busy := len(s.queues) > 0 && (len(s.queues[r.fid]) > 0 || len(s.queues[r.fid2]) > 0)
 	f := s.fids[r.fid]
 	s.mu.Unlock()
-	return busy || r.msg.pace == slow || r.msg.pace == asks && f != nil && f.isSlow()
+	switch {
+	case busy || r.msg.pace == slow:
+		return true
+	case r.msg.pace == quick, r.msg.pace == opens && p9.OpenFlags(r.flags).Mode() == p9.WriteOnly:
+		return false
+	}
+	return f != nil && f.isSlow()
 }
 
 // giveToWorker puts a request behind the earlier ones of its fids.
@@ -208,6 +215,8 @@ func (s *session) writeBatch() error {
 		s.cond.Wait()
 	}
 	if s.batch != nil {
+		// A buffer that grows is copied, and what it was is garbage.
+		s.usual = max(len(s.batch.b), s.usual/2)
 		if s.out == nil {
 			s.out = s.batch
 		} else {

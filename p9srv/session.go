@@ -43,8 +43,10 @@ type session struct {
 	msize      uint32
 	in         input
 	req        request // the one that is being decoded or served by the loop
+	body       decoder // of it
 	batch      *buffer // replies of this batch, nil if none
 	batched    int     // how many
+	usual      int     // how many bytes to make room for in a batch
 	versionDue time.Time
 	now        time.Duration // the clock of the counters when the loop took up the batch
 	tallies    []tally       // of the batch
@@ -169,12 +171,13 @@ func (s *session) bound() uint32 {
 // frame serves one frame. An error ends the session.
 func (s *session) frame(frame []byte) error {
 	typ, tag := frame[4], le.Uint16(frame[5:])
-	body := decoder{b: frame[headerSize:]}
+	body := &s.body
+	*body = decoder{b: frame[headerSize:]}
 	switch {
 	case typ&1 != 0: // every R-message is odd, no T-message is
 		return errNotRequest
 	case typ == msgTversion:
-		return s.version(tag, &body)
+		return s.version(tag, body)
 	case s.dialect == nil:
 		return errBeforeVersion
 	}
@@ -185,7 +188,7 @@ func (s *session) frame(frame []byte) error {
 		return errDuplicateTag
 	}
 	if typ == msgTflush {
-		return s.flush(tag, &body)
+		return s.flush(tag, body)
 	}
 
 	r := &s.req
@@ -200,7 +203,7 @@ func (s *session) frame(frame []byte) error {
 		s.refuse(typ, tag, linux.EINVAL)
 		return nil
 	}
-	if r.msg.decode(r, &body); !body.finish() {
+	if r.msg.decode(r, body); !body.finish() {
 		s.refuse(typ, tag, linux.EINVAL)
 		return nil
 	}
@@ -252,7 +255,7 @@ func (s *session) panicked(message string, v any) {
 
 func (s *session) batchBuffer() *buffer {
 	if s.batch == nil {
-		s.batch = getBuffer(0)
+		s.batch = getBuffer(s.usual)
 	}
 	return s.batch
 }

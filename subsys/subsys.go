@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"containerfs/subsys/bc"
+	"containerfs/subsys/controller"
 	"containerfs/subsys/cpuacct"
 	"containerfs/subsys/cpuset"
 	"containerfs/subsys/debug"
@@ -39,11 +40,17 @@ type Config struct {
 
 	// BC is bc's host. Nil: the real one.
 	BC bc.Host
+
+	// Kernel is how the kernel's controllers in Enable are opened.
+	Kernel controller.Config
 }
 
 // Optional are the subsystems that there are only when they are asked for, and
 // that are then not what `all` means.
-var Optional = []string{"ns"}
+var Optional = append([]string{"ns"}, controller.Names...)
+
+// OriginsIn keeps, for Config.Kernel, where tasks came from in a state store.
+func OriginsIn(rows controller.Rows) (controller.Origins, error) { return controller.OriginsIn(rows) }
 
 // Enforcer is a subsystem that has to look after the host: its effect wears off,
 // or what it accounts changes, without any event that would tell. Call Enforce
@@ -53,8 +60,8 @@ type Enforcer interface{ Enforce() }
 // All makes the subsystems in the order of their registration, which is that of
 // callbacks, listings and canonical names. Those that are Enforcers have to be
 // called, those that are io.Closers to be closed when no change can come any
-// more.
-func All(cfg Config) []tree.Subsystem {
+// more. An error says what of Enable this host lacks.
+func All(cfg Config) ([]tree.Subsystem, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
@@ -70,22 +77,52 @@ func All(cfg Config) []tree.Subsystem {
 	if cfg.BC == nil {
 		cfg.BC = bc.NewHost()
 	}
-	set := cpuset.New(cfg.Cpuset, cfg.Log)
+	cfg.Kernel.Log = cfg.Log
+	for _, name := range cfg.Enable {
+		if slices.Contains(controller.Names, name) || slices.Contains(Enforced, name) {
+			cfg.Kernel.Names = append(cfg.Kernel.Names, name)
+		}
+	}
+	kernel, err := controller.Open(cfg.Kernel)
+	if err != nil {
+		return nil, err
+	}
+	tasks := numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log)
+	counters := bc.New(cfg.BC, cfg.Log)
+	if l := controller.NewLimits(kernel); l.Any() {
+		tasks.LimitBy(l.ForNumtasks())
+		counters.LimitBy(l.ForBC())
+	}
+	var sets, accounts tree.Subsystem
+	ourSets, ourAccounts := cpuset.New(cfg.Cpuset, cfg.Log), cpuacct.New(cfg.Cpuacct, cfg.Log)
 	if cfg.CpusetRows != nil {
-		if err := set.Remember(cfg.CpusetRows); err != nil {
+		if err := ourSets.Remember(cfg.CpusetRows); err != nil {
 			cfg.Log.Warn("the CPUs that tasks had before they became members are not known", "subsystem", "cpuset", "err", err)
 		}
 	}
+	sets, accounts = ourSets, ourAccounts
+	if k := controller.Of(kernel, "cpuset"); k != nil {
+		sets = newKernelCpuset(ourSets, k)
+	}
+	if k := controller.Of(kernel, "cpuacct"); k != nil {
+		accounts = newKernelCpuacct(ourAccounts, k)
+	}
 	all := []tree.Subsystem{
-		set,
-		cpuacct.New(cfg.Cpuacct, cfg.Log),
+		sets,
+		accounts,
 		debug.Subsystem{},
 	}
 	if slices.Contains(cfg.Enable, "ns") {
 		all = append(all, ns.New(cfg.NS, cfg.Log))
 	}
-	return append(all,
-		numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log),
-		bc.New(cfg.BC, cfg.Log),
+	all = append(all,
+		tasks,
+		counters,
 	)
+	for _, s := range kernel {
+		if !slices.Contains(Enforced, s.Name()) {
+			all = append(all, s)
+		}
+	}
+	return all, nil
 }

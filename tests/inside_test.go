@@ -54,8 +54,12 @@ func runInside(t *testing.T, run string, settings ...string) {
 	runInsideOn(t, machine{}, run, settings...)
 }
 
-// machine is what a guest has more than one of.
-type machine struct{ cpus, nodes int }
+// machine is what a guest has more than one of, and the words that its kernel is
+// given besides.
+type machine struct {
+	cpus, nodes int
+	words       string
+}
 
 // runInsideOn runs them in a guest that is such a machine.
 func runInsideOn(t *testing.T, m machine, run string, settings ...string) {
@@ -85,7 +89,7 @@ func runInsideOn(t *testing.T, m machine, run string, settings ...string) {
 		chmod 755 /root
 		cd /root/tests
 		exec tests -test.v -test.timeout 2h -test.run '`+run+`' 2>&1
-	`, "--smp", strconv.Itoa(max(1, m.cpus)), "--numa", strconv.Itoa(max(1, m.nodes)))
+	`, "--smp", strconv.Itoa(max(1, m.cpus)), "--numa", strconv.Itoa(max(1, m.nodes)), "--append", m.words)
 	out := g.finish()
 	if !strings.Contains(out, "--- PASS") {
 		t.Errorf("the guest ran nothing:\n%s", out)

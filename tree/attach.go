@@ -2,6 +2,7 @@ package tree
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"syscall"
@@ -29,7 +30,8 @@ const maxRounds = 32
 
 // Attach moves a task, or a process, to a container: all or nothing. Errors, in
 // this order: ENODEV when the container is removed, ESRCH when there is no such
-// task, Allow's, the first of a subsystem's CanAttach, EINVAL for a task that
+// task, Allow's, the first of a subsystem's CanAttach, EOPNOTSUPP for one
+// of several threads where a ProcessMover is bound, EINVAL for a task that
 // the kernel does not move, the first of a subsystem's Attach, ESRCH when the
 // task ended meanwhile, and EAGAIN when a process makes threads faster than they
 // can be moved.
@@ -69,12 +71,23 @@ func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
 		return syscall.ENODEV
 	}
 	t.host.Drain()
+	// Where only processes move, a thread that is alone moves as one.
+	alone := !r.Process && slices.ContainsFunc(r.To.h.bound, func(b *registered) bool { return b.processes })
+	if alone {
+		if _, err := t.host.Task(r.ID); err != nil {
+			return err
+		}
+		r.Process = true
+	}
 	infos, err := t.resolve(r)
 	if err != nil {
 		return err
 	}
 	m := newMove(r)
 	here, err := t.prepare(m, r, infos)
+	if alone && err == nil && len(m.tasks) > 0 && len(infos) > 1 {
+		err = errThreads
+	}
 	if err == nil {
 		err = t.keepTargets(m, unkept)
 	}
@@ -93,6 +106,18 @@ func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
 		t.endMoveLocked(m)
 	})
 	return err
+}
+
+// errThreads is for one thread of several where a subsystem moves processes only.
+var errThreads = fmt.Errorf("one thread of several, where only whole processes move: %w", syscall.EOPNOTSUPP)
+
+// Asker is who asked for the attach that is under way; not ok when there is none,
+// as when the mirror had a task elsewhere. Under changeMu, for callbacks.
+func (t *Tree) Asker() (a *Actor, ok bool) {
+	if t.moving == nil {
+		return nil, false
+	}
+	return t.moving.actor, true
 }
 
 // keepTargets sees to it that the css groups which m leads to are kept: see attach.

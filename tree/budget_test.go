@@ -134,11 +134,14 @@ func BenchmarkMillion(b *testing.B) {
 	}
 }
 
-// BenchmarkGrowth shows that attach, fork and exit cost the same however many
-// containers and css groups there are.
+// BenchmarkGrowth shows that nothing costs more than twice as much with a million
+// containers, ten thousand css groups and a million tasks as with a thousand, ten and as
+// many. The directory that is used has a thousand children in all of them.
 func BenchmarkGrowth(b *testing.B) {
-	for _, size := range []struct{ containers, groups int }{{1000, 10}, {1_000_000, 10}, {1_000_000, 10_000}} {
-		tr, root := leanTree(b, 20_000, plain("a"))
+	for _, size := range []struct{ containers, groups, tasks int }{
+		{1000, 10, 20_000}, {1_000_000, 10, 20_000}, {1_000_000, 10_000, 20_000}, {1_000_000, 10_000, 1_000_000},
+	} {
+		tr, root := leanTree(b, size.tasks, plain("a"))
 		made := grow(b, tr, root, size.containers)
 		attach := func(c *tree.Container, tid int32) {
 			if err := tr.Attach(tree.AttachRequest{To: c, ID: tid}); err != nil {
@@ -149,13 +152,66 @@ func BenchmarkGrowth(b *testing.B) {
 		for i := range size.groups {
 			attach(made[i*step], int32(2+i))
 		}
-		name := fmt.Sprintf("containers=%d/groups=%d/", size.containers, size.groups)
+		name := fmt.Sprintf("containers=%d/groups=%d/tasks=%d/", size.containers, size.groups, size.tasks)
 		b.Run(name+"attach", func(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
 				attach(made[i%2*step], 15_000)
 			}
 		})
-		tid := int32(100_000)
+		b.Run(name+"css group", func(b *testing.B) {
+			// Each attach is to another container, whose group is there.
+			for i := 0; b.Loop(); i++ {
+				attach(made[i%size.groups*step], 15_000)
+			}
+		})
+		dir := made[0]
+		b.Run(name+"mkdir+rmdir", func(b *testing.B) {
+			for b.Loop() {
+				c, err := tr.Mkdir(tree.MkdirRequest{Parent: dir, Name: "new"})
+				if err == nil {
+					err = tr.Rmdir(c, func() error { return nil })
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(name+"rename", func(b *testing.B) {
+			// One without children: a rename looks at all that is below.
+			names := [2]string{made[1000].Name(), "other"}
+			for i := 0; b.Loop(); i++ {
+				err := tr.Rename(tree.RenameRequest{Parent: dir, Old: names[i%2], New: names[(i+1)%2]})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		deep := []string{dir.Name(), made[1000].Name()}
+		b.Run(name+"walk", func(b *testing.B) {
+			for b.Loop() {
+				tr.View(func() {
+					c := root
+					for _, name := range deep {
+						c = c.Child(name)
+					}
+					if c == nil {
+						b.Fatal("not found")
+					}
+				})
+			}
+		})
+		b.Run(name+"page of 100", func(b *testing.B) {
+			for after := uint64(0); b.Loop(); {
+				n := 0
+				tr.View(func() {
+					dir.Children(after, func(c *tree.Container) bool { n++; after = c.ID(); return n < 100 })
+				})
+				if n < 100 {
+					after = 0
+				}
+			}
+		})
+		tid := int32(10_000_000)
 		b.Run(name+"fork+exit", func(b *testing.B) {
 			for b.Loop() {
 				tid++

@@ -27,7 +27,8 @@ type Container struct {
 	states   []State    // C, indexed by Hierarchy.slots
 	links    *link      // the css groups that contain it, nil for a root
 	refs     atomic.Int32
-	linked   int32 // length of links
+	pins     atomic.Int32 // writes of File.Pass under way
+	linked   int32        // length of links
 	// populated is the number of css groups with tasks in this container or
 	// below.
 	populated   int32
@@ -208,7 +209,8 @@ func (c *Container) destroyStates(n int) {
 }
 
 // Rmdir removes a container. Errors: ENODEV when it is gone already, Allow's,
-// and EBUSY for a root, with tasks, with children, and with references held.
+// and EBUSY for a root, with tasks, with children, with references held, and while a
+// File.Pass is under way.
 func (t *Tree) Rmdir(c *Container, allow func() error) error {
 	t.changeMu.Lock()
 	defer t.changeMu.Unlock()
@@ -228,7 +230,7 @@ func (t *Tree) rmdir(c *Container, allow func() error) error {
 	if c.IsRoot() {
 		return opError("rmdir", c.h.name, syscall.EBUSY)
 	}
-	if t.hasTasks(c) || c.children.len() > 0 || c.refs.Load() > 0 {
+	if t.hasTasks(c) || c.children.len() > 0 || c.refs.Load() > 0 || c.pins.Load() > 0 {
 		return opError("rmdir", c.name, syscall.EBUSY)
 	}
 	t.mu.Lock()
@@ -363,6 +365,13 @@ func (c *Container) depthBelow() int {
 // subsystem is not bound to its hierarchy any more, EINVAL when the file cannot
 // be read.
 func (t *Tree) ReadFile(c *Container, f *File, b []byte) ([]byte, error) {
+	if f.Fetch != nil {
+		v, err := f.Fetch(c)
+		if err != nil {
+			return b, opError("read", f.Name, err)
+		}
+		return append(b, v...), nil
+	}
 	if f.Prepare != nil {
 		if err := f.Prepare(c); err != nil {
 			return b, opError("read", f.Name, err)
@@ -387,6 +396,9 @@ func (c *Container) ReadFile(f *File, b []byte) ([]byte, error) {
 // WriteFile writes a control file of a subsystem: one command. Errors are as
 // ReadFile's.
 func (t *Tree) WriteFile(a *Actor, c *Container, f *File, data []byte) error {
+	if f.Pass != nil {
+		return t.passFile(a, c, f, data)
+	}
 	t.changeMu.Lock()
 	defer t.changeMu.Unlock()
 	switch {
@@ -400,6 +412,33 @@ func (t *Tree) WriteFile(a *Actor, c *Container, f *File, data []byte) error {
 		t.Update(func() { t.Keep(c) })
 	}
 	return err
+}
+
+// passFile is WriteFile of a file with Pass.
+func (t *Tree) passFile(a *Actor, c *Container, f *File, data []byte) error {
+	err := t.Change(func() error {
+		if !c.has(f) {
+			return opError("write", f.Name, syscall.ENODEV)
+		}
+		c.pins.Add(1)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	defer c.pins.Add(-1)
+	if err := f.Pass(a, c, data); err != nil {
+		return opError("write", f.Name, err)
+	}
+	if t.keeper == nil {
+		return nil
+	}
+	return t.Change(func() error {
+		if c.has(f) {
+			t.Update(func() { t.Keep(c) })
+		}
+		return nil
+	})
 }
 
 // has reports whether a file of the container is there: a remount takes the

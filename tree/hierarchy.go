@@ -177,7 +177,8 @@ type Mount struct {
 // Mount activates a hierarchy with the subsystems asked for, or finds the one
 // that has exactly these. Errors: EBUSY when a subsystem is bound elsewhere,
 // when the name is another hierarchy's, or when the existing hierarchy has
-// another name; EINVAL when no subsystem is asked for.
+// another name; EINVAL when no subsystem is asked for; the first of a subsystem's
+// CanBind.
 func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 	t.changeMu.Lock()
 	defer t.changeMu.Unlock()
@@ -189,6 +190,11 @@ func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 		return nil, err
 	}
 	fresh, named := h == nil, m.Name != ""
+	if fresh {
+		if err := t.canBind(m.Subsystems, nil); err != nil {
+			return nil, opError("mount", m.Name, err)
+		}
+	}
 	if fresh {
 		if m.Name == "" {
 			m.Name = t.CanonicalName(m.Subsystems, m.Noprefix)
@@ -221,6 +227,19 @@ func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 		t.tellBound(m.Subsystems)
 	}
 	return h, nil
+}
+
+// canBind asks the subsystems in set whether they may be bound to h, nil for one
+// that is to be made. Under changeMu.
+func (t *Tree) canBind(set SubsystemSet, h *Hierarchy) error {
+	for _, r := range t.subsystems {
+		if set.Has(r.id) && r.canBind != nil {
+			if err := r.canBind.CanBind(h); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // registers reports whether all of set are subsystems.
@@ -305,7 +324,7 @@ type RemountRequest struct {
 // Remount gives a hierarchy the subsystems asked for, and with them a new name
 // if it was not given one. Errors, in this order: ENOENT when it is not active,
 // EINVAL when noprefix differs, EBUSY when a subsystem is bound elsewhere, EBUSY
-// when the root has a child, EBUSY when the new name is another hierarchy's.
+// when the root has a child, the first of a subsystem's CanBind, EBUSY when the new name is another hierarchy's.
 func (t *Tree) Remount(q RemountRequest) error {
 	h, set := q.Hierarchy, q.Subsystems
 	t.changeMu.Lock()
@@ -323,6 +342,9 @@ func (t *Tree) Remount(q RemountRequest) error {
 	}
 	if h.root.children.len() > 0 {
 		return opError("remount", h.name, syscall.EBUSY)
+	}
+	if err := t.canBind(set&^h.Subsystems(), h); err != nil {
+		return opError("remount", h.name, err)
 	}
 	name := h.name
 	if !h.named {

@@ -88,6 +88,9 @@ func (p *Process) TGID() int32 { return p.tgid }
 // NumThreads is how many live threads it has. View.
 func (p *Process) NumThreads() int { return int(p.nthreads) }
 
+// Thread is a live thread of it, nil when it has ended. View.
+func (p *Process) Thread() *Task { return p.threads }
+
 // Note is what SetNote gave. View.
 func (p *Process) Note() any { return p.note }
 

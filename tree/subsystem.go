@@ -20,7 +20,9 @@ import (
 //   - Attacher, Reattacher: the effect on the host of a move.
 //   - Forker, Mover, Exiter: who is where; together they keep a count.
 //   - Execer: programs that are executed.
-//   - Binder: the subsystem's root is another container now.
+//   - CanBinder, Binder: whether the subsystem may be bound to a hierarchy, and
+//     that its root is another container now.
+//   - ProcessMover: that what it does to a thread it does to the whole process.
 //   - Saver: settings and history outlive the server.
 //
 // State. Create makes it, and Destroy is called for every state that was made,
@@ -92,6 +94,16 @@ type File struct {
 	// Tree.Update. On an error nothing may have changed. Nil: writing is
 	// EINVAL.
 	Write func(a *Actor, c *Container, data []byte) error
+
+	// Fetch, if any, takes the place of Prepare and Read for a value that only
+	// the host has. It is called without locks, and the container may be gone
+	// by the time it asks.
+	Fetch func(c *Container) ([]byte, error)
+
+	// Pass, if any, takes the place of Write for what the host may take its
+	// time with. It is called without locks; until it returns the container
+	// is pinned: rmdir is EBUSY. It must not change what the Tree shows.
+	Pass func(a *Actor, c *Container, data []byte) error
 
 	subsystem int // its id, set when that is registered
 }
@@ -176,6 +188,21 @@ type Exiter interface {
 	Exit(task *Task, c *Container)
 }
 
+// ProcessMover is a subsystem whose effect is on whole processes only: the
+// hierarchy that it is bound to moves no single thread of a process that has
+// others, EOPNOTSUPP.
+type ProcessMover interface {
+	// WholeProcesses reports whether it is one. The answer never changes.
+	WholeProcesses() bool
+}
+
+// CanBinder decides whether its subsystem may be bound to a hierarchy.
+type CanBinder interface {
+	// CanBind is called under changeMu before anything has changed; h is nil
+	// for a hierarchy that is to be made. The error is mount's or remount's.
+	CanBind(h *Hierarchy) error
+}
+
 // Binder is told when its subsystem moves between hierarchies.
 type Binder interface {
 	// Bind is called under changeMu; root is the root container that the
@@ -221,8 +248,10 @@ type registered struct {
 	fork      Forker
 	exec      Execer
 	exit      Exiter
+	canBind   CanBinder
 	bind      Binder
 	save      Saver
+	processes bool // a ProcessMover that says so
 
 	// hierarchy is where it is bound; changed with both locks held.
 	hierarchy *Hierarchy
@@ -249,7 +278,11 @@ func register(s Subsystem, id int) (*registered, error) {
 	r.fork, _ = s.(Forker)
 	r.exec, _ = s.(Execer)
 	r.exit, _ = s.(Exiter)
+	r.canBind, _ = s.(CanBinder)
 	r.bind, _ = s.(Binder)
 	r.save, _ = s.(Saver)
+	if p, ok := s.(ProcessMover); ok {
+		r.processes = p.WholeProcesses()
+	}
 	return r, nil
 }

@@ -259,8 +259,8 @@ func serveConfig(c *cli.Context) (config, error) {
 			conf.Hierarchies = append(conf.Hierarchies, hierarchy{name, options})
 		}
 		for _, name := range list.enable {
-			if !slices.Contains(subsys.Optional, name) {
-				return conf, list.errorf("enable", "%q: want one of %s", name, strings.Join(subsys.Optional, " "))
+			if known := slices.Concat(subsys.Optional, subsys.Enforced); !slices.Contains(known, name) {
+				return conf, list.errorf("enable", "%q: want one of %s", name, strings.Join(known, " "))
 			}
 			conf.Enable = append(conf.Enable, name)
 		}

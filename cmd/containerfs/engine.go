@@ -35,6 +35,7 @@ type engine struct {
 	fs         *ops.FS
 	audit      *ops.Audit
 	rules      string // the file; "" without
+	id         string // of the mirror and the kernel directories
 	log        *slog.Logger
 }
 
@@ -54,6 +55,9 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	if e.host, err = hostproc.Open(hostproc.Options{}); err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
+	if e.id, err = e.identity(); err != nil {
+		return nil, err
+	}
 	var facts []string
 	say := func(fact string) {
 		facts = append(facts, fact)
@@ -67,11 +71,9 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	}
 	exists := e.adopt(say)
 
-	parts := subsys.Config{Log: log, Enable: conf.Enable, Tasks: e.host}
-	if e.journal != nil {
-		parts.CpusetRows = e.journal.Own("cpuset")
+	if e.subsystems, err = subsys.All(e.subsysConfig(conf)); err != nil {
+		return nil, err
 	}
-	e.subsystems = subsys.All(parts)
 	recorder := ops.NewRecorder(ops.DefaultEventLog)
 	cfg := tree.Config{
 		Host: e.host, Subsystems: e.subsystems, Observer: recorder, Log: log,
@@ -117,6 +119,24 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	return e, nil
 }
 
+// subsysConfig is what the subsystems are given.
+func (e *engine) subsysConfig(conf config) subsys.Config {
+	c := subsys.Config{Log: e.log, Enable: conf.Enable, Tasks: e.host}
+	c.Kernel.ID = e.id
+	c.Kernel.Gone = hostproc.ServerGone
+	if e.journal == nil {
+		return c
+	}
+	c.CpusetRows = e.journal.Own("cpuset")
+	c.Kernel.Keep = true
+	origins, err := subsys.OriginsIn(e.journal.Own("origins"))
+	if err != nil {
+		e.log.Error("where tasks came from is not kept", "err", err)
+	}
+	c.Kernel.Origins = origins
+	return c
+}
+
 // openMirror opens the mirror, if that is wanted and possible, and says what is
 // in force.
 func (e *engine) openMirror(wanted bool) string {
@@ -130,11 +150,7 @@ func (e *engine) openMirror(wanted bool) string {
 	if err != nil {
 		e.log.Warn("a mirror of a server that was killed is left over", "err", err)
 	}
-	id, err := e.mirrorID()
-	if err == nil {
-		e.mirror, err = hostproc.OpenMirror(id)
-	}
-	if err != nil {
+	if e.mirror, err = hostproc.OpenMirror(e.id); err != nil {
 		if !errors.Is(err, kernfs.ErrRefused) {
 			e.log.Warn("the mirror could not be opened", "err", err)
 		}
@@ -143,9 +159,9 @@ func (e *engine) openMirror(wanted bool) string {
 	return "on, " + e.mirror.Name()
 }
 
-// mirrorID is one for each state directory, so that the mirror is found again, or
-// without one this process's.
-func (e *engine) mirrorID() (string, error) {
+// identity is one for each state directory, so that what the kernel has of it is found
+// again, or without one this process's.
+func (e *engine) identity() (string, error) {
 	if e.journal != nil {
 		return e.journal.State().Mirror, nil
 	}

@@ -90,7 +90,8 @@ subsystems of flags come in addition.
 			&cli.StringFlag{Name: "config", Usage: "read `FILE` (TOML), too"},
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`; may be repeated", DefaultText: "the unix socket " + defaultAddr().Address},
 			&cli.StringSliceFlag{Name: "hierarchy", Usage: "mount the hierarchy `NAME=OPTIONS`; may be repeated", DefaultText: "all=all"},
-			&cli.StringSliceFlag{Name: "enable", Usage: "have the subsystem `NAME`, which there is only when asked for: " + strings.Join(subsys.Optional, " ") + "; may be repeated"},
+			&cli.StringSliceFlag{Name: "enable", Usage: "have the subsystem `NAME`, which there is only when asked for: " + strings.Join(subsys.Optional, " ") +
+				"; or have the kernel's controller do what " + strings.Join(subsys.Enforced, " or ") + " does; may be repeated"},
 			&cli.IntFlag{Name: "max-containers", Usage: "allow `N` containers in all; 0 is no limit", Value: 1_000_000},
 			&cli.IntFlag{Name: "max-containers-per-user", Usage: "allow an unprivileged user to own `N` containers; 0 is no limit", Value: 10_000},
 			&cli.BoolFlag{Name: "allow-release-agent", Usage: "let root on this host name a program that the server runs when a container is released"},

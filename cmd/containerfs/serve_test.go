@@ -34,7 +34,7 @@ func TestServeConfig(t *testing.T) {
 		{"twice", []string{"--hierarchy", "a=b", "--hierarchy", "a=c"}, config{}, `hierarchy "a" is given twice`},
 		{"mirror", []string{"--mirror", "on"}, config{}, `mirror "on": want auto or off`},
 		{"enable", []string{"--enable", "ns"}, config{Listen: standard, Hierarchies: all, Enable: []string{"ns"}, Mirror: true}, ""},
-		{"enable what there is anyhow", []string{"--enable", "cpuset"}, config{}, `enable "cpuset": want one of ns`},
+		{"enable what there is anyhow", []string{"--enable", "debug"}, config{}, `enable "debug": want one of ns cpu memory blkio io devices freezer net_cls net_prio pids hugetlb perf_event rdma misc cgroup cpuset cpuacct`},
 		{"state", []string{"--state", "/x"}, config{Listen: standard, Hierarchies: all, Mirror: true, State: "/x"}, ""},
 		{"no state", []string{"--state="}, config{}, "state want a directory, or none"},
 		{"argument", []string{"x"}, config{}, `serve takes no argument, got "x"`},

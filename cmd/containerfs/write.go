@@ -8,10 +8,9 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// maxCommand is far over what a control file takes (4096 bytes, the server's
-// to refuse) and under what the library sends in one Twrite: it would cut more
-// than that into several commands.
-const maxCommand = messageSize / 2
+// maxCommand is over what a control file takes (4096 bytes, the server's to refuse)
+// and under what the library sends in one Twrite, and a server looks at in one.
+const maxCommand = 8 << 10
 
 func writeCommand() *cli.Command {
 	return &cli.Command{

@@ -50,7 +50,8 @@ type Subsystem struct {
 	holding map[*tree.Container]struct{}
 	// caps are the processes whose rlimits were lowered; some may have ended.
 	caps    map[*tree.Process]*caps
-	limited bool // somebody has set a limit on a resource that is capped
+	limiter Limiter // nil without
+	limited bool    // somebody has set a limit on a resource that is capped
 
 	// sampling is held while processes are measured, so that this takes one
 	// CPU at most. It comes before the Tree's locks.

@@ -43,7 +43,10 @@
 // The sum of several processes is not what setrlimit bounds, so it can go over a
 // limit, which is told; RLIMIT_NPROC is about all tasks of a user, and RSS has none
 // at all, so numproc and physpages are only told of here. The kernel's pids and
-// memory controllers keep these where they are enabled (SPEC §16). What is in force
+// memory controllers keep these where they are enabled and bound to the same
+// hierarchy (SPEC §16, see Limiter): numproc.limit is pids.max then, physpages.limit
+// is memory.max or memory.limit_in_bytes, and what the kernel answers to that is
+// the write's errno. What is in force
 // is said at start.
 //
 // # Synchronization

@@ -33,8 +33,13 @@
 // a privileged caller can set that, since what it kills can be anybody's. The
 // server, its ancestors and process 1 are never killed. What a scan of the host
 // found instead of being told of its fork is counted, but neither a success nor a
-// failure. The kernel's pids controller, where it is enabled, refuses forks as it
-// should be (SPEC §16).
+// failure.
+//
+// Where the kernel's pids controller is enabled, and bound to the same hierarchy, a
+// fork over a limit fails with EAGAIN instead (see Limiter): a write to shares sets
+// pids.max of the container and of those below, and the kernel's refusals count as
+// failures when stats is read. Nothing tells of them, so there is no limit event.
+// Who writes pids.max himself has his value until the next write to shares.
 //
 // Attach is never limited: it can take the usage over the limit.
 //

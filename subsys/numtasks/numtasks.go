@@ -16,15 +16,17 @@ type state struct {
 	shares
 	usage               int32 // tasks in it and below
 	successes, failures uint64
-	kill                bool // the policy
+	refused             uint64 // by the limiter, when last asked
+	kill                bool   // the policy
 }
 
 // Subsystem is the numtasks subsystem of one Tree.
 type Subsystem struct {
-	log    *slog.Logger
-	files  []tree.File
-	bound  int64 // the root's absolute
-	killer killer
+	log     *slog.Logger
+	files   []tree.File
+	bound   int64 // the root's absolute
+	killer  killer
+	limiter Limiter // nil without
 
 	// Set once, in the Create of the root state.
 	tree *tree.Tree
@@ -37,7 +39,7 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	s.killer = killer{host: host, log: s.log}
 	s.files = []tree.File{
 		{Name: "shares", Read: s.readShares, Write: s.writeShares},
-		{Name: "stats", Prepare: s.drain, Read: s.readStats},
+		{Name: "stats", Prepare: s.refusals, Read: s.readStats},
 		{Name: "limit", Read: s.readLimit},
 		{Name: "policy", Read: s.readPolicy, Write: s.writePolicy},
 	}
@@ -154,6 +156,9 @@ func (s *Subsystem) writeShares(_ *tree.Actor, c *tree.Container, text []byte) e
 	if err := s.validate(c, n); err != nil {
 		return err
 	}
+	if err := s.enforce(c, n); err != nil {
+		return err
+	}
 	s.tree.Update(func() { s.state(c).shares = n })
 	return nil
 }
@@ -172,7 +177,7 @@ func (s *Subsystem) readStats(c *tree.Container, b []byte) ([]byte, error) {
 	}{
 		{"Current usage ", uint64(st.usage)},
 		{"Number of successes ", st.successes},
-		{"Number of failures ", st.failures},
+		{"Number of failures ", st.failures + st.refused},
 		{"Number of forkrate failures ", 0},
 	} {
 		b = append(append(b, "numtasks: "...), line.what...)

@@ -23,14 +23,16 @@ func (w *world) table() error {
 			return fmt.Errorf("file %d is %s, then %s", i, f.Name, again[i].Name)
 		case seen[f.Name]:
 			return fmt.Errorf("two files are called %s", f.Name)
-		case f.Read == nil && f.Write == nil:
+		case f.Read == nil && f.Fetch == nil && f.Write == nil && f.Pass == nil:
 			return fmt.Errorf("%s can neither be read nor written", f.Name)
+		case f.Write != nil && f.Pass != nil:
+			return fmt.Errorf("%s has two writers", f.Name)
 		}
 		seen[f.Name] = true
 	}
 	for _, writes := range [][]Write{w.Ready, w.Values, w.RootValues} {
 		for _, v := range writes {
-			if w.file(v.File).Write == nil {
+			if f := w.file(v.File); f.Write == nil && f.Pass == nil {
 				return fmt.Errorf("the setup writes %s, which cannot be written", v.File)
 			}
 		}

@@ -171,7 +171,7 @@ func (w *world) show(containers ...*tree.Container) (shown, error) {
 			f := &files[i]
 			b, err := w.tree.ReadFile(c, f, nil)
 			switch {
-			case f.Read == nil && errors.Is(err, syscall.EINVAL):
+			case f.Read == nil && f.Fetch == nil && errors.Is(err, syscall.EINVAL):
 				continue
 			case err != nil:
 				return nil, fmt.Errorf("reading %s of %s: %w", f.Name, c.Path(), err)

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -36,8 +34,6 @@ const (
 // at a time may receive.
 type connector struct {
 	fd   int
-	file *os.File // owns fd
-	raw  syscall.RawConn
 	size int // of the receive buffer, as the kernel counts
 
 	ledger ledger
@@ -73,11 +69,6 @@ func dial(buffer int) (*connector, error) {
 	if err := c.listen(buffer); err != nil {
 		unix.Close(fd)
 		return nil, err
-	}
-	c.file = os.NewFile(uintptr(fd), "proc connector")
-	if c.raw, err = c.file.SyscallConn(); err != nil {
-		c.close()
-		return nil, &OpError{"poll", "proc connector", err}
 	}
 	return c, nil
 }
@@ -181,10 +172,6 @@ func (c *connector) acknowledged(ack uint32) error {
 // not: the kernel would count a listener for ever and make events for nobody.
 func (c *connector) close() {
 	c.control(mcastIgnore, 0)
-	if c.file != nil {
-		c.file.Close()
-		return
-	}
 	unix.Close(c.fd)
 }
 

@@ -29,6 +29,12 @@
 // socket's queue and in this process at the call, not what comes later, so that
 // it returns in a storm that never ends.
 //
+// While nobody drains, events that come one after the other are let gather for a nap of
+// 2 ms, so that a storm wakes the reader 500 times a second and not with each event;
+// the first after a pause is delivered at once. Whoever drains takes from the socket
+// what is there and does not wait for the reader to wake. So what nobody asks for,
+// such as a line of the event log, can be a nap late; what is read is never stale.
+//
 // # What the events do not say
 //
 // The parent in a FORK is the child's real_parent: for a thread that is the
@@ -57,7 +63,8 @@
 //
 // All methods of Host and Mirror may be called concurrently. Host has two
 // goroutines, the reader of the socket (or the ticker of polling) and the one
-// that calls the Model; Close ends both and waits for them. The Model must not
+// that calls the Model; Close ends both and waits for them. The reader and those
+// who drain receive one at a time, so that batches keep the socket's order. The Model must not
 // call Drain or Close from its methods. The locks here are leaves: none is held
 // while the Model runs.
 package hostproc

@@ -170,10 +170,19 @@ func TestEvents(t *testing.T) {
 		threads = append(threads, <-tids)
 	}
 	close(quit)
-	h.Drain()
+	pid := int32(cmd.Process.Pid)
+	for try := 0; try < 1000; try++ { // an exit can be a little late
+		h.Drain()
+		r.mu.Lock()
+		dead := r.dead[pid]
+		r.mu.Unlock()
+		if dead > 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	pid := int32(cmd.Process.Pid)
 	if r.execs[pid] != 1 || r.dead[pid] != 1 {
 		t.Errorf("%d execs, %d exits", r.execs[pid], r.dead[pid])
 	}
@@ -251,7 +260,10 @@ func TestDrainInStorm(t *testing.T) {
 	p := storm.Default
 	p.Life = time.Millisecond
 	p.Forks = 20000
-	if testing.Short() {
+	switch {
+	case os.Getenv("SOAK") != "": // a minute or more
+		p.Forks = 250_000
+	case testing.Short():
 		p.Forks = 3000
 	}
 	cmd := stormCommand(t, p)

@@ -68,7 +68,12 @@ type Host struct {
 
 	life   sync.RWMutex // conn is used under it
 	conn   *connector   // nil when polling
+	reader *waiter      // with conn
 	closed bool
+
+	receiving sync.Mutex // of the socket: the order of batches
+	batch     []event
+	failed    error // what ended the receiving
 
 	started atomic.Bool
 	readErr atomic.Pointer[error]
@@ -101,6 +106,11 @@ func Open(opts Options) (*Host, error) {
 		return h, nil
 	}
 	h.conn, err = dial(opts.ReceiveBuffer)
+	if err == nil {
+		if h.reader, err = newWaiter(h.conn.fd); err != nil {
+			h.conn.close()
+		}
+	}
 	switch {
 	case err == nil:
 		h.source = Source{Connector: true, ReceiveBuffer: h.conn.size}
@@ -141,11 +151,11 @@ func (h *Host) Close() error {
 	close(h.stop)
 	h.delivery.close()
 	if h.conn != nil {
-		// Ends the reader, which may be waiting for events.
-		h.conn.file.SetReadDeadline(time.Unix(1, 0))
+		h.reader.stop()
 	}
 	h.wg.Wait()
 	if h.conn != nil {
+		h.reader.close()
 		h.conn.close()
 	}
 	h.proc.close()
@@ -169,27 +179,26 @@ func (h *Host) Stats() (Stats, error) {
 
 // read is the goroutine that empties the socket and does nothing else.
 func (h *Host) read() {
-	d := h.delivery
-	var batch []event
 	var failed error
-	open := true
-	err := h.conn.raw.Read(func(uintptr) bool {
-		d.enter()
-		defer d.leave()
-		for open && failed == nil {
-			var err error
-			batch, err = h.conn.receive(batch[:0])
-			if len(batch) > 0 {
-				open = d.put(batch)
-			}
-			if err == unix.EAGAIN {
-				return false
-			}
-			failed = err
+	// While events come closer together than a nap or two, they are let gather.
+	busy := false
+	var last time.Time
+	for failed == nil && !h.stopping() {
+		if busy {
+			time.Sleep(nap)
+		} else {
+			failed = h.reader.wait() // also when who drains has found an error
 		}
-		return true
-	})
-	if failed == nil && open {
+		some := false
+		for more := true; more && failed == nil; some = some || more {
+			more, failed = h.receive()
+		}
+		if busy = some; some {
+			now := time.Now()
+			busy, last = now.Sub(last) < 2*nap, now
+		}
+	}
+	if _, err := h.receive(); err != nil {
 		failed = err
 	}
 	select {
@@ -197,9 +206,49 @@ func (h *Host) read() {
 	default:
 		err := error(&OpError{"receive", "proc connector", failed})
 		h.readErr.Store(&err)
-		d.wake()
+		h.delivery.wake()
 		// Nothing will be known from events any more: go on as well as can be.
 		h.poll()
+	}
+}
+
+// receive moves a batch of events from the socket to the delivery. There may be more
+// if there was one. Whoever drains does so itself rather than wake the reader for it.
+func (h *Host) receive() (more bool, err error) {
+	h.receiving.Lock()
+	defer h.receiving.Unlock()
+	d := h.delivery
+	d.enter()
+	defer d.leave()
+	if h.failed != nil {
+		return false, h.failed
+	}
+	h.life.RLock()
+	if h.closed {
+		h.life.RUnlock()
+		return false, nil
+	}
+	h.batch, err = h.conn.receive(h.batch[:0])
+	h.life.RUnlock()
+	if len(h.batch) > 0 && !d.put(h.batch) {
+		return false, nil
+	}
+	if err == unix.EAGAIN {
+		return false, nil
+	}
+	if err != nil {
+		h.failed = err
+		h.reader.stop()
+	}
+	return err == nil, err
+}
+
+func (h *Host) stopping() bool {
+	select {
+	case <-h.stop:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -235,6 +284,12 @@ func (h *Host) Drain() {
 		// What the reader holds, at most a batch, is neither in the socket nor
 		// counted in received; and a resync can come on top.
 		mark := d.received.Load() + batchSize + 1 + h.queued()
+		for more, left := true, h.queued()/batchSize+2; more && left > 0; left-- {
+			var err error
+			if more, err = h.receive(); !more && err == nil {
+				mark = d.received.Load() // the socket was empty
+			}
+		}
 		d.wait(func() bool {
 			return h.quiet() || d.applied.Load() >= mark && !h.conn.overflow.Load() || h.readErr.Load() != nil
 		})

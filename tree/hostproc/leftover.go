@@ -113,6 +113,26 @@ func RemoveLeftovers(limit time.Duration) (removed []string, err error) {
 	return removed, errors.Join(errs...)
 }
 
+// ServerGone reports whether an id is ServerID's of a process in our own namespaces
+// that has ended. Not of what cannot be found out.
+func ServerGone(id string) bool {
+	space, err := namespaces()
+	if err != nil {
+		return false
+	}
+	pid, start, ok := parseServerName(mirrorPrefix+id, space)
+	if !ok {
+		return false
+	}
+	proc, err := openProc()
+	if err != nil {
+		return false
+	}
+	defer proc.close()
+	alive, err := proc.alive(pid, start)
+	return err == nil && !alive
+}
+
 // alive is about the process: a leader that has ended counts while other threads
 // of it live. A zombie makes nothing any more.
 func (p *procFS) alive(pid int32, start uint64) (bool, error) {

@@ -302,7 +302,7 @@ func (m *Mirror) Adopt(wanted []uint64) (exists map[uint64]bool, err error) {
 			exists[group] = true
 			continue
 		}
-		if err := kernfs.Empty(root, name); err != nil {
+		if err := root.Clear(name, "tasks", func(tid int32) error { return root.Move(".", tid, false) }); err != nil {
 			errs = append(errs, err)
 		}
 	}

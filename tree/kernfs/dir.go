@@ -169,31 +169,9 @@ func parseIDs(data []byte) (ids []int32, ok bool) {
 
 // Dirs lists the directories that are directly in d.
 func (d *Dir) Dirs() ([]string, error) {
-	// The descriptor's offset would be shared by concurrent calls.
-	fd, err := d.openat(".", unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return nil, d.fail("open", ".", err)
-	}
-	defer unix.Close(fd)
 	var names []string
-	buf := make([]byte, 16<<10)
-	for {
-		n, err := retry(func() (int, error) { return unix.Getdents(fd, buf) })
-		if err != nil {
-			return nil, d.fail("readdir", ".", err)
-		}
-		if n == 0 {
-			return names, nil
-		}
-		for b := buf[:n]; len(b) > 0; {
-			var kind uint8
-			var name []byte
-			kind, name, b = NextDirent(b)
-			if kind == unix.DT_DIR && string(name) != "." && string(name) != ".." {
-				names = append(names, string(name))
-			}
-		}
-	}
+	err := d.entries(unix.DT_DIR, func(name string) error { names = append(names, name); return nil })
+	return names, err
 }
 
 // Subdirs is the number of directories in one that is directly in d.

@@ -55,18 +55,7 @@ func openNamed(name string) (*Dir, error) {
 	if err := unix.FsconfigCreate(cfg); err != nil {
 		return nil, &OpError{"make hierarchy", name, refusal("create", err)}
 	}
-	fd, err := unix.Fsmount(cfg, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return nil, &OpError{"fsmount", name, err}
-	}
-	// fsmount's descriptor is O_PATH: good for openat2, not for the rest.
-	root := &Dir{fd, name}
-	defer root.Close()
-	dir, err := root.openat(".", unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return nil, root.fail("open", ".", err)
-	}
-	return &Dir{dir, name}, nil
+	return mountDetached(cfg, name)
 }
 
 // configure makes a file system context for a named hierarchy; all that can be

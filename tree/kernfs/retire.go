@@ -31,7 +31,7 @@ func Retire(root *Dir, limit time.Duration) error {
 	// Tasks that are forked meanwhile appear in the directories again, and a
 	// task that is exiting holds its directory until it is gone.
 	for {
-		err := empty(root, root, ".")
+		err := empty(root, ".", "tasks", func(id int32) error { return root.Move(".", id, false) })
 		if err == nil {
 			break
 		}
@@ -67,13 +67,19 @@ func Retire(root *Dir, limit time.Duration) error {
 	}
 }
 
-// Empty removes a directory of a hierarchy with what is below it; their tasks go back
-// to the root. EBUSY when some of them could not be moved.
-func Empty(root *Dir, name string) error { return empty(root, root, name) }
+// Clear removes a directory that is directly in d, with all that is below. The
+// tasks there, which list names ("tasks", or "cgroup.procs" in version 2), are
+// given to out, which moves them away. EBUSY while some stay.
+func (d *Dir) Clear(name, list string, out func(id int32) error) error {
+	if !component(name) {
+		return d.fail("rmdir", name, unix.EINVAL)
+	}
+	return empty(d, name, list, out)
+}
 
-// empty moves all tasks below dir to root and removes what is below dir. Names
+// empty moves all tasks below dir away and removes what is below dir. Names
 // of directories that others made may be anything: each is opened by itself.
-func empty(root, dir *Dir, name string) error {
+func empty(dir *Dir, name, list string, out func(id int32) error) error {
 	sub := dir
 	if name != "." {
 		var err error
@@ -91,7 +97,7 @@ func empty(root, dir *Dir, name string) error {
 	}
 	var busy error
 	for _, below := range names {
-		if err := empty(root, sub, below); errors.Is(err, unix.EBUSY) {
+		if err := empty(sub, below, list, out); errors.Is(err, unix.EBUSY) {
 			busy = err
 		} else if err != nil {
 			return err
@@ -100,14 +106,14 @@ func empty(root, dir *Dir, name string) error {
 	if busy != nil || name == "." {
 		return busy
 	}
-	ids, err := sub.IDs("tasks")
+	ids, err := sub.IDs(list)
 	if err != nil && !IsGone(err) {
 		return err
 	}
 	for _, id := range ids {
 		// A kernel thread may have become one that is not moved. What stays is
 		// seen by Remove.
-		err := root.Move(".", id, false)
+		err := out(id)
 		if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EINVAL) {
 			return err
 		}

@@ -1,0 +1,64 @@
+package bc
+
+import (
+	"syscall"
+
+	"containerfs/tree"
+)
+
+// A Limiter bounds sums: the kernel's pids and memory controllers. Where they are
+// not bound to the hierarchy of a container, it does nothing and says not ok.
+type Limiter interface {
+	// Limit allows c and what is below n of a resource, numproc or physpages;
+	// negative is no limit. It may take its time: no lock is held, and c is
+	// pinned.
+	Limit(c *tree.Container, resource string, n int64) (ok bool, err error)
+}
+
+// LimitBy has the limits of numproc and physpages kept by l. Before tree.New.
+func (s *Subsystem) LimitBy(l Limiter) {
+	s.limiter = l
+	for i := range s.files {
+		for _, r := range []resource{numproc, physpages} {
+			if f := &s.files[i]; f.Name == names[r]+".limit" {
+				f.Pass, f.Write = s.pass(r, f.Write), nil
+			}
+		}
+	}
+	s.log.Info("limits of numproc and physpages are the kernel's in the hierarchy that its pids and memory are bound to as well")
+}
+
+// pass is a writer of a limit that the limiter has to know. What it refuses is taken
+// back.
+func (s *Subsystem) pass(r resource, write func(*tree.Actor, *tree.Container, []byte) error) func(*tree.Actor, *tree.Container, []byte) error {
+	return func(a *tree.Actor, c *tree.Container, text []byte) error {
+		var was, is int64
+		err := s.tree.Change(func() error {
+			if s.tree.Bound(s.id) != c.Hierarchy() {
+				return syscall.ENODEV // by a remount since it was pinned
+			}
+			was = s.state(c).account(r).limit
+			err := write(a, c, text)
+			is = s.state(c).account(r).limit
+			return err
+		})
+		if err != nil || c.IsRoot() {
+			return err
+		}
+		n := is
+		if n == unlimited {
+			n = -1
+		}
+		if _, err = s.limiter.Limit(c, names[r], n); err != nil {
+			_ = s.tree.Change(func() error {
+				s.tree.Update(func() {
+					if a := s.state(c).open(r); a.limit == is {
+						a.limit = max(was, a.barrier)
+					}
+				})
+				return nil
+			})
+		}
+		return err
+	}
+}

@@ -1,0 +1,177 @@
+package controller
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"containerfs/tree/kernfs"
+)
+
+// Core is the subsystem of the files that version 2 gives every directory,
+// whatever its controllers: freeze and kill.
+const Core = "cgroup"
+
+// Names are the controllers that can be asked for, in the order of their
+// registration.
+var Names = []string{
+	"cpu", "memory", "blkio", "io", "devices", "freezer", "net_cls", "net_prio",
+	"pids", "hugetlb", "perf_event", "rdma", "misc", Core,
+}
+
+// facts are what the kernel says of its controllers.
+type facts struct {
+	known   map[string]bool     // those of the kernel; true: not switched off
+	v1      map[string][]string // by controller: the set of the version 1 hierarchy that it is in
+	v2      []string            // at hand in version 2
+	mounts  map[string]string   // by set, joined by commas: where the hierarchy is mounted as a whole
+	unified string              // where version 2 is mounted, if it is
+}
+
+// place is where the host has a controller.
+type place struct {
+	version int
+	set     []string // of version 1: all controllers of the hierarchy
+	mount   string   // where it is mounted, "" for nowhere
+	fresh   bool     // there is no such hierarchy yet
+}
+
+// probe asks the host.
+func probe() (*facts, error) {
+	var text [3][]byte
+	for i, name := range []string{"cgroups", "self/cgroup", "self/mountinfo"} {
+		b, err := os.ReadFile("/proc/" + name)
+		if err != nil && !(i == 0 && errors.Is(err, os.ErrNotExist)) { // a kernel without version 1
+			return nil, err
+		}
+		text[i] = b
+	}
+	f := parseFacts(text[0], text[1], text[2])
+	root, err := f.openUnified()
+	if err != nil {
+		return f, nil // there is none
+	}
+	defer root.Close()
+	list, err := root.Read("cgroup.controllers", nil)
+	if err != nil {
+		return nil, err
+	}
+	f.v2 = strings.Fields(string(list))
+	return f, nil
+}
+
+func (f *facts) openUnified() (*kernfs.Dir, error) {
+	if f.unified != "" {
+		return kernfs.OpenDir(f.unified)
+	}
+	return kernfs.OpenUnified()
+}
+
+// parseFacts reads /proc/cgroups, /proc/self/cgroup and /proc/self/mountinfo.
+func parseFacts(cgroups, self, mountinfo []byte) *facts {
+	f := &facts{known: map[string]bool{}, v1: map[string][]string{}, mounts: map[string]string{}}
+	for line := range bytes.Lines(cgroups) {
+		// #subsys_name hierarchy num_cgroups enabled
+		if w := strings.Fields(string(line)); len(w) == 4 && !strings.HasPrefix(w[0], "#") {
+			f.known[w[0]] = w[3] != "0"
+		}
+	}
+	for line := range bytes.Lines(self) {
+		_, rest, _ := strings.Cut(string(line), ":")
+		list, _, ok := strings.Cut(rest, ":")
+		if !ok || list == "" {
+			continue
+		}
+		set := controllersOf(strings.Split(list, ","))
+		for _, name := range set {
+			f.v1[name] = set
+		}
+	}
+	for line := range bytes.Lines(mountinfo) {
+		// 36 35 98:0 /root /point opts optional... - type source super
+		before, after, ok := strings.Cut(string(line), " - ")
+		w, m := strings.Fields(before), strings.Fields(after)
+		if !ok || len(w) < 5 || len(m) < 3 || w[3] != "/" {
+			continue
+		}
+		switch point := unescape(w[4]); m[0] {
+		case "cgroup2":
+			f.unified = point
+		case "cgroup":
+			for _, set := range f.v1 {
+				if options := strings.Split(m[2], ","); slices.Contains(options, set[0]) {
+					f.mounts[strings.Join(set, ",")] = point
+				}
+			}
+		}
+	}
+	return f
+}
+
+// controllersOf leaves the hierarchy's name out, sorted.
+func controllersOf(list []string) (set []string) {
+	for _, name := range list {
+		if !strings.Contains(name, "=") {
+			set = append(set, name)
+		}
+	}
+	slices.Sort(set)
+	return set
+}
+
+// unescape undoes mountinfo's \040 for space, tab, newline and backslash.
+func unescape(s string) string {
+	var b []byte
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b = append(b, byte(n))
+				i += 3
+				continue
+			}
+		}
+		b = append(b, s[i])
+	}
+	return string(b)
+}
+
+// find says where a controller is, or why it cannot be had.
+func (f *facts) find(name string) (place, error) {
+	enabled, known := f.known[name]
+	switch set := f.v1[name]; {
+	case !slices.Contains(Names, name) && name != "cpuset" && name != "cpuacct":
+		return place{}, fmt.Errorf("%s is no controller", name)
+	case len(set) > 0:
+		return place{version: 1, set: set, mount: f.mounts[strings.Join(set, ",")]}, nil
+	case slices.Contains(f.v2, name), name == Core && f.unified != "":
+		return place{version: 2, mount: f.unified}, nil
+	case name == Core:
+		return place{}, errors.New("version 2 of cgroups is not mounted here")
+	case known && enabled:
+		return place{version: 1, set: []string{name}, fresh: true}, nil
+	case known:
+		return place{}, fmt.Errorf("%s is switched off in this kernel (cgroup_disable)", name)
+	}
+	return place{}, fmt.Errorf("this kernel has no controller %s; it has in version 1 %s, in version 2 %s",
+		name, join(keys(f.v1)), join(f.v2))
+}
+
+func keys(m map[string][]string) []string {
+	var names []string
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func join(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, " ")
+}

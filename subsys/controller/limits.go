@@ -1,0 +1,163 @@
+package controller
+
+import (
+	"errors"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"containerfs/tree"
+)
+
+// Limits has limits of subsystems of ours be the kernel's own, in containers of the
+// hierarchy that the kernel's controller is bound to as well. Where two of them limit
+// the same, the lesser limit holds.
+type Limits struct {
+	pids, memory *Subsystem // nil without
+
+	mu sync.Mutex // guards node.tasks, and is held over writes of pids.max
+}
+
+// Who limits tasks, in node.tasks.
+const (
+	numtasks = iota
+	bc
+)
+
+// NewLimits is for the controllers that were opened.
+func NewLimits(subs []*Subsystem) *Limits {
+	return &Limits{pids: Of(subs, "pids"), memory: Of(subs, "memory")}
+}
+
+// Any reports whether there is a controller that limits anything.
+func (l *Limits) Any() bool { return l.pids != nil || l.memory != nil }
+
+// ForNumtasks is a numtasks.Limiter.
+func (l *Limits) ForNumtasks() Tasks { return Tasks{l} }
+
+// ForBC is a bc.Limiter.
+func (l *Limits) ForBC() Counters { return Counters{l} }
+
+// limitTasks notes a limit on tasks, -1 for none, and writes the lesser of all.
+func (l *Limits) limitTasks(c *tree.Container, who int, n int64) (ok bool, err error) {
+	if l.pids == nil {
+		return false, nil
+	}
+	node, err := l.pids.find(c)
+	if err != nil {
+		return false, nil // it is bound elsewhere
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := node.tasks
+	node.tasks[who] = n + 1
+	value := "max"
+	least := int64(1 << 22) // the kernel's most
+	for _, n := range node.tasks {
+		if n > 0 && n-1 < least {
+			least = n - 1
+			value = strconv.FormatInt(least, 10)
+		}
+	}
+	dir, err := node.open()
+	if err == nil {
+		err = dir.Command("pids.max", []byte(value))
+		dir.Close()
+	}
+	if err != nil {
+		node.tasks = was
+	}
+	return true, gone(err)
+}
+
+// Tasks has forks over a limit of numtasks refused.
+type Tasks struct{ l *Limits }
+
+// Limit is numtasks.Limiter's.
+func (t Tasks) Limit(c *tree.Container, n int64) (ok bool, err error) {
+	return t.l.limitTasks(c, numtasks, max(n, -1))
+}
+
+// Refused is numtasks.Limiter's.
+func (t Tasks) Refused(c *tree.Container) (n uint64, ok bool, err error) {
+	if t.l.pids == nil {
+		return 0, false, nil
+	}
+	node, err := t.l.pids.find(c)
+	if err != nil {
+		return 0, false, nil
+	}
+	// The kernel counts where the fork was, which in version 2 can be the leaf.
+	for _, at := range []string{node.path(), node.place()} {
+		more, err := t.l.refused(node, at)
+		if err != nil {
+			return 0, false, gone(err)
+		}
+		n += more
+		if node.path() == node.place() {
+			break
+		}
+	}
+	return n, true, nil
+}
+
+// refused is what the kernel has refused in a directory.
+func (l *Limits) refused(n *node, at string) (uint64, error) {
+	dir, err := n.t.openBelow(at)
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	text, err := dir.Read("pids.events", nil)
+	if errors.Is(err, syscall.ENOENT) {
+		return 0, nil // the controller is not handed down to it
+	} else if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if max, ok := strings.CutPrefix(strings.TrimSpace(line), "max "); ok {
+			return strconv.ParseUint(max, 10, 64)
+		}
+	}
+	return 0, syscall.EIO
+}
+
+// Counters has the limits of bc be the kernel's.
+type Counters struct{ l *Limits }
+
+// Limit is bc.Limiter's.
+func (k Counters) Limit(c *tree.Container, resource string, n int64) (ok bool, err error) {
+	switch resource {
+	case "numproc":
+		return k.l.limitTasks(c, bc, max(n, -1))
+	case "physpages":
+		return k.l.limitPages(c, n)
+	}
+	return false, nil
+}
+
+func (l *Limits) limitPages(c *tree.Container, n int64) (ok bool, err error) {
+	if l.memory == nil {
+		return false, nil
+	}
+	node, err := l.memory.find(c)
+	if err != nil {
+		return false, nil
+	}
+	file, value := "memory.limit_in_bytes", "-1"
+	if l.memory.t.version == 2 {
+		file, value = "memory.max", "max"
+	}
+	if page := int64(os.Getpagesize()); n >= 0 && n <= math.MaxInt64/page {
+		value = strconv.FormatInt(n*page, 10)
+	}
+	dir, err := node.open()
+	if err != nil {
+		return true, gone(err)
+	}
+	defer dir.Close()
+	return true, gone(dir.Command(file, []byte(value)))
+}

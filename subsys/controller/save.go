@@ -1,0 +1,141 @@
+package controller
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"containerfs/tree"
+	"containerfs/tree/kernfs"
+)
+
+// settings are what clients have set in a node's files, by file: the kernel keeps it
+// over a restart of the server, and loses it when the host is booted again. Guarded
+// by the Tree's mu.
+type settings struct {
+	// Values are what files showed after they were written.
+	Values map[string]string `json:"values,omitempty"`
+
+	// Devices are the writes to devices.allow and devices.deny, which show
+	// nothing, as NAME VALUE.
+	Devices []string `json:"devices,omitempty"`
+}
+
+// maxDevices bounds what is remembered of a container's devices.
+const maxDevices = 256
+
+// remember notes what a write has set. No lock is held.
+func (n *node) remember(f kernfs.File, dir *kernfs.Dir, data []byte) {
+	var value string
+	switch list := f.Name == "devices.allow" || f.Name == "devices.deny"; {
+	case f.Reads:
+		b, err := dir.Read(f.Name, nil)
+		if err != nil {
+			return
+		}
+		value = string(b)
+	case !list:
+		return // a command
+	}
+	n.t.tree.Update(func() {
+		if f.Reads {
+			if n.set.Values == nil {
+				n.set.Values = make(map[string]string)
+			}
+			n.set.Values[f.Name] = value
+			return
+		}
+		line := f.Name + " " + strings.TrimSpace(string(data))
+		if line == "devices.allow a" || line == "devices.deny a" {
+			n.set.Devices = nil // all before is undone
+		}
+		n.set.Devices = slices.DeleteFunc(n.set.Devices, func(s string) bool { return s == line })
+		if len(n.set.Devices) < maxDevices {
+			n.set.Devices = append(n.set.Devices, line)
+		}
+	})
+}
+
+// Save appends what clients have set in the files of the subsystem. With mu.
+func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
+	n := s.node(c)
+	if n == nil {
+		return b
+	}
+	var own settings
+	for name, value := range n.set.Values {
+		if s.owns(name) {
+			if own.Values == nil {
+				own.Values = make(map[string]string)
+			}
+			own.Values[name] = value
+		}
+	}
+	if s.owns("devices.allow") {
+		own.Devices = n.set.Devices
+	}
+	if own.Values == nil && own.Devices == nil {
+		return b
+	}
+	text, err := json.Marshal(own)
+	if err != nil {
+		return b
+	}
+	return append(b, text...)
+}
+
+// Restore sets what Save has appended where the kernel does not have it any more, or
+// when it could not be kept that it was changed; a file that nobody had set before
+// has no value to go back to then. What it refuses, such as a limit for a disk that is not there, is said. Under
+// changeMu.
+func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
+	n := s.node(c)
+	var own settings
+	if len(saved) > 0 {
+		if err := json.Unmarshal(saved, &own); err != nil {
+			return fmt.Errorf("settings of %s: %w", s.name, err)
+		}
+	}
+	var writes []string
+	for _, name := range slices.Sorted(maps.Keys(own.Values)) {
+		for line := range strings.Lines(own.Values[name]) {
+			writes = append(writes, name+" "+strings.TrimSuffix(line, "\n"))
+		}
+	}
+	writes = append(writes, own.Devices...)
+	for _, w := range writes {
+		name, value, _ := strings.Cut(w, " ")
+		if !s.owns(name) {
+			return fmt.Errorf("settings of %s: %s is not its file", s.name, name)
+		}
+		if n.adopted && !s.t.adopted {
+			continue // the server has just started, and the kernel has it
+		}
+		if err := s.Set(c, name, value); err != nil {
+			s.t.log.Warn("a setting of before the host was booted cannot be set again", "path", c.Path(), "file", name, "value", value, "err", err)
+		}
+	}
+	s.t.tree.Update(func() {
+		maps.DeleteFunc(n.set.Values, func(name, _ string) bool { return s.owns(name) })
+		if s.owns("devices.allow") {
+			n.set.Devices = nil
+		}
+		for name, value := range own.Values {
+			if n.set.Values == nil {
+				n.set.Values = make(map[string]string)
+			}
+			n.set.Values[name] = value
+		}
+		if own.Devices != nil {
+			n.set.Devices = own.Devices
+		}
+	})
+	return nil
+}
+
+// owns reports whether the subsystem has a file, by the kernel's name.
+func (s *Subsystem) owns(name string) bool {
+	return slices.ContainsFunc(s.files, func(f tree.File) bool { return s.name+"."+f.Name == name })
+}

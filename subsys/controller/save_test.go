@@ -1,0 +1,166 @@
+package controller
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"containerfs/tree"
+)
+
+// TestSettings: what was set comes back when the kernel has lost it, and is not set
+// again where it has it.
+func TestSettings(t *testing.T) {
+	b := newBench(t, Config{Names: []string{"memory", "devices", "pids"}, ID: fmt.Sprintf("test-s%d", os.Getpid())})
+	id := func(name string) int { return slices.Index(b.SubsystemNames(), name) }
+	sub := func(name string) *Subsystem { return b.subs[id(name)] }
+	write := func(c *tree.Container, controller, file, text string) {
+		t.Helper()
+		if err := b.WriteFile(&tree.Actor{}, c, b.file(id(controller), file), []byte(text)); err != nil {
+			t.Errorf("%s.%s: %v", controller, file, err)
+		}
+	}
+	read := func(c *tree.Container, controller, file string) string {
+		t.Helper()
+		v, err := b.ReadFile(c, b.file(id(controller), file), nil)
+		if err != nil {
+			t.Errorf("%s.%s: %v", controller, file, err)
+		}
+		return string(v)
+	}
+	save := func(c *tree.Container, name string) (saved []byte) {
+		b.View(func() { saved = sub(name).Save(c, nil) })
+		return saved
+	}
+	a := b.mkdir(b.root, "a")
+	if got := save(a, "memory"); got != nil {
+		t.Errorf("nothing was set, saved is %q", got)
+	}
+	write(a, "memory", "limit_in_bytes", "64M\n")
+	write(a, "memory", "force_empty", "0")
+	write(a, "pids", "max", "12")
+	write(b.root, "pids", "max", "1000")
+	write(a, "devices", "deny", "a")
+	write(a, "devices", "allow", "c 1:3 rwm\n")
+	write(a, "devices", "allow", "c 1:5 r")
+	list := read(a, "devices", "list")
+	saved := map[string][]byte{}
+	for _, name := range []string{"memory", "devices", "pids"} {
+		saved[name] = save(a, name)
+	}
+	root := save(b.root, "pids")
+	if !bytes.Contains(saved["memory"], []byte("67108864")) || bytes.Contains(saved["memory"], []byte("force_empty")) {
+		t.Errorf("saved are %s", saved["memory"])
+	}
+
+	// Another life, in which the kernel has nothing.
+	n := b.mkdir(b.root, "n")
+	for name, text := range saved {
+		if err := b.Change(func() error { return sub(name).Restore(n, text) }); err != nil {
+			t.Error(err)
+		}
+		if again := save(n, name); !bytes.Equal(again, text) {
+			t.Errorf("%s: saved again it is %s, was %s", name, again, text)
+		}
+	}
+	if got := read(n, "memory", "limit_in_bytes"); got != "67108864\n" {
+		t.Errorf("the limit is %q", got)
+	}
+	if got := read(n, "pids", "max"); got != "12\n" {
+		t.Errorf("pids.max is %q", got)
+	}
+	if got := read(n, "devices", "list"); got != list {
+		t.Errorf("devices are %q, want %q", got, list)
+	}
+	if err := b.Change(func() error { return sub("pids").Restore(b.root, root) }); err != nil || read(b.root, "pids", "max") != "1000\n" {
+		t.Errorf("of the root: %v", err)
+	}
+	// It is set again where a change could not be kept.
+	b.subs[0].Enforce()
+	sub("pids").t.adopted = true
+	write(n, "pids", "max", "6")
+	if err := b.Change(func() error { return sub("pids").Restore(n, saved["pids"]) }); err != nil || read(n, "pids", "max") != "12\n" {
+		t.Errorf("a change is taken back: %v, %s", err, read(n, "pids", "max"))
+	}
+	sub("pids").t.adopted = false
+	// A life in which the kernel has something else by now.
+	b.Update(func() { sub("pids").node(n).adopted = true })
+	write(n, "pids", "max", "5")
+	if err := b.Change(func() error { return sub("pids").Restore(n, saved["pids"]) }); err != nil || read(n, "pids", "max") != "5\n" {
+		t.Errorf("the kernel has it: %v, %s", err, read(n, "pids", "max"))
+	}
+	for _, bad := range []string{"{", `{"values":{"memory.max":"1"}}`, `{"values":{"../x":"1"}}`} {
+		if err := b.Change(func() error { return sub("pids").Restore(n, []byte(bad)) }); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}
+
+// rows is a state store in memory.
+type rows struct {
+	m    map[string][]byte
+	fail error
+}
+
+func (r *rows) Write(rows map[string][]byte) error {
+	if r.fail != nil {
+		return r.fail
+	}
+	for k, v := range rows {
+		if v == nil {
+			delete(r.m, k)
+		} else {
+			r.m[k] = v
+		}
+	}
+	return nil
+}
+
+func (r *rows) All(f func(string, []byte)) error {
+	for k, v := range r.m {
+		f(k, v)
+	}
+	return nil
+}
+
+func TestOriginsIn(t *testing.T) {
+	r := &rows{m: map[string][]byte{}}
+	o, err := OriginsIn(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := Origin{"cpu,cpuacct", 7, 100, "/x \n\"y", 9}, Origin{"v2", 7, 100, "/", 1}
+	if err := o.Put(a, b); err != nil {
+		t.Fatal(err)
+	}
+	a.Path = "/z"
+	if err := o.Put(a); err != nil {
+		t.Fatal(err)
+	}
+	all, err := o.All()
+	if err != nil || len(all) != 2 || !slices.Contains(all, a) || !slices.Contains(all, b) {
+		t.Errorf("kept are %v, %v", all, err)
+	}
+	if err := o.Delete(Origin{Trunk: "v2", TID: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := o.All(); err != nil || !slices.Equal(all, []Origin{a}) {
+		t.Errorf("kept are %v, %v", all, err)
+	}
+	// Those of another boot are none.
+	for k, v := range r.m {
+		r.m[k] = []byte(strings.Replace(string(v), `"boot":"`, `"boot":"x`, 1))
+	}
+	if all, err := o.All(); err != nil || len(all) != 0 || len(r.m) != 0 {
+		t.Errorf("of another boot: %v, %v, %v", all, err, r.m)
+	}
+	r.m["v2 7"] = []byte("{")
+	if _, err := o.All(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("damaged: %v", err)
+	}
+}

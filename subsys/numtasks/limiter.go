@@ -1,0 +1,92 @@
+package numtasks
+
+import (
+	"syscall"
+
+	"containerfs/tree"
+)
+
+// A Limiter refuses forks: the kernel's pids controller. Where it is not bound to
+// the hierarchy of a container, it does nothing and says not ok.
+type Limiter interface {
+	// Limit has no more tasks than n be forked in c and below; negative is no
+	// limit. Under changeMu.
+	Limit(c *tree.Container, n int64) (ok bool, err error)
+
+	// Refused is how many forks were refused in c. No lock is held.
+	Refused(c *tree.Container) (n uint64, ok bool, err error)
+}
+
+// LimitBy has forks refused by l, instead of being counted only. Before tree.New.
+func (s *Subsystem) LimitBy(l Limiter) {
+	s.limiter = l
+	s.log.Info("a fork over a limit is refused in the hierarchy that the kernel's pids controller is bound to as well")
+}
+
+// enforce hands the limits of c and of all below to the limiter, as if c had the
+// shares n. On an error those are restored that it has already been given.
+func (s *Subsystem) enforce(c *tree.Container, n shares) error {
+	if s.limiter == nil {
+		return nil
+	}
+	var done []*tree.Container
+	err := s.enforceBelow(c, c, n, &done)
+	if err != nil {
+		for _, d := range done {
+			if _, err := s.limiter.Limit(d, s.limit(d)); err != nil {
+				s.log.Error("the kernel's limit could not be put back", "path", d.Path(), "err", err)
+			}
+		}
+	}
+	return err
+}
+
+func (s *Subsystem) enforceBelow(c, changed *tree.Container, n shares, done *[]*tree.Container) (err error) {
+	// The machine's limit holds for a root by itself.
+	if !c.IsRoot() {
+		if ok, err := s.limiter.Limit(c, s.limitWith(c, changed, n)); err != nil || !ok {
+			return err
+		}
+		*done = append(*done, c)
+	}
+	c.Children(0, func(k *tree.Container) bool {
+		err = s.enforceBelow(k, changed, n, done)
+		return err == nil
+	})
+	return err
+}
+
+// limitWith is the absolute of c if another container, or itself, has the shares n.
+func (s *Subsystem) limitWith(c, changed *tree.Container, n shares) int64 {
+	if c.IsRoot() {
+		return s.bound
+	}
+	of := func(c *tree.Container) shares {
+		if c == changed {
+			return n
+		}
+		return s.state(c).shares
+	}
+	return absolute(s.limitWith(c.Parent(), changed, n), of(c).max, of(c.Parent()).divisor)
+}
+
+// refusals asks the limiter what it has refused, besides having the counts up to
+// date.
+func (s *Subsystem) refusals(c *tree.Container) error {
+	if err := s.drain(c); err != nil || s.limiter == nil {
+		return err
+	}
+	n, ok, err := s.limiter.Refused(c)
+	if err == syscall.ENODEV || !ok {
+		return nil // it is gone: the read will find out
+	}
+	if err != nil {
+		return err
+	}
+	s.tree.Update(func() {
+		if !c.Removed() && s.tree.Bound(s.id) == c.Hierarchy() {
+			s.state(c).refused = n
+		}
+	})
+	return nil
+}

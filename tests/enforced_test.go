@@ -1,0 +1,142 @@
+package tests
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestKernelCpuset has cpuset hand on what is in force to the kernel's own, on this
+// host.
+func TestKernelCpuset(t *testing.T) {
+	needHost(t)
+	k := controllers{1, map[string]string{"cpuset": mountOf(t, "cpuset")}, versions[1]}
+	s := k.serve(t, "cpuset")
+	p := startSpawner(t)
+	came, mask := k.dir(t, "cpuset", p.pid()), cpusAllowed(t, p.pid(), p.pid())
+	if mask != "0-1" {
+		t.Fatalf("this test is for two CPUs, and has %s", mask)
+	}
+	inKernel := func(path string) (cpus, mems string) {
+		t.Helper()
+		q := startSpawner(t)
+		s.run("write", path+"/tasks", fmt.Sprint(q.pid()))
+		dir := k.root["cpuset"] + k.dir(t, "cpuset", q.pid())
+		s.run("write", "/h/tasks", fmt.Sprint(q.pid()))
+		for i, to := range []*string{&cpus, &mems} {
+			b, err := os.ReadFile(dir + "/" + []string{"cpuset.cpus", "cpuset.mems"}[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			*to = strings.TrimSpace(string(b))
+		}
+		return cpus, mems
+	}
+	for _, path := range []string{"/h/a", "/h/a/b"} {
+		s.run("mkdir", path)
+		s.run("write", path+"/cpuset.cpus", "0")
+		s.run("write", path+"/cpuset.mems", "0")
+		if cpus, mems := inKernel(path); cpus != "0" || mems != "0" {
+			t.Errorf("the kernel has %q and %q for %s", cpus, mems, path)
+		}
+	}
+	s.run("write", "/h/a/tasks", fmt.Sprint(p.pid()))
+	if got := cpusAllowed(t, p.pid(), p.pid()); got != "0" {
+		t.Errorf("a member has CPUs %s", got)
+	}
+	if err := narrow(t, p.pid(), "1"); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("a member takes a CPU outside: %v", err)
+	}
+	// Grown, moved and shrunk, with what is below.
+	s.run("write", "/h/a/cpuset.cpus", "0-1")
+	s.run("write", "/h/a/b/cpuset.cpus", "1")
+	if cpus, _ := inKernel("/h/a/b"); cpus != "1" {
+		t.Errorf("the kernel has %q for /h/a/b", cpus)
+	}
+	s.run("write", "/h/a/cpuset.cpus", "1")
+	if cpus, _ := inKernel("/h/a"); cpus != "1" {
+		t.Errorf("the kernel has %q for /h/a", cpus)
+	}
+	if got := cpusAllowed(t, p.pid(), p.pid()); got != "1" {
+		t.Errorf("the member has CPUs %s now", got)
+	}
+	for file, want := range map[string]string{"sched_load_balance": "1\n", "memory_pressure": "0\n", "memory_pressure_enabled": "0\n", "memory_spread_page": "0\n", "memory_spread_slab": "0\n"} {
+		if got := s.run("read", "/h/a/cpuset."+file); got != want {
+			t.Errorf("%s is %q", file, got)
+		}
+	}
+	s.run("write", "/h/a/cpuset.memory_spread_page", "1")
+	if got := s.run("read", "/h/a/cpuset.memory_spread_page"); got != "1\n" {
+		t.Errorf("memory_spread_page is %q", got)
+	}
+	if code, _, _ := s.command("write", "/h/a/cpuset.memory_pressure_enabled", "1"); code == 0 {
+		t.Error("what is the whole host's can be written")
+	}
+	s.run("write", "/h/tasks", fmt.Sprint(p.pid()))
+	if got := k.dir(t, "cpuset", p.pid()); got != came {
+		t.Errorf("it went back to %s, came from %s", got, came)
+	}
+	if got := cpusAllowed(t, p.pid(), p.pid()); got != mask {
+		t.Errorf("back, it has CPUs %s, had %s", got, mask)
+	}
+	// What the kernel refuses is taken back: somebody else has a directory below.
+	s.run("write", "/h/a/tasks", fmt.Sprint(p.pid()))
+	dir := k.root["cpuset"] + k.dir(t, "cpuset", p.pid()) + "/theirs"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.run("write", "/h/a/cpuset.cpus", "0-1")
+	s.run("write", "/h/a/b/cpuset.cpus", "0")
+	writeFile(t, dir+"/cpuset.cpus", "1")
+	code, _, _ := s.command("write", "/h/a/cpuset.cpus", "0")
+	if code != 5 {
+		t.Errorf("the kernel says EBUSY: exit code %d", code)
+	}
+	if got := s.run("read", "/h/a/cpuset.cpus"); got != "0-1\n" {
+		t.Errorf("refused, cpus is %q", got)
+	}
+}
+
+// TestKernelsOwnCpuacct has cpuacct show the kernel's counts, on this host.
+func TestKernelsOwnCpuacct(t *testing.T) {
+	needHost(t)
+	k := controllers{1, map[string]string{"cpuacct": mountOf(t, "cpuacct")}, versions[1]}
+	s := k.serve(t, "cpuacct")
+	s.run("mkdir", "/h/a")
+	s.run("mkdir", "/h/a/b")
+	busy := startWaiter(t, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; read end")
+	s.run("write", "/h/a/b/tasks", busy.pid())
+	busy.run(t)
+	waitFor(t, "the shell to be done", func() bool { return busy.output.String() != "" })
+	waitFor(t, "it to sleep", func() bool {
+		stat, err := os.ReadFile("/proc/" + busy.pid() + "/stat")
+		return err == nil && strings.Contains(string(stat), ") S ")
+	})
+	want, err := os.ReadFile(k.root["cpuacct"] + k.dir(t, "cpuacct", busy.Process.Pid) + "/cpuacct.usage")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.run("read", "/h/a/b/cpuacct.usage"); got != string(want) || got == "0\n" {
+		t.Errorf("usage is %q, the kernel's %q", got, want)
+	}
+	if got := number(t, s.run("read", "/h/a/cpuacct.usage")); got < number(t, string(want)) {
+		t.Errorf("usage above is %d, below %s", got, want)
+	}
+	if got := number(t, s.run("read", "/h/cpuacct.usage")); time.Duration(got) < 0 {
+		t.Errorf("usage of the root is %d", got)
+	}
+	if got := s.run("read", "/h/a/b/cpuacct.stat"); !strings.HasPrefix(got, "user ") || !strings.Contains(got, "\nsystem ") {
+		t.Errorf("stat is %q", got)
+	}
+	s.run("write", "/h/a/b/cpuacct.usage", "0")
+	if got := s.run("read", "/h/a/b/cpuacct.usage"); got != "0\n" {
+		t.Errorf("reset, usage is %q", got)
+	}
+	if code, _, _ := s.command("write", "/h/a/b/cpuacct.usage", "7"); code == 0 {
+		t.Error("7 is taken")
+	}
+}
