@@ -33,6 +33,7 @@ func TestConformance(t *testing.T) {
 			simulate(subs[0].t, sim)
 			return subs[0]
 		},
+		OfHost:     true,
 		Values:     []subsystest.Write{{File: "max", Text: "77"}},
 		RootValues: []subsystest.Write{{File: "max", Text: "78"}},
 	})

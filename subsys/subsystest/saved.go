@@ -77,31 +77,13 @@ func (w *world) relive(ofA, ofRoot []byte) (shown, error) {
 	restore := func(c *tree.Container, b []byte) error {
 		return w.tree.Change(func() error { return s.Restore(c, b) })
 	}
-	asNew, err := w.show(fresh)
-	if err != nil {
-		return nil, err
-	}
 	if err := restore(w.root, ofRoot); err != nil {
 		return nil, err
 	}
-	// What is cut off is refused, or is all that there is to know.
-	for n := 1; n < len(ofA); n++ {
-		if err := restore(fresh, ofA[:n]); err == nil && !bytes.Equal(w.save(s, fresh), ofA[:n]) {
-			return nil, fmt.Errorf("%d of %d bytes are restored, as something else", n, len(ofA))
-		}
-	}
-	// As a whole: what was there is forgotten.
-	for _, b := range [][]byte{ofA, nil} {
-		if err := restore(fresh, b); err != nil {
+	if !w.OfHost {
+		if err := w.overwritten(fresh, ofA, restore); err != nil {
 			return nil, err
 		}
-	}
-	is, err := w.show(fresh)
-	if err == nil {
-		err = asNew.same(is)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("after nothing was restored: %w", err)
 	}
 	if err := restore(a, ofA); err != nil {
 		return nil, err
@@ -110,4 +92,33 @@ func (w *world) relive(ofA, ofRoot []byte) (shown, error) {
 		return nil, fmt.Errorf("%q was restored, and %q is saved", ofA, b)
 	}
 	return w.show(w.root, fresh, a)
+}
+
+// overwritten restores half of what was saved, all of it, and nothing.
+func (w *world) overwritten(fresh *tree.Container, ofA []byte, restore func(*tree.Container, []byte) error) error {
+	s := w.subject.(tree.Saver)
+	asNew, err := w.show(fresh)
+	if err != nil {
+		return err
+	}
+	// What is cut off is refused, or is all that there is to know.
+	for n := 1; n < len(ofA); n++ {
+		if err := restore(fresh, ofA[:n]); err == nil && !bytes.Equal(w.save(s, fresh), ofA[:n]) {
+			return fmt.Errorf("%d of %d bytes are restored, as something else", n, len(ofA))
+		}
+	}
+	// As a whole: what was there is forgotten.
+	for _, b := range [][]byte{ofA, nil} {
+		if err := restore(fresh, b); err != nil {
+			return err
+		}
+	}
+	is, err := w.show(fresh)
+	if err == nil {
+		err = asNew.same(is)
+	}
+	if err != nil {
+		return fmt.Errorf("after nothing was restored: %w", err)
+	}
+	return nil
 }

@@ -37,6 +37,9 @@ type Setup struct {
 	// what the root shows.
 	Values, RootValues []Write
 
+	// OfHost: what is set is the host's, which has no value for nothing.
+	OfHost bool
+
 	// Volatile are the files that may show something else without a reason.
 	Volatile []string
 }
