@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"containerfs/tree"
+	"containerfs/tree/hostsim"
 )
 
 // lean is a host that costs nothing: every tid up to its number lives. The
@@ -218,6 +219,43 @@ func BenchmarkGrowth(b *testing.B) {
 				tr.Fork(tree.ForkEvent{ParentTID: 2, ParentTGID: 2, TID: tid, TGID: tid, StartMax: uint64(tid)})
 				tr.Exit(tid)
 			}
+		})
+	}
+}
+
+// BenchmarkManyThreads moves a process there and back: what a thread costs must not
+// grow with their number.
+func BenchmarkManyThreads(b *testing.B) {
+	for _, threads := range []int{100, 10_000} {
+		b.Run(fmt.Sprintf("threads=%d", threads), func(b *testing.B) {
+			host := hostsim.New()
+			tr, err := tree.New(tree.Config{Host: host, Mirror: host.Mirror(), Subsystems: []tree.Subsystem{plain("a")}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			host.Run(tr)
+			p := host.Fork(1)
+			for range threads - 1 {
+				host.Thread(p)
+			}
+			h, err := tr.Mount(tree.Mount{Subsystems: 1})
+			if err != nil {
+				b.Fatal(err)
+			}
+			c, err := tr.Mkdir(tree.MkdirRequest{Parent: h.Root(), Name: "c"})
+			if err != nil {
+				b.Fatal(err)
+			}
+			n := 0
+			for b.Loop() {
+				for _, to := range []*tree.Container{c, h.Root()} {
+					if err := tr.Attach(tree.AttachRequest{To: to, ID: p, Process: true}); err != nil {
+						b.Fatal(err)
+					}
+					n += threads
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/thread")
 		})
 	}
 }

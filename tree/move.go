@@ -12,9 +12,10 @@ import (
 type move struct {
 	actor   *Actor
 	to      *Container
-	process *Process // nil when one thread is moved
-	tasks   []*moved // mu
-	hinted  bool     // the mirror has moved the whole process at once
+	process *Process           // nil when one thread is moved
+	tasks   []*moved           // mu
+	many    map[*Task]struct{} // mu: those of tasks, when they are many
+	hinted  bool               // the mirror has moved the whole process at once
 
 	targets map[*Group][]*Group // mu: where tasks go to, and from where
 	born    []*moved            // mu: forked into a target meanwhile
@@ -51,7 +52,7 @@ func (t *Tree) includeLocked(m *move, task *Task) *moved {
 		m.targets[to] = append(m.targets[to], task.group)
 	}
 	mv := &moved{task: task, tid: task.TID(), start: task.start, from: task.group, to: to}
-	m.tasks = append(m.tasks, mv)
+	m.add(mv)
 	task.proc.moving = true
 	task.proc.mix() // from the mirror's move on
 	return mv
@@ -208,7 +209,7 @@ func (t *Tree) bornLocked(m *move) (late []*moved) {
 		if mv.task.group == nil || m.has(mv.task) {
 			continue
 		}
-		m.tasks = append(m.tasks, mv)
+		m.add(mv)
 		late = append(late, mv)
 	}
 	m.born = nil
@@ -223,7 +224,7 @@ func (t *Tree) sweptLocked(m *move) {
 	}
 	for task := m.process.threads; task != nil; task = task.pnext {
 		if !m.has(task) {
-			m.tasks = append(m.tasks, &moved{
+			m.add(&moved{
 				task: task, tid: task.TID(), start: task.start, from: task.group, to: task.group,
 				inMirror: true, movedAs: task.TID(),
 			})
@@ -231,7 +232,28 @@ func (t *Tree) sweptLocked(m *move) {
 	}
 }
 
+// fewTasks are found by looking at each.
+const fewTasks = 32
+
+// add takes a task in.
+func (m *move) add(mv *moved) {
+	m.tasks = append(m.tasks, mv)
+	switch {
+	case m.many != nil:
+		m.many[mv.task] = struct{}{}
+	case len(m.tasks) > fewTasks:
+		m.many = make(map[*Task]struct{})
+		for _, mv := range m.tasks {
+			m.many[mv.task] = struct{}{}
+		}
+	}
+}
+
 func (m *move) has(task *Task) bool {
+	if m != nil && m.many != nil {
+		_, ok := m.many[task]
+		return ok
+	}
 	return m != nil && slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.task == task })
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/tree/kernfs"
 )
 
 // place is where a target is reached.
@@ -55,6 +57,9 @@ func newWorld() (w *world, err error) {
 			err = errors.Join(err, w.close())
 		}
 	}()
+	if err := retireLeftovers(); err != nil {
+		return w, err
+	}
 	if w.self, err = os.Executable(); err != nil {
 		return w, err
 	}
@@ -261,10 +266,8 @@ func (w *world) addDiod() (*target, error) {
 		name: "diod", aname: mnt, process: c.Process.Pid,
 		places: []place{{"tcp", addr}, {"unix", sock}},
 		stop: func() error {
-			err := removeGroups(seen)
-			c.Process.Signal(syscall.SIGTERM)
-			c.Wait()
-			return err
+			kill(c)
+			return retire(hierarchy(c.Process.Pid))
 		},
 	})
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
@@ -322,40 +325,38 @@ func execDiod(mnt, addr, sock string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	name := fmt.Sprintf("none,name=containerfs-test-bench-%d", os.Getpid())
-	if err := unix.Mount("none", mnt, "cgroup", 0, name); err != nil {
+	if err := unix.Mount("none", mnt, "cgroup", 0, "none,name="+hierarchy(os.Getpid())); err != nil {
 		return fmt.Errorf("mount a cgroup hierarchy: %w", err)
 	}
 	return unix.Exec(path, []string{"diod", "--foreground", "--no-auth", "--no-userdb", "--config-file", "/dev/null",
 		"--logdest", "/dev/null", "--listen", addr, "--listen", sock, "--export", mnt}, os.Environ())
 }
 
-// removeGroups removes the directories below one of a hierarchy, whose tasks
-// have just been killed.
-func removeGroups(dir string) error {
-	entries, err := os.ReadDir(dir)
+const hierarchyPrefix = "containerfs-test-bench-"
+
+// hierarchy is the name of a diod's.
+func hierarchy(pid int) string { return hierarchyPrefix + strconv.Itoa(pid) }
+
+// retire removes a hierarchy, whose tasks have been killed.
+func retire(name string) error {
+	root, err := kernfs.OpenNamed(name)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if !e.IsDir() {
-			continue
-		}
-		sub := filepath.Join(dir, e.Name())
-		if err := removeGroups(sub); err != nil {
-			return err
-		}
-		for began := time.Now(); ; time.Sleep(time.Millisecond) {
-			err := unix.Rmdir(sub)
-			if err == nil {
-				break
-			}
-			if err != unix.EBUSY || time.Since(began) > 10*time.Second {
-				return fmt.Errorf("remove %s: %w", e.Name(), err)
+	return kernfs.Retire(root, 20*time.Second)
+}
+
+// retireLeftovers removes the hierarchies of runs that were killed.
+func retireLeftovers() error {
+	names, err := kernfs.Names()
+	for _, name := range names {
+		if digits, ok := strings.CutPrefix(name, hierarchyPrefix); ok {
+			if pid, bad := strconv.Atoi(digits); bad == nil && unix.Kill(pid, 0) == unix.ESRCH {
+				err = errors.Join(err, retire(name))
 			}
 		}
 	}
-	return nil
+	return err
 }
 
 // subsystems are those of the hierarchy that is measured: one that does nothing on the

@@ -277,12 +277,14 @@ func (h *Host) Resync(resync func() error) error {
 	return resync()
 }
 
-// SetOwner sets the uid of a task, InitTID's being 0 and others' their
+// SetOwner sets the uid of a task that lives, InitTID's being 0 and others' their
 // forker's.
 func (h *Host) SetOwner(tid int32, uid uint32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.tasks[tid].uid = uid
+	if t := h.tasks[tid]; t != nil {
+		t.uid = uid
+	}
 }
 
 // Group is where the simulated kernel has a task.
