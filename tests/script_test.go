@@ -28,6 +28,7 @@ func TestScript(t *testing.T) {
 		Dir:                 "script",
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("CONTAINERFS_STATE", "none")
 			env.Values["t"] = env.T()
 			env.Values["processes"] = map[string]*spawner{}
 			env.Values["servers"] = map[string]*server{}
