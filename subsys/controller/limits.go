@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"containerfs/tree"
+	"containerfs/tree/kernfs"
 )
 
 // Limits has limits of subsystems of ours be the kernel's own, in containers of the
@@ -64,7 +65,9 @@ func (l *Limits) limitTasks(c *tree.Container, who int, n int64) (ok bool, err e
 	}
 	dir, err := node.open()
 	if err == nil {
-		err = dir.Command("pids.max", []byte(value))
+		if err = dir.Command("pids.max", []byte(value)); err == nil {
+			node.remember(kernfs.File{Name: "pids.max", Reads: true}, dir, nil)
+		}
 		dir.Close()
 	}
 	if err != nil {
@@ -159,5 +162,9 @@ func (l *Limits) limitPages(c *tree.Container, n int64) (ok bool, err error) {
 		return true, gone(err)
 	}
 	defer dir.Close()
-	return true, gone(dir.Command(file, []byte(value)))
+	if err := dir.Command(file, []byte(value)); err != nil {
+		return true, gone(err)
+	}
+	node.remember(kernfs.File{Name: file, Reads: true}, dir, nil)
+	return true, nil
 }
