@@ -55,7 +55,8 @@ func (l *lockedBuffer) String() string {
 // kept is what a state store would be.
 type kept struct {
 	rows map[key]Origin
-	fail error
+	fail error // of Put
+	lost error // of All
 }
 
 func (k *kept) Put(os ...Origin) error {
@@ -79,7 +80,7 @@ func (k *kept) All() (all []Origin, err error) {
 	for _, o := range k.rows {
 		all = append(all, o)
 	}
-	return all, nil
+	return all, k.lost
 }
 
 // need is a version 1 controller of this host.
@@ -387,6 +388,24 @@ func TestOrigins(t *testing.T) {
 	strayDir := b.path(stray)
 	b.close()
 
+	// One that is refused leaves everything as it is.
+	refused := cfg
+	refused.Origins = &kept{lost: syscall.EIO}
+	refused.Log = slog.New(slog.DiscardHandler)
+	if _, err := Open(refused); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("origins that cannot be read: %v", err)
+	}
+	subs, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := subs[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := subs[0].t.find(p); err != nil || !subs[0].t.owns(at) {
+		t.Fatalf("servers were refused, and the task is in %s, %v", at, err)
+	}
+
 	// The next server has the same containers but for one.
 	c := newBench(t, cfg)
 	if _, err := os.Stat(strayDir); err != nil {
@@ -564,6 +583,50 @@ func TestRefused(t *testing.T) {
 	subs, err := Open(Config{Names: []string{"pids", "misc"}, ID: id, Log: slog.New(slog.DiscardHandler)})
 	if err == nil || subs != nil || !strings.Contains(err.Error(), "enable misc: ") {
 		t.Errorf("%v, %v", subs, err)
+	}
+	if _, err := os.Stat(p.mount + "/containerfs-" + id); !os.IsNotExist(err) {
+		t.Errorf("the base is left over: %v", err)
+	}
+}
+
+// TestBaseRemoved: the base can be removed by somebody else while it is empty, and is
+// made again.
+func TestBaseRemoved(t *testing.T) {
+	b := newBench(t, Config{Names: []string{"pids"}, ID: fmt.Sprintf("test-b%d", os.Getpid())})
+	s := b.subs[0].t
+	base := s.mount + s.basePath()
+	if err := os.Remove(base); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.ReadFile(b.root, b.file(0, "max"), nil); !errors.Is(err, syscall.ENODEV) {
+		t.Errorf("a read of what is not there: %v", err)
+	}
+	a := b.mkdir(b.root, "a")
+	p := b.sleeper()
+	if err := b.attach(a, p); err != nil {
+		t.Error(err)
+	}
+	if got, want := b.where(p), fmt.Sprintf("%s/%d", s.basePath(), a.ID()); got != want {
+		t.Errorf("it is in %s, want %s", got, want)
+	}
+	if v, err := b.ReadFile(b.root, b.file(0, "max"), nil); err != nil || string(v) != "max\n" {
+		t.Errorf("made again: %q, %v", v, err)
+	}
+	if !strings.Contains(b.log.String(), "somebody else removed the base") {
+		t.Errorf("nothing is said of that:\n%s", b.log.String())
+	}
+	if err := b.attach(b.root, p); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNoBase: where the base cannot be used, nothing of it is left.
+func TestNoBase(t *testing.T) {
+	p := need(t, "pids")
+	id := fmt.Sprintf("test-n%d", os.Getpid())
+	failing := &kept{rows: map[key]Origin{}, lost: syscall.EIO}
+	if _, err := Open(Config{Names: []string{"pids"}, ID: id, Origins: failing, Log: slog.New(slog.DiscardHandler)}); !errors.Is(err, syscall.EIO) {
+		t.Errorf("origins that cannot be read: %v", err)
 	}
 	if _, err := os.Stat(p.mount + "/containerfs-" + id); !os.IsNotExist(err) {
 		t.Errorf("the base is left over: %v", err)

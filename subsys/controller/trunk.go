@@ -50,6 +50,8 @@ type trunk struct {
 	hier    *tree.Hierarchy // that controllers are bound to, nil for none
 	late    []*node         // whose directories are still to be removed
 	adopted bool            // what the kernel had was compared with the containers
+	made    bool            // the base was, by this server
+	former  []*kernfs.Dir   // bases that somebody else has removed
 	next    uint64          // see audit
 	taken   map[string]bool // by somebody else; see checkHandedDown
 	saved   map[key]Origin  // of an earlier server, until adopted
@@ -73,9 +75,13 @@ func (t *trunk) list() string {
 // open finds or makes the base.
 func (t *trunk) open(gone func(id string) bool) (err error) {
 	defer func() {
-		if err != nil {
-			t.closeDirs()
+		if err == nil {
+			return
 		}
+		if t.made {
+			err = errors.Join(err, t.clear(t.baseName))
+		}
+		t.closeDirs()
 	}()
 	switch {
 	case t.mount != "":
@@ -202,13 +208,15 @@ func (t *trunk) makeBase() error {
 		t.base.adopted = true
 	} else if err != nil {
 		return err
+	} else {
+		t.made = true
 	}
 	dir, err := t.parent.Open(t.baseName)
 	if err != nil {
 		return err
 	}
 	if old := t.baseDir.Swap(dir); old != nil {
-		old.Close()
+		t.former = append(t.former, old) // somebody may be using it
 	}
 	if t.version == 2 {
 		if err := t.control(dir, t.names()); err != nil {
@@ -301,7 +309,10 @@ func (t *trunk) retire() error {
 		return nil
 	}
 	var err error
-	if !t.keep || len(t.nodes) == 0 {
+	// What an earlier server has left is not taken for nobody's by one that is
+	// refused before it has made its containers.
+	settled := t.adopted || !t.base.adopted
+	if !t.keep || settled && len(t.nodes) == 0 {
 		t.putAllBack()
 		err = t.clear(t.baseName)
 		if err == nil && t.fresh {
@@ -331,6 +342,10 @@ func (t *trunk) awaitRemoval() {
 }
 
 func (t *trunk) closeDirs() {
+	for _, d := range t.former {
+		d.Close()
+	}
+	t.former = nil
 	if d := t.baseDir.Swap(nil); d != nil {
 		d.Close()
 	}
