@@ -311,7 +311,7 @@ func (t *trunk) retire() error {
 	var err error
 	// What an earlier server has left is not taken for nobody's by one that is
 	// refused before it has made its containers.
-	settled := t.adopted || !t.base.adopted
+	settled := t.adopted || !t.base.adopted || t.vacant()
 	if !t.keep || settled && len(t.nodes) == 0 {
 		t.putAllBack()
 		err = t.clear(t.baseName)
@@ -321,6 +321,20 @@ func (t *trunk) retire() error {
 	}
 	t.closeDirs()
 	return err
+}
+
+// vacant reports whether the base has neither tasks nor directories of containers.
+func (t *trunk) vacant() bool {
+	base := t.baseDir.Load()
+	if base == nil {
+		return false
+	}
+	names, err := base.Dirs()
+	if err != nil || slices.ContainsFunc(names, func(name string) bool { return name != leaf }) {
+		return false
+	}
+	ids, err := t.members(t.base)
+	return err == nil && len(ids) == 0
 }
 
 // awaitRemoval waits until the kernel has freed the directories of a hierarchy
