@@ -126,6 +126,7 @@ func (k controllers) test(t *testing.T) {
 		{"who may take a task from a foreign cgroup", k.foreign},
 		{"somebody else's hand", k.disturbed},
 		{"a server that was killed", k.killed},
+		{"another server with the same state", k.restarted},
 	} {
 		t.Run(test.name, test.run)
 	}
