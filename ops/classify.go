@@ -474,7 +474,11 @@ func (c *Classifier) isBelow(h *tree.Hierarchy, task *tree.Task, path []string) 
 func (c *Classifier) put(j job, info tree.TaskInfo, h *tree.Hierarchy, r *rules.Rule, path []string) (moved bool, err error) {
 	for range maxPuts {
 		var to *tree.Container
-		if to, err = c.container(h, path, r.Create); err != nil {
+		to, err = c.container(h, path, r.Create)
+		if errors.Is(err, syscall.ENODEV) {
+			continue // what it was to be made in was removed meanwhile
+		}
+		if err != nil {
 			return false, err
 		}
 		var there bool
@@ -515,7 +519,7 @@ func (c *Classifier) put(j job, info tree.TaskInfo, h *tree.Hierarchy, r *rules.
 }
 
 // maxPuts is how often a container is looked for that is removed when it was found.
-const maxPuts = 3
+const maxPuts = 8
 
 // container finds the container of a path, and makes what is missing if it may.
 func (c *Classifier) container(h *tree.Hierarchy, path []string, create bool) (to *tree.Container, err error) {

@@ -377,6 +377,15 @@ func (k controllers) freezes(t *testing.T) {
 	}
 	s.run("write", "/h/a/"+k.limits.freeze, k.limits.thawed)
 	waitFor(t, "the process to go on", func() bool { return cpuTime(t, busy.Process.Pid) > was })
+	// The commands return when it is done.
+	s.run("freeze", "/h/a")
+	was = cpuTime(t, busy.Process.Pid)
+	time.Sleep(200 * time.Millisecond)
+	if is := cpuTime(t, busy.Process.Pid); is != was {
+		t.Errorf("after freeze it used %v", is-was)
+	}
+	s.run("thaw", "/h/a")
+	waitFor(t, "the process to go on after thaw", func() bool { return cpuTime(t, busy.Process.Pid) > was })
 	if k.version == 2 { // in version 1 who is frozen dies when he is thawed
 		s.run("write", "/h/a/"+k.limits.freeze, k.limits.frozen)
 		s.run("write", "/h/a/kill", "1")

@@ -37,6 +37,8 @@ type Params struct {
 	Clone3  int           // share of clone3
 	Orphans int           // share of processes that end without waiting for their children
 	Exec    int           // share of processes that end by executing true(1)
+	Kill    int           // share of processes without children that their forker kills as they start
+	SetUID  int           // share of processes that become another user before they end
 	Threads int           // share of a worker's forks before which it makes way for a new thread
 	Seed    uint64
 }
@@ -44,7 +46,7 @@ type Params struct {
 // Default is the storm of SPEC's trap: 10 % CLONE_PARENT.
 var Default = Params{
 	Forks: 10000, Workers: 2, Stem: 12, Depth: 4, Life: 20 * time.Millisecond,
-	Parent: 10, Vfork: 10, Clone3: 20, Orphans: 20, Exec: 2, Threads: 20, Seed: 1,
+	Parent: 10, Vfork: 10, Clone3: 20, Orphans: 20, Exec: 2, Kill: 10, SetUID: 10, Threads: 20, Seed: 1,
 }
 
 // Args are the arguments with which Main makes this storm.
@@ -62,7 +64,8 @@ func (p *Params) flags(out io.Writer) *flag.FlagSet {
 		at   *int
 	}{
 		{"forks", &p.Forks}, {"workers", &p.Workers}, {"stem", &p.Stem}, {"depth", &p.Depth}, {"parent", &p.Parent},
-		{"vfork", &p.Vfork}, {"clone3", &p.Clone3}, {"orphans", &p.Orphans}, {"exec", &p.Exec}, {"threads", &p.Threads},
+		{"vfork", &p.Vfork}, {"clone3", &p.Clone3}, {"orphans", &p.Orphans}, {"exec", &p.Exec},
+		{"kill", &p.Kill}, {"setuid", &p.SetUID}, {"threads", &p.Threads},
 	} {
 		fs.IntVar(f.at, f.name, *f.at, "")
 	}
@@ -181,6 +184,9 @@ func Fork(life time.Duration) (pid int, err error) {
 	return pid, nil
 }
 
+// anotherUser is who processes of a storm become.
+const anotherUser = 65534
+
 var truePath = [...]byte{'/', 'b', 'i', 'n', '/', 't', 'r', 'u', 'e', 0}
 
 // plant forks the first process of a family of so many.
@@ -237,6 +243,9 @@ func grow(p *Params, rng uint64, family int) {
 				syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 			}
 			if family <= 0 {
+				if int((rng>>20)%100) < p.SetUID {
+					syscall.RawSyscall(syscall.SYS_SETRESUID, anotherUser, anotherUser, anotherUser)
+				}
 				break
 			}
 			// What the last generation cannot pass on it makes itself.
@@ -270,6 +279,10 @@ func grow(p *Params, rng uint64, family int) {
 				born = true
 			default:
 				family -= share
+				// Who has another parent may be gone, and its pid somebody else's.
+				if share == 1 && flags&unix.CLONE_PARENT == 0 && int((rng>>20)%100) < p.Kill {
+					syscall.RawSyscall(syscall.SYS_KILL, pid, uintptr(unix.SIGKILL), 0)
+				}
 			}
 		}
 		if born {
