@@ -17,6 +17,9 @@ import (
 	"containerfs/p9srv/p9test"
 )
 
+// raceEnabled: the race detector is on.
+var raceEnabled bool
+
 // inuse is the memory of the process that is not free to be used again.
 func inuse() uint64 {
 	runtime.GC()
@@ -59,7 +62,11 @@ func TestIdleConnections(t *testing.T) {
 	among, among99 := busy.latency(t)
 	t.Logf("%d bytes for each of %d idle connections", each, n)
 	t.Logf("getattr alone: median %v, p99 %v; beside them: %v, %v", alone, alone99, among, among99)
-	if each > 16<<10 {
+	most := int64(16 << 10)
+	if raceEnabled {
+		most *= 2 // what it keeps on stacks
+	}
+	if each > most {
 		t.Errorf("an idle connection costs %d bytes", each)
 	}
 	// The machine may have got other work in the meantime.

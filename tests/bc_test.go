@@ -1,12 +1,8 @@
 package tests
 
 import (
-	"bufio"
 	"fmt"
-	"io"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -16,32 +12,11 @@ import (
 func TestBeancounters(t *testing.T) {
 	s := startServer(t, "--hierarchy", "h=bc")
 	s.run("mkdir", "/h/a")
-	c := exec.Command("bash", "-c", "echo here; read go; exec 6</dev/null 7</dev/null 8</dev/null; echo open; read end")
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := c.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
+	c := startTalker(t, "echo here; read go; exec 6</dev/null 7</dev/null 8</dev/null; echo open; read end")
+	if got := c.hear(); got != "here" {
+		t.Fatal(got)
 	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		in.Close()
-		_ = c.Wait()
-	}()
-	says := func(want string) {
-		t.Helper()
-		line := make([]byte, 5)
-		if _, err := io.ReadFull(out, line); err != nil || string(line) != want {
-			t.Fatalf("%q, %v, want %q", line, err, want)
-		}
-	}
-	says("here\n")
-	s.run("write", "/h/a/tasks", fmt.Sprint(c.Process.Pid))
+	s.run("write", "/h/a/tasks", c.pid())
 	held := func(resource string) (n int) {
 		t.Helper()
 		if _, err := fmt.Sscan(s.run("read", "/h/a/bc."+resource+".held"), &n); err != nil {
@@ -54,10 +29,10 @@ func TestBeancounters(t *testing.T) {
 	}
 	before := held("numfile")
 	s.run("write", "/h/a/bc.numfile.barrier", fmt.Sprint(before))
-	if _, err := in.Write([]byte("go\n")); err != nil {
-		t.Fatal(err)
+	c.tell("go")
+	if got := c.hear(); got != "open" {
+		t.Fatal(got)
 	}
-	says("open\n")
 	// Nobody has to read for it to be told.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if strings.Contains(s.run("read", "/h/events"), " limit hierarchy=h path=/a over=bc.numfile.barrier\n") {
@@ -91,39 +66,17 @@ func TestBeancounterLimits(t *testing.T) {
 	}
 	s.run("mkdir", "/h/a")
 	// It says what limits it has.
-	c := exec.Command("sh", "-c", "ulimit -n 64; while read go; do ulimit -Sn; ulimit -Hn; ulimit -Hl; done")
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := c.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		in.Close()
-		_ = c.Wait()
-	}()
-	lines := bufio.NewScanner(out)
+	c := startTalker(t, "ulimit -n 64; while read go; do ulimit -Sn; ulimit -Hn; ulimit -Hl; done")
 	says := func() (said [3]string) {
 		t.Helper()
-		if _, err := in.Write([]byte("go\n")); err != nil {
-			t.Fatal(err)
-		}
+		c.tell("go")
 		for i := range said {
-			if !lines.Scan() {
-				t.Fatal("it has ended")
-			}
-			said[i] = lines.Text()
+			said[i] = c.hear()
 		}
 		return said
 	}
 	own := says()
-	s.run("write", "/h/a/tasks", fmt.Sprint(c.Process.Pid))
+	s.run("write", "/h/a/tasks", c.pid())
 	s.run("write", "/h/a/bc.lockedpages.barrier", "4")
 	s.run("write", "/h/a/bc.lockedpages.limit", "4")
 	s.run("write", "/h/a/bc.numfile.barrier", "40")
@@ -131,7 +84,7 @@ func TestBeancounterLimits(t *testing.T) {
 	if got, want := says(), [3]string{"40", "40", "16"}; got != want {
 		t.Errorf("in the container its limits are %q, want %q", got, want)
 	}
-	s.run("write", "/h/tasks", fmt.Sprint(c.Process.Pid))
+	s.run("write", "/h/tasks", c.pid())
 	if got := says(); got != own {
 		t.Errorf("after it has left its limits are %q, want %q", got, own)
 	}

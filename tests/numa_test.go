@@ -1,12 +1,9 @@
 package tests
 
 import (
-	"bufio"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -21,25 +18,9 @@ func TestMemoryMigrate(t *testing.T) {
 	if got := s.run("read", "/c/cpuset.mems"); got != "0-1\n" {
 		t.Fatalf("the nodes are %q", got)
 	}
-	c := exec.Command("sh", "-c", `x=$(head -c 4000000 /dev/zero | tr '\0' a); echo ready; read end`)
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := c.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		_ = c.Wait()
-	})
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-		t.Fatalf("the member: %q, %v", line, err)
+	c := startTalker(t, `x=$(head -c 4000000 /dev/zero | tr '\0' a); echo ready; read end`)
+	if got := c.hear(); got != "ready" {
+		t.Fatal(got)
 	}
 	member := c.Process.Pid
 	s.run("mkdir", "/c/a")

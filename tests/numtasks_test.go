@@ -1,8 +1,6 @@
 package tests
 
 import (
-	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -19,32 +17,11 @@ func TestNumtasksKill(t *testing.T) {
 		t.Fatalf("the limit is %q", got)
 	}
 	s.run("write", "/h/a/numtasks.policy", "kill")
-	c := exec.Command("sh", "-c", "read go; sleep 60 & wait $!; echo $?; read end")
-	in, err := c.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		in.Close()
-		if err := c.Wait(); err != nil && !strings.Contains(err.Error(), "exit status 1") {
-			t.Error(err)
-		}
-	}()
-	s.run("write", "/h/a/tasks", strconv.Itoa(c.Process.Pid))
-	if _, err := in.Write([]byte("go\n")); err != nil {
-		t.Fatal(err)
-	}
-	text := make([]byte, 16)
-	n, err := out.Read(text)
-	if got := string(text[:n]); got != "137\n" || err != nil {
-		t.Errorf("the child's status is %q, %v, want 137: killed", got, err)
+	c := startTalker(t, "read go; sleep 60 & wait $!; echo $?; read end")
+	s.run("write", "/h/a/tasks", c.pid())
+	c.tell("go")
+	if got := c.hear(); got != "137" {
+		t.Errorf("the child's status is %q, want 137: killed", got)
 	}
 	if got := s.run("read", "/h/a/numtasks.stats"); !strings.Contains(got, "Number of failures 1\n") {
 		t.Errorf("stats:\n%s", got)

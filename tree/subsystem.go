@@ -12,7 +12,7 @@ import (
 //
 // Start from the interface: a name, a state per container, and a table of
 // control files. subsys/debug is the smallest; tests/example_test.go has one of
-// some forty lines that is built outside of the module. Then add what it needs of the
+// forty lines that is built outside of the module. Then add what it needs of the
 // optional interfaces, one method each. A missing one is a successful no-op.
 //
 //   - CanMkdirer, CanAttacher: whether a container may be made, a task moved.

@@ -91,3 +91,49 @@ func BenchmarkListed(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 }
+
+// BenchmarkResync compares model and host after a loss, with 10,000 more processes
+// than there are, half of them in a container.
+func BenchmarkResync(b *testing.B) {
+	const processes = 10_000
+	w := newWorld(b, setup{buffer: 1})
+	w.events.silent.Store(true)
+	var pids []int
+	b.Cleanup(func() {
+		for _, pid := range pids {
+			unix.Kill(pid, unix.SIGKILL)
+			unix.Wait4(pid, nil, 0, nil)
+		}
+	})
+	for i := range processes {
+		pid, err := storm.Fork(time.Hour)
+		if err != nil {
+			b.Fatal(err)
+		}
+		pids = append(pids, pid)
+		if i%2 == 0 {
+			continue
+		}
+		if err := w.tree.Attach(tree.AttachRequest{To: w.containers[0][1], ID: int32(pid), Process: true}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var took []time.Duration
+	for b.Loop() {
+		w.tree.Drain()
+		for lost := w.events.lost.Load(); w.events.lost.Load() == lost; w.tree.Drain() {
+			for range 300 {
+				pid, err := storm.Fork(0)
+				if err != nil {
+					b.Fatal(err)
+				}
+				unix.Wait4(pid, nil, 0, nil)
+			}
+		}
+		took = append(took, time.Duration(w.events.took.Load()))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Milliseconds()), "p50-ms")
+	b.ReportMetric(float64(took[len(took)-1].Milliseconds()), "max-ms")
+	b.ReportMetric(0, "ns/op") // which has the forks in it
+}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"containerfs/tree"
 )
@@ -21,6 +22,7 @@ type events struct {
 	doubts  atomic.Uint64          // forks that were looked up in the mirror
 	current atomic.Int32           // the child in hand
 	answer  atomic.Pointer[string] // of the mirror, about it
+	took    atomic.Int64           // the last resync, nanoseconds
 
 	mu   sync.Mutex
 	ring [1 << 15]entry
@@ -76,6 +78,7 @@ func (e *events) Exit(tid int32) {
 func (e *events) Resync(lost uint64) {
 	e.lost.Add(lost)
 	e.note(entry{what: "resync"})
+	defer func(began time.Time) { e.took.Store(int64(time.Since(began))) }(time.Now())
 	if err := e.Tree.Resync(); err != nil {
 		e.world.t.Error(err)
 	}
