@@ -35,7 +35,31 @@ func NewHost() Host {
 type machine struct{ has [len(kinds)]bool }
 
 // Namespaces is Host's.
-func (m machine) Namespaces(pid int32) (set Set, err error) {
+func (m machine) Namespaces(pid int32) (Set, error) {
+	return settled(func() (Set, error) { return m.read(pid) })
+}
+
+// maxReads bounds how often namespaces are read that change all the time.
+const maxReads = 16
+
+// settled reads until two sets in a row are the same. A process gets several new
+// namespaces at once, and they are read one after the other: one set alone can be half
+// of before and half of after, which the process never had.
+func settled(read func() (Set, error)) (Set, error) {
+	set, err := read()
+	for range maxReads {
+		if err != nil {
+			break
+		}
+		was := set
+		if set, err = read(); set == was {
+			break
+		}
+	}
+	return set, err
+}
+
+func (m machine) read(pid int32) (set Set, err error) {
 	dir := "/proc/" + strconv.Itoa(int(pid)) + "/ns/"
 	var buf [64]byte
 	for i, kind := range kinds {

@@ -152,6 +152,37 @@ func TestRealProcesses(t *testing.T) {
 	})
 }
 
+// TestSettled: namespaces that change while they are read are read again.
+func TestSettled(t *testing.T) {
+	before, after := Set{1, 1}, Set{2, 2}
+	for _, test := range []struct {
+		reads []Set // a zero one fails
+		want  Set
+	}{
+		{[]Set{before, before}, before},
+		{[]Set{{1, 2}, after, after}, after},
+		{[]Set{before, {1, 2}, after, after}, after},
+		{[]Set{before, {}}, Set{}},
+		{[]Set{{}}, Set{}},
+	} {
+		n := 0
+		set, err := settled(func() (Set, error) {
+			n++
+			if s := test.reads[n-1]; s != (Set{}) {
+				return s, nil
+			}
+			return Set{}, syscall.ESRCH
+		})
+		if set != test.want || n != len(test.reads) || (err != nil) != (test.want == Set{}) {
+			t.Errorf("%v: %v, %v after %d", test.reads, set, err, n)
+		}
+	}
+	n := uint64(0)
+	if _, err := settled(func() (Set, error) { n++; return Set{n}, nil }); err != nil || n > maxReads+1 {
+		t.Errorf("%d reads, %v", n, err)
+	}
+}
+
 func TestNamespacesOfThisHost(t *testing.T) {
 	mine, err := NewHost().Namespaces(int32(os.Getpid()))
 	if err != nil || mine == (Set{}) {
