@@ -30,6 +30,10 @@ type Config struct {
 	// to no other that has its number since: ESRCH if it is gone.
 	Signal func(task tree.TaskInfo, sig syscall.Signal) error
 
+	// Urgently runs f ahead of what the processes of the host have to do, as far as
+	// the host allows. Nil: it just runs it.
+	Urgently func(f func())
+
 	// AllowReleaseAgent lets privileged local callers name programs that the
 	// server runs.
 	AllowReleaseAgent bool
@@ -60,6 +64,7 @@ type FS struct {
 	facts    []string
 
 	signal     func(tree.TaskInfo, syscall.Signal) error
+	urgently   func(f func())
 	allowAgent bool
 	maxPerUser int
 
@@ -90,6 +95,7 @@ func New(cfg Config) *FS {
 		facts:      cfg.Facts,
 		journal:    cfg.Journal,
 		signal:     cfg.Signal,
+		urgently:   cfg.Urgently,
 		allowAgent: cfg.AllowReleaseAgent,
 		maxPerUser: cfg.MaxContainersPerUser,
 		uid:        uint32(os.Geteuid()),
@@ -99,6 +105,9 @@ func New(cfg Config) *FS {
 	}
 	if fs.log == nil {
 		fs.log = slog.Default()
+	}
+	if fs.urgently == nil {
+		fs.urgently = func(f func()) { f() }
 	}
 	if fs.audit = cfg.Audit; fs.audit == nil {
 		fs.audit = NewAudit(fs.log)

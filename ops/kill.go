@@ -10,7 +10,7 @@ import (
 
 // killLimit is how long kill goes after a container before it gives up: what is
 // left then does not die, because it hangs in the kernel. Tests shorten it.
-var killLimit = 10 * time.Second
+var killLimit = 30 * time.Second
 
 // writeKill kills every process with a task in the container or below, and those
 // that are born meanwhile, until none is left (SPEC §3). Who asks needs the
@@ -19,6 +19,13 @@ func writeKill(at *attachment, c *tree.Container, data []byte) error {
 	if string(data) != "1" && string(data) != "1\n" {
 		return syscall.EINVAL
 	}
+	var err error
+	at.fs.urgently(func() { err = at.kill(c) })
+	return err
+}
+
+// kill goes after a container until it is empty.
+func (at *attachment) kill(c *tree.Container) error {
 	deadline := time.Now().Add(killLimit)
 	h := &hunt{dead: make(map[member]bool), known: make(map[member]bool)}
 	defer at.fs.resume(h)

@@ -129,7 +129,7 @@ func TestWhoMayKill(t *testing.T) {
 func TestKillGivesUp(t *testing.T) {
 	w, k := aWorld(t)
 	killLimit = 50 * time.Millisecond
-	t.Cleanup(func() { killLimit = 10 * time.Second })
+	t.Cleanup(func() { killLimit = 30 * time.Second })
 	p := w.fork(0)
 	k.must(k.write("m/a/tasks", fmt.Sprint(p)))
 	w.host.immune = map[int32]bool{p: true}

@@ -93,6 +93,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	e.fs = ops.New(ops.Config{
 		Tree: e.tree, Host: e.host, Recorder: recorder, Log: log, Audit: e.audit, Rules: classifier,
 		Signal:               e.host.Signal,
+		Urgently:             hostproc.Urgently,
 		AllowReleaseAgent:    conf.AllowReleaseAgent,
 		MaxContainersPerUser: conf.MaxContainersPerUser,
 		Apart:                subsys.Optional,
