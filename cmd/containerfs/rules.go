@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -223,7 +222,7 @@ func (t *trial) ask(c *cli.Context, pid int32) error {
 		return err
 	}
 	defer s.close()
-	text, err := readFile(s, "/rules")
+	text, err := s.readFile("/rules")
 	if err != nil {
 		return &pathError{"read", "/rules", err}
 	}
@@ -242,23 +241,17 @@ func (t *trial) ask(c *cli.Context, pid int32) error {
 	if pid == 0 {
 		return nil
 	}
-	where := fmt.Sprintf("/proc/%d/container", pid)
-	places, err := readFile(s, where)
+	w, err := s.world()
 	if err != nil {
-		return &pathError{"read", where, err}
+		return err
 	}
-	ctl, err := readFile(s, "/ctl")
+	places, err := s.places(w, int(pid))
 	if err != nil {
-		return &pathError{"read", "/ctl", err}
+		return &pathError{"read", fmt.Sprintf("/proc/%d/container", pid), err}
 	}
 	t.places = make(map[string]string)
-	for place := range strings.Lines(places) {
-		subsystems, in, _ := strings.Cut(strings.TrimSuffix(place, "\n"), ":")
-		for line := range strings.Lines(ctl) {
-			if name, options, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " "); ok && strings.HasPrefix(options+",", subsystems+",") {
-				t.places[name] = in
-			}
-		}
+	for _, p := range places {
+		t.places[p.Hierarchy] = p.Path
 	}
 	return nil
 }
@@ -271,12 +264,6 @@ func isHere(a p9srv.Addr) bool {
 	host, _, _ := net.SplitHostPort(a.Address)
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-func readFile(s *session, path string) (string, error) {
-	var b bytes.Buffer
-	err := read(s, &b, path)
-	return b.String(), err
 }
 
 // rulesInForce reads what a server shows of its rules, with the numbers of the lines
