@@ -39,10 +39,11 @@ func (k cap) next(now Rlimit, bound uint64) (cap, Rlimit) {
 	if k.bound != noRlimit {
 		own = k.own
 		// What differs from what it was given it has chosen itself.
-		if given := k.own.within(k.bound); now.Hard != given.Hard {
+		given := own.within(k.bound)
+		if now.Hard != given.Hard {
 			own.Hard = now.Hard
 		}
-		if given := k.own.within(k.bound); now.Soft != given.Soft {
+		if now.Soft != given.Soft {
 			own.Soft = now.Soft
 		}
 		own.Soft = min(own.Soft, own.Hard)
