@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,10 +19,7 @@ func onTmpfs(t *testing.T, size string, f func(t *testing.T, dir string)) {
 	t.Helper()
 	needHost(t)
 	dir := t.TempDir()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // which ends with its namespace
+	onOwnThread(func() {
 		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 			t.Error(err)
 			return
@@ -36,8 +32,7 @@ func onTmpfs(t *testing.T, size string, f func(t *testing.T, dir string)) {
 			return
 		}
 		f(t, dir)
-	}()
-	<-done
+	})
 }
 
 // TestDiskFull fills the disk under a server: changes are refused and not made,

@@ -289,3 +289,52 @@ func TestSpawner(t *testing.T) {
 		})
 	}
 }
+
+// onOwnThread calls f on a thread that ends with it, and with what f makes of the
+// thread: its user, its namespaces. The first thread is never that one, since it does
+// not end, and what it is the whole process is shown as.
+func onOwnThread(f func()) {
+	done := make(chan struct{})
+	var call func()
+	call = func() {
+		runtime.LockOSThread() // and never unlocked, unless another thread has to do
+		if unix.Gettid() == os.Getpid() {
+			defer runtime.UnlockOSThread()
+			go call()
+			<-done
+			return
+		}
+		defer close(done)
+		f()
+	}
+	go call()
+	<-done
+}
+
+// TestOwnThread: what a thread was made is nowhere left behind, on whatever thread the
+// test is.
+func TestOwnThread(t *testing.T) {
+	namespace := func(of string) string {
+		t.Helper()
+		link, err := os.Readlink("/proc/" + of + "/ns/mnt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return link
+	}
+	needHost(t)
+	mine := namespace("self")
+	for range 100 { // some of which would be the first thread
+		onOwnThread(func() {
+			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+				t.Error(err)
+			}
+			if namespace("thread-self") == mine {
+				t.Error("nothing new")
+			}
+		})
+	}
+	if now := namespace("self"); now != mine {
+		t.Errorf("the process is in %s, was in %s", now, mine)
+	}
+}

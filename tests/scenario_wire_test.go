@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,19 +59,7 @@ func (s *server) dialAs(uid int) (conn net.Conn, err error) {
 	if uid == 0 {
 		return s.dial(), nil
 	}
-	done := make(chan struct{})
-	var connect func()
-	connect = func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends here
-		if unix.Gettid() == os.Getpid() {
-			// The first thread does not end, and the process would be shown as
-			// the other user's.
-			defer runtime.UnlockOSThread()
-			go connect()
-			<-done
-			return
-		}
-		defer close(done)
+	onOwnThread(func() {
 		for _, call := range [][4]uintptr{
 			{unix.SYS_SETGROUPS, 0, 0},
 			{unix.SYS_SETRESGID, uintptr(uid), uintptr(uid), uintptr(uid)},
@@ -92,9 +79,7 @@ func (s *server) dialAs(uid int) (conn net.Conn, err error) {
 		if err = unix.Connect(fd, &unix.SockaddrUnix{Name: s.sock}); err == nil {
 			conn, err = net.FileConn(f)
 		}
-	}
-	go connect()
-	<-done
+	})
 	return conn, err
 }
 
