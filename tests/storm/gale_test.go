@@ -2,6 +2,7 @@ package storm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -31,6 +32,7 @@ type gale struct {
 	wrong              []string // moves that the model does not show
 	moves, threadMoves int
 	unstopped          int // processes that could not be stopped
+	killed             int // by the storm, while they were stopped and before the move
 	compared           int // tasks
 	late               int // of those: not known to the model at once
 	moved              map[int32][]string
@@ -61,7 +63,9 @@ func gather(t testing.TB, o *oracle, p storm.Params) *gale {
 		t: t, oracle: o, root: int32(cmd.Process.Pid), over: make(chan struct{}),
 		rng: rand.New(rand.NewPCG(p.Seed, 1)), moved: make(map[int32][]string),
 	}
-	o.move(place{}, g.root, true)
+	if err := o.root.Move(o.dirs[place{}], g.root, true); err != nil {
+		t.Fatal(err)
+	}
 	g.begin = func() { in.Close() }
 	go func() {
 		g.err = cmd.Wait()
@@ -150,6 +154,10 @@ func (g *gale) move(w *world, wholly bool) {
 	for _, tid := range threads {
 		p, ok := g.oracle.where(tid)
 		if !ok {
+			if h.ended() {
+				g.killed++
+				return
+			}
 			g.t.Fatalf("thread %d of process %d is stopped and not in the oracle", tid, h.pid)
 		}
 		p[hierarchy] = to
@@ -157,6 +165,10 @@ func (g *gale) move(w *world, wholly bool) {
 	}
 	began := w.host.Now()
 	err = w.tree.Attach(tree.AttachRequest{To: w.containers[hierarchy][to], ID: tid, Process: process})
+	if errors.Is(err, unix.ESRCH) && h.ended() {
+		g.killed++
+		return
+	}
 	if err != nil {
 		var known []int32
 		w.tree.View(func() {
@@ -172,8 +184,16 @@ func (g *gale) move(w *world, wholly bool) {
 			tid, process, h.pid, threads, known, err, strings.Join(w.events.about(append(known, threads...)...), "\n\t"))
 	}
 	for tid, p := range want {
-		g.oracle.move(p, tid, false)
-		if at, _, ok := w.place(tid); !ok || at != p {
+		err := g.oracle.root.Move(g.oracle.dirs[p], tid, false)
+		at, _, ok := w.place(tid)
+		if (err != nil || !ok) && h.ended() {
+			g.killed++
+			return
+		}
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		if !ok || at != p {
 			g.wrong = append(g.wrong, fmt.Sprintf("task %d was moved to %v, the model has it in %v (known: %v)", tid, p, at, ok))
 		}
 	}

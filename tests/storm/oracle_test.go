@@ -47,14 +47,6 @@ func newOracle(t testing.TB) *oracle {
 	return o
 }
 
-// move moves a thread, or with process set a process.
-func (o *oracle) move(p place, id int32, process bool) {
-	o.t.Helper()
-	if err := o.root.Move(o.dirs[p], id, process); err != nil {
-		o.t.Fatal(err)
-	}
-}
-
 // members are the storm's threads, or processes, and where they are. Those
 // that are exiting can be among them.
 func (o *oracle) members(file string) map[int32]place {
@@ -154,9 +146,19 @@ func (h *hold) release() {
 	unix.Close(h.fd)
 }
 
+// ended reports whether the process was killed while it was held.
+func (h *hold) ended() bool {
+	fds := []unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 1000)
+	for err == unix.EINTR {
+		n, err = unix.Poll(fds, 1000)
+	}
+	return n == 1 && err == nil
+}
+
 // stop stops a process and returns its threads, which do not change until it is
-// released. It is nil when the process does not stop: it ends, or waits for a
-// child by vfork.
+// released or killed. It is nil when the process does not stop: it ends, or waits for
+// a child by vfork.
 func (o *oracle) stop(pid int32) (h *hold, tids []int32) {
 	h = o.hold(pid)
 	if h == nil {

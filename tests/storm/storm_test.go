@@ -58,8 +58,8 @@ func (r trial) run(t *testing.T) (differences []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%v: %d moves, %d of single threads, %d processes did not stop; %d tasks compared, %d told late; %d times all stood still; %d of %d forks looked up in the mirror; %+v",
-		took.Round(time.Millisecond), g.moves, g.threadMoves, g.unstopped, g.compared, g.late, stills,
+	t.Logf("%v: %d moves, %d of single threads, %d processes did not stop, %d were killed meanwhile; %d tasks compared, %d told late; %d times all stood still; %d of %d forks looked up in the mirror; %+v",
+		took.Round(time.Millisecond), g.moves, g.threadMoves, g.unstopped, g.killed, g.compared, g.late, stills,
 		w.events.doubts.Load(), w.events.forks.Load(), stats)
 	if len(differences) > 0 {
 		return differences
