@@ -204,7 +204,11 @@ func (at *attachment) told(d deed, err error) error {
 		return wire(err)
 	}
 	args := []any{"op", d.op, "path", at.fs.path(d.node, d.name), "uid", at.caller.UID, "peer", at.caller.Peer}
-	for _, a := range []struct{ key, value string }{{"to", d.to}, {"data", clip(d.data, 64)}, {"set", d.set}} {
+	limit := 64
+	if _, ok := d.node.(ctlFile); ok {
+		limit = 512 // the containers are there
+	}
+	for _, a := range []struct{ key, value string }{{"to", d.to}, {"data", clip(d.data, limit)}, {"set", d.set}} {
 		if a.value != "" {
 			args = append(args, a.key, a.value)
 		}

@@ -490,7 +490,7 @@ func (c *Classifier) put(j job, info tree.TaskInfo, h *tree.Hierarchy, r *rules.
 		}
 		err = c.fs.tree.Attach(tree.AttachRequest{
 			Actor: &c.at.actor, To: to, ID: info.TID, Process: j.whole,
-			Allow: func(task tree.TaskInfo, from *tree.Container) error {
+			Allow: func(task tree.TaskInfo, from, to *tree.Container) error {
 				if task.TGID != info.TGID || task.TID == info.TID && task.Start != info.Start {
 					return syscall.ESRCH
 				}

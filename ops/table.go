@@ -1,9 +1,7 @@
 package ops
 
 import (
-	"errors"
 	"strconv"
-	"syscall"
 
 	"containerfs/tree"
 )
@@ -173,73 +171,12 @@ func appendTIDs(b []byte, tids []int32) []byte {
 }
 
 func writeTasks(at *attachment, c *tree.Container, data []byte) error {
-	return at.attachTask(c, data, false)
+	return at.move(false, data, c)
 }
 
 func writeProcs(at *attachment, c *tree.Container, data []byte) error {
-	return at.attachTask(c, data, true)
+	return at.move(true, data, c)
 }
-
-// attachTask moves the task, or the process, that a client has named (SPEC §5).
-func (at *attachment) attachTask(c *tree.Container, data []byte, process bool) error {
-	id, err := parseNumber(data, 1<<31-1)
-	if err != nil {
-		return err
-	}
-	if id == 0 {
-		return syscall.EINVAL
-	}
-	err = at.fs.tree.Attach(tree.AttachRequest{
-		Actor:   &at.actor,
-		To:      c,
-		ID:      int32(id),
-		Process: process,
-		Allow: func(task tree.TaskInfo, from *tree.Container) error {
-			err := at.mayMove(task, from)
-			if err == nil && from == c {
-				at.fs.recorder.kept(at.fs.tree, task.TID, c.Hierarchy()) // nothing else tells of it
-			}
-			return err
-		},
-	})
-	if j := at.fs.journal; err == nil && j != nil && j.lists {
-		err = j.Await(j.SaveTasks(), false)
-	}
-	return err
-}
-
-var (
-	errProtected = errors.New("a protected process moves only for a privileged local caller")
-	errNotOwner  = errors.New("neither privileged nor the task's real or saved user")
-	errFrom      = errors.New("a network caller needs write permission on the tasks file that the task leaves")
-)
-
-// mayMove decides whether the caller may move a task (SPEC §5.4, §17). Inside a
-// change.
-func (at *attachment) mayMove(task tree.TaskInfo, from *tree.Container) error {
-	if at.fs.protected[task.TGID] && !(at.privileged() && at.caller.Local) {
-		return denied(errProtected)
-	}
-	if at.privileged() {
-		return nil
-	}
-	ruid, suid, err := at.fs.host.Owner(task.TID)
-	if err != nil {
-		return err
-	}
-	if at.caller.UID != ruid && at.caller.UID != suid {
-		return denied(errNotOwner)
-	}
-	if !at.caller.Local {
-		if at.allowed(attrsOf(from).file(&coreRows[0]).perm, mayWrite) != nil {
-			return denied(errFrom)
-		}
-	}
-	return nil
-}
-
-// denied is EACCES with its reason.
-func denied(reason error) error { return errors.Join(reason, syscall.EACCES) }
 
 func readNotify(c *tree.Container, b []byte) ([]byte, error) {
 	return appendFlag(b, c.NotifyOnRelease()), nil

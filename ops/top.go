@@ -67,7 +67,8 @@ func (topDir) list(fs *FS, after uint64, yield func(entry) bool) error {
 }
 
 // ctlFile is ctl: reading lists the active hierarchies with their options, and
-// the facts about the host; writing mounts, remounts and unmounts.
+// the facts about the host; writing mounts, remounts and unmounts, and moves a process
+// into several hierarchies at once.
 type ctlFile struct{}
 
 func (ctlFile) qid() p9.QID  { return fileQID(qidCtl) }
@@ -91,8 +92,12 @@ func (ctlFile) read(at *attachment, b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// write executes `mount NAME [OPTS]`, `remount NAME OPTS` or `umount NAME`.
+// write executes `mount NAME [OPTS]`, `remount NAME OPTS`, `umount NAME`, or the
+// command of attachPaths.
 func (ctlFile) write(at *attachment, data []byte) error {
+	if command := string(data); strings.HasPrefix(command, "attach ") {
+		return at.attachPaths(command)
+	}
 	if !at.privileged() {
 		return syscall.EPERM
 	}

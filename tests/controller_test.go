@@ -325,7 +325,7 @@ func (k controllers) triesToFork(t *testing.T, s *server) {
 }
 
 // cpuTime is the CPU time of a process so far.
-func cpuTime(t *testing.T, pid int) time.Duration {
+func cpuTime(t testing.TB, pid int) time.Duration {
 	t.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

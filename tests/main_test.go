@@ -20,6 +20,13 @@ func TestMain(m *testing.M) {
 		spawnerMain()
 		return
 	}
+	if os.Getenv("CONTAINERFS_TEST_EXECS") != "" {
+		if err := execsMain(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getenv("CONTAINERFS_TEST_IDS") != "" {
 		idsMain()
 		return

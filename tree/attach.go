@@ -13,23 +13,29 @@ import (
 type AttachRequest struct {
 	Actor *Actor
 	To    *Container
-	ID    int32 // a tid; of any thread when Process is set
+	Also  []*Container // in the same move: each of another hierarchy
+	ID    int32        // a tid; of any thread when Process is set
 
 	// Process asks for all threads of the process, those born meanwhile
 	// included.
 	Process bool
 
-	// Allow is the front end's permission check for one task, made inside the
-	// change, without mu.
-	Allow func(task TaskInfo, from *Container) error
+	// Allow is the front end's permission check for one task in one hierarchy,
+	// made inside the change, without mu.
+	Allow func(task TaskInfo, from, to *Container) error
 }
+
+// targets are the containers that a request is about.
+func (r *AttachRequest) targets() []*Container { return append([]*Container{r.To}, r.Also...) }
 
 // maxRounds bounds how often an attach goes after tasks that were born while it
 // ran.
 const maxRounds = 32
 
-// Attach moves a task, or a process, to a container: all or nothing. Errors, in
-// this order: ENODEV when the container is removed, ESRCH when there is no such
+// Attach moves a task, or a process, to a container, or to one in each of several
+// hierarchies: all or nothing, and nobody sees it in some of them only. Errors, in
+// this order: EINVAL for two containers of one hierarchy, ENODEV when a container is
+// removed, ESRCH when there is no such
 // task, Allow's, the first of a subsystem's CanAttach, EOPNOTSUPP for one
 // of several threads where a ProcessMover is bound, EINVAL for a task that
 // the kernel does not move, the first of a subsystem's Attach, ESRCH when the
@@ -67,12 +73,21 @@ func (t *Tree) attachKept(r AttachRequest) error {
 // attach is an attach inside a change. If groups have to be kept first it does
 // nothing but say which, or without unkept waits for that.
 func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
-	if r.To.removed {
-		return syscall.ENODEV
+	m := newMove(r)
+	for i, c := range m.to {
+		if slices.ContainsFunc(m.to[:i], func(o *Container) bool { return o.h == c.h }) {
+			return syscall.EINVAL
+		}
+	}
+	alone := false
+	for _, c := range m.to {
+		if c.removed {
+			return syscall.ENODEV
+		}
+		// Where only processes move, a thread that is alone moves as one.
+		alone = alone || !r.Process && slices.ContainsFunc(c.h.bound, func(b *registered) bool { return b.processes })
 	}
 	t.host.Drain()
-	// Where only processes move, a thread that is alone moves as one.
-	alone := !r.Process && slices.ContainsFunc(r.To.h.bound, func(b *registered) bool { return b.processes })
 	if alone {
 		if _, err := t.host.Task(r.ID); err != nil {
 			return err
@@ -83,7 +98,6 @@ func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
 	if err != nil {
 		return err
 	}
-	m := newMove(r)
 	here, err := t.prepare(m, r, infos)
 	if alone && err == nil && len(m.tasks) > 0 && len(infos) > 1 {
 		err = errThreads
@@ -156,8 +170,8 @@ func (t *Tree) resolve(r AttachRequest) ([]TaskInfo, error) {
 
 // prepare checks everything that can be checked without an effect, fills in m
 // and, if there is something to move, begins it. It returns the tasks that are
-// in the container already.
-func (t *Tree) prepare(m *move, r AttachRequest, infos []TaskInfo) (here []*Task, err error) {
+// in a container already.
+func (t *Tree) prepare(m *move, r AttachRequest, infos []TaskInfo) (here []placed, err error) {
 	tasks := make([]*Task, len(infos))
 	for i, info := range infos {
 		task := t.adopt(info)
@@ -165,14 +179,13 @@ func (t *Tree) prepare(m *move, r AttachRequest, infos []TaskInfo) (here []*Task
 			continue
 		}
 		tasks[i] = task
-		var from *Container
-		t.View(func() {
-			if task.group != nil {
-				from = task.group.container(m.to.h)
-			}
-		})
-		if r.Allow != nil && from != nil {
-			if err := r.Allow(info, from); err != nil {
+		var group *Group
+		t.View(func() { group = task.group })
+		if r.Allow == nil || group == nil {
+			continue
+		}
+		for _, to := range m.to {
+			if err := r.Allow(info, group.container(to.h), to); err != nil {
 				return nil, err
 			}
 		}
@@ -185,18 +198,23 @@ func (t *Tree) prepare(m *move, r AttachRequest, infos []TaskInfo) (here []*Task
 		if task == nil || task.group == nil || (m.process != nil && m.process != task.proc) {
 			continue
 		}
-		from := task.group.container(m.to.h)
-		if from == m.to {
-			here = append(here, task)
-			continue
-		}
-		for _, b := range m.to.h.bound {
-			if b.canAttach == nil {
+		for _, to := range m.to {
+			from := task.group.container(to.h)
+			if from == to {
+				here = append(here, placed{task, to})
 				continue
 			}
-			if err := b.canAttach.CanAttach(r.Actor, task, from, m.to); err != nil {
-				return nil, err
+			for _, b := range to.h.bound {
+				if b.canAttach == nil {
+					continue
+				}
+				if err := b.canAttach.CanAttach(r.Actor, task, from, to); err != nil {
+					return nil, err
+				}
 			}
+		}
+		if m.isThere(task.group) {
+			continue
 		}
 		if r.Process {
 			m.process = task.proc
@@ -212,14 +230,20 @@ func (t *Tree) prepare(m *move, r AttachRequest, infos []TaskInfo) (here []*Task
 	return here, nil
 }
 
-// reattach repeats the effects for tasks that are in the container already.
-func (t *Tree) reattach(r AttachRequest, here []*Task) error {
-	for _, task := range here {
-		for _, b := range r.To.h.bound {
+// placed is a task in a container that it was to be moved to.
+type placed struct {
+	task *Task
+	in   *Container
+}
+
+// reattach repeats the effects for tasks that are in a container already.
+func (t *Tree) reattach(r AttachRequest, here []placed) error {
+	for _, p := range here {
+		for _, b := range p.in.h.bound {
 			if b.reattach == nil {
 				continue
 			}
-			err := b.reattach.Reattach(task, r.To)
+			err := b.reattach.Reattach(p.task, p.in)
 			if r.Process && errors.Is(err, syscall.ESRCH) {
 				break
 			}

@@ -1,6 +1,10 @@
 package tree
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // Group is a css group: one combination of containers, one per hierarchy,
 // shared by all tasks that have it. Guarded by mu; what a Group is made of never
@@ -89,25 +93,23 @@ func (gt *groupTable) eachLinked(f func(*Group)) {
 	}
 }
 
-// find returns the group that has c in its hierarchy and is like g in all
+// find returns the group that has each of to in its hierarchy and is like g in all
 // others, and makes it when there is none. A new group is idle.
-func (gt *groupTable) find(g *Group, c *Container) *Group {
+func (gt *groupTable) find(g *Group, to ...*Container) *Group {
 	var buf [16]*Container
 	want := buf[:0]
-	placed := c.IsRoot()
 	for i := range g.links {
 		k := g.links[i].c
-		if !placed && k.h.num >= c.h.num {
-			want = append(want, c)
-			placed = true
-		}
-		if k.h != c.h {
+		if !slices.ContainsFunc(to, func(c *Container) bool { return c.h == k.h }) {
 			want = append(want, k)
 		}
 	}
-	if !placed {
-		want = append(want, c)
+	for _, c := range to {
+		if !c.IsRoot() {
+			want = append(want, c)
+		}
 	}
+	slices.SortFunc(want, func(a, b *Container) int { return cmp.Compare(a.h.num, b.h.num) })
 
 	if k := gt.get(want); k != nil {
 		return k

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"errors"
+	"iter"
 	"math"
 	"slices"
 	"syscall"
@@ -11,7 +12,7 @@ import (
 // also used by the events that come in meanwhile.
 type move struct {
 	actor   *Actor
-	to      *Container
+	to      []*Container       // each of another hierarchy
 	process *Process           // nil when one thread is moved
 	tasks   []*moved           // mu
 	many    map[*Task]struct{} // mu: those of tasks, when they are many
@@ -41,12 +42,28 @@ type moved struct {
 }
 
 func newMove(r AttachRequest) *move {
-	return &move{actor: r.Actor, to: r.To, targets: make(map[*Group][]*Group), splitAt: math.MaxInt64}
+	return &move{actor: r.Actor, to: r.targets(), targets: make(map[*Group][]*Group), splitAt: math.MaxInt64}
+}
+
+// isThere reports whether tasks of a group are where the move goes.
+func (m *move) isThere(g *Group) bool {
+	return !slices.ContainsFunc(m.to, func(c *Container) bool { return g.container(c.h) != c })
+}
+
+// steps are the changes of container that the move means for a task: from, to.
+func (mv *moved) steps(m *move) iter.Seq2[*Container, *Container] {
+	return func(yield func(from, to *Container) bool) {
+		for _, to := range m.to {
+			if from := mv.from.container(to.h); from != to && !yield(from, to) {
+				return
+			}
+		}
+	}
 }
 
 // includeLocked takes a task into the move.
 func (t *Tree) includeLocked(m *move, task *Task) *moved {
-	to := t.groups.find(task.group, m.to)
+	to := t.groups.find(task.group, m.to...)
 	t.keepGroupLocked(to)
 	if !slices.Contains(m.targets[to], task.group) {
 		m.targets[to] = append(m.targets[to], task.group)
@@ -71,15 +88,21 @@ func (t *Tree) perform(m *move, tasks []*moved) error {
 		}
 	}
 	for _, mv := range tasks {
-		from := mv.from.container(m.to.h)
-		for _, b := range m.to.h.bound {
+		if err := mv.takeEffect(m); err != nil && !(errors.Is(err, syscall.ESRCH) && gone(mv)) {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeEffect has the subsystems do what a task's move means on the host.
+func (mv *moved) takeEffect(m *move) error {
+	for from, to := range mv.steps(m) {
+		for _, b := range to.h.bound {
 			if b.attach == nil {
 				continue
 			}
-			undo, err := b.attach.Attach(mv.task, from, m.to)
-			if errors.Is(err, syscall.ESRCH) && gone(mv) {
-				break
-			}
+			undo, err := b.attach.Attach(mv.task, from, to)
 			if err != nil {
 				return err
 			}
@@ -196,7 +219,7 @@ func (t *Tree) latecomersLocked(m *move) (late []*moved) {
 	late = append(late, t.bornLocked(m)...)
 	if m.process != nil {
 		for task := m.process.threads; task != nil; task = task.pnext {
-			if task.group.container(m.to.h) != m.to && !m.has(task) {
+			if !m.isThere(task.group) && !m.has(task) {
 				late = append(late, t.includeLocked(m, task))
 			}
 		}
@@ -271,11 +294,12 @@ func (t *Tree) commitLocked(m *move) {
 		if mv.task.group == nil || mv.born {
 			continue
 		}
-		from := mv.from.container(m.to.h)
 		t.regroupLocked(mv.task, mv.to)
-		t.observeLocked(Event{Kind: Attached, Task: mv.task, From: from, Container: m.to, Actor: m.actor})
-		from.releasable = true
-		t.releaseLocked(from)
+		for from, to := range mv.steps(m) {
+			t.observeLocked(Event{Kind: Attached, Task: mv.task, From: from, Container: to, Actor: m.actor})
+			from.releasable = true
+			t.releaseLocked(from)
+		}
 	}
 	m.settle()
 	t.replayLocked(m)
@@ -353,12 +377,14 @@ func (t *Tree) undoTask(m *move, mv *moved) {
 		return
 	}
 	// It has inherited the effects that its forker has got rid of.
-	for _, b := range m.to.h.bound {
-		if b.attach == nil {
-			continue
-		}
-		if _, err := b.attach.Attach(mv.task, m.to, mv.from.container(m.to.h)); err != nil && !errors.Is(err, syscall.ESRCH) {
-			t.log.Warn("a child of a task that a failed attach put back lacks an effect", "tid", mv.tid, "subsystem", b.Name(), "err", err)
+	for from, to := range mv.steps(m) {
+		for _, b := range to.h.bound {
+			if b.attach == nil {
+				continue
+			}
+			if _, err := b.attach.Attach(mv.task, to, from); err != nil && !errors.Is(err, syscall.ESRCH) {
+				t.log.Warn("a child of a task that a failed attach put back lacks an effect", "tid", mv.tid, "subsystem", b.Name(), "err", err)
+			}
 		}
 	}
 }

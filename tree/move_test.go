@@ -191,7 +191,7 @@ func TestAttachRefuses(t *testing.T) {
 			f.wantErrno(f.move(c, id), syscall.ESRCH)
 			f.wantErrno(f.moveProcess(c, id), syscall.ESRCH)
 		}
-		deny := func(tree.TaskInfo, *tree.Container) error { return syscall.EACCES }
+		deny := func(tree.TaskInfo, *tree.Container, *tree.Container) error { return syscall.EACCES }
 		f.wantErrno(f.Attach(tree.AttachRequest{To: c, ID: p, Allow: deny}), syscall.EACCES)
 		if err := f.Rmdir(c, nil); err != nil {
 			t.Fatal(err)

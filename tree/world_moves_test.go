@@ -13,7 +13,7 @@ import (
 // window is what happens on the host while an attach is under way.
 type window struct {
 	w        *world
-	to       *tree.Container
+	to       []*tree.Container
 	id       int32
 	process  bool
 	tgid     int32
@@ -105,7 +105,7 @@ func (v *window) born(forker, child int32, moves bool) {
 			v.kernel[child] = v.kernel[forker]
 			v.moves[child] = now != v.kernel[forker]
 		} else {
-			v.newborn[child] = []places{v.old[forker], v.w.placed(v.old[forker], v.to)}
+			v.newborn[child] = []places{v.old[forker], v.w.placed(v.old[forker], v.to...)}
 		}
 	}
 	if moves {
@@ -113,34 +113,55 @@ func (v *window) born(forker, child int32, moves bool) {
 	}
 }
 
-// placed is at with c in its hierarchy.
-func (w *world) placed(at places, c *tree.Container) places {
+// placed is at with each of cs in its hierarchy.
+func (w *world) placed(at places, cs ...*tree.Container) places {
 	at = maps.Clone(at)
-	if c.IsRoot() {
-		delete(at, c.Hierarchy())
-	} else {
-		at[c.Hierarchy()] = c
+	for _, c := range cs {
+		if c.IsRoot() {
+			delete(at, c.Hierarchy())
+		} else {
+			at[c.Hierarchy()] = c
+		}
 	}
 	return at
 }
 
-// like is at with o's place in h.
-func (w *world) like(at, o places, h *tree.Hierarchy) places {
-	if c := o[h]; c != nil {
-		return w.placed(at, c)
+// in is the container in a hierarchy.
+func (at places) in(h *tree.Hierarchy) *tree.Container {
+	if c := at[h]; c != nil {
+		return c
 	}
-	return w.placed(at, h.Root())
+	return h.Root()
+}
+
+// like is at with o's places in the hierarchies of cs.
+func (w *world) like(at, o places, cs []*tree.Container) places {
+	for _, c := range cs {
+		at = w.placed(at, o.in(c.Hierarchy()))
+	}
+	return at
+}
+
+// targets are containers of one or of several hierarchies.
+func (w *world) targets() (to []*tree.Container) {
+	for range 1 + w.choose(3) {
+		c := w.anyContainer()
+		if c != nil && !slices.ContainsFunc(to, func(o *tree.Container) bool { return o.Hierarchy() == c.Hierarchy() }) {
+			to = append(to, c)
+		}
+	}
+	return to
 }
 
 // attach moves a task or a process somewhere, while more or less happens and
 // with or without a failure.
 func (w *world) attach() error {
-	to := w.anyContainer()
-	if to == nil {
+	to := w.targets()
+	if len(to) == 0 {
 		return nil
 	}
 	id := w.anyTask()
-	r := tree.AttachRequest{To: to, ID: id, Process: w.choose(2) == 0}
+	r := tree.AttachRequest{To: to[0], Also: to[1:], ID: id, Process: w.choose(2) == 0}
 	v := &window{w: w, to: to, id: id, tgid: w.tgid(id), process: r.Process, moves: map[int32]bool{}, kernel: map[int32]uint64{},
 		old: map[int32]places{}, newborn: map[int32][]places{}, left: w.choose(4)}
 	for tid, at := range w.where {
@@ -164,12 +185,15 @@ func (w *world) attach() error {
 	for _, s := range w.subs {
 		s.onAttach, s.canAttach = nil, nil
 	}
-	w.logf("attach %d process %v to %s%s: %v", id, r.Process, to.Hierarchy().Name(), to.Path(), err)
+	w.logf("attach %d process %v: %v", id, r.Process, err)
+	for _, c := range to {
+		w.logf("	to %s%s", c.Hierarchy().Name(), c.Path())
+	}
 	if err != nil {
 		for _, child := range v.doubtful {
 			for tid := range v.moves {
 				if at := w.where[child]; v.old[tid] != nil && at != nil {
-					v.newborn[child] = append(v.newborn[child], at, w.like(at, v.old[tid], to.Hierarchy()), w.placed(at, to))
+					v.newborn[child] = append(v.newborn[child], at, w.like(at, v.old[tid], to), w.placed(at, to...))
 				}
 			}
 		}
@@ -178,7 +202,7 @@ func (w *world) attach() error {
 	case err == nil:
 		for tid := range v.moves {
 			if w.where[tid] != nil && v.moves[tid] {
-				w.where[tid] = w.placed(w.where[tid], to)
+				w.where[tid] = w.placed(w.where[tid], to...)
 			}
 		}
 	case errors.Is(err, errInjected) && injected, errors.Is(err, syscall.ESRCH) && v.affected:
@@ -229,13 +253,10 @@ func (v *window) settle() error {
 	var err error
 	for _, tid := range slices.Sorted(maps.Keys(v.newborn)) {
 		w.View(func() {
-			h := v.to.Hierarchy()
 			for _, at := range v.newborn[tid] {
-				c := at[h]
-				if c == nil {
-					c = h.Root()
-				}
-				if slices.Contains(c.AppendTasks(nil), tid) {
+				if !slices.ContainsFunc(v.to, func(c *tree.Container) bool {
+					return !slices.Contains(at.in(c.Hierarchy()).AppendTasks(nil), tid)
+				}) {
 					w.where[tid] = at
 					return
 				}

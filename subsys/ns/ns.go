@@ -215,7 +215,7 @@ func (s *Subsystem) look(p *tree.Process) {
 func (s *Subsystem) join(p *tree.Process, c *tree.Container) error {
 	return s.tree.Attach(tree.AttachRequest{
 		Actor: s.self, To: c, ID: p.TGID(), Process: true,
-		Allow: func(_ tree.TaskInfo, from *tree.Container) error {
+		Allow: func(_ tree.TaskInfo, from, _ *tree.Container) error {
 			if from != c.Parent() && from != c {
 				return syscall.ESRCH // somebody has moved it
 			}

@@ -1,0 +1,122 @@
+package ops
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+
+	"containerfs/tree"
+)
+
+// move moves the task, or the process, whose number a client has written, into one
+// container or into several of different hierarchies at once (SPEC §5).
+func (at *attachment) move(process bool, number []byte, to ...*tree.Container) error {
+	id, err := parseNumber(number, 1<<31-1)
+	if err != nil {
+		return err
+	}
+	if id == 0 {
+		return syscall.EINVAL
+	}
+	err = at.fs.tree.Attach(tree.AttachRequest{
+		Actor:   &at.actor,
+		To:      to[0],
+		Also:    to[1:],
+		ID:      int32(id),
+		Process: process,
+		Allow: func(task tree.TaskInfo, from, to *tree.Container) error {
+			err := at.mayMove(task, from)
+			if err == nil && from == to {
+				at.fs.recorder.kept(at.fs.tree, task.TID, to.Hierarchy()) // nothing else tells of it
+			}
+			return err
+		},
+	})
+	if j := at.fs.journal; err == nil && j != nil && j.lists {
+		err = j.Await(j.SaveTasks(), false)
+	}
+	return err
+}
+
+var (
+	errProtected = errors.New("a protected process moves only for a privileged local caller")
+	errNotOwner  = errors.New("neither privileged nor the task's real or saved user")
+	errFrom      = errors.New("a network caller needs write permission on the tasks file that the task leaves")
+)
+
+// mayMove decides whether the caller may move a task (SPEC §5.4, §17). Inside a
+// change.
+func (at *attachment) mayMove(task tree.TaskInfo, from *tree.Container) error {
+	if at.fs.protected[task.TGID] && !(at.privileged() && at.caller.Local) {
+		return denied(errProtected)
+	}
+	if at.privileged() {
+		return nil
+	}
+	ruid, suid, err := at.fs.host.Owner(task.TID)
+	if err != nil {
+		return err
+	}
+	if at.caller.UID != ruid && at.caller.UID != suid {
+		return denied(errNotOwner)
+	}
+	if !at.caller.Local {
+		if at.allowed(attrsOf(from).file(&coreRows[0]).perm, mayWrite) != nil {
+			return denied(errFrom)
+		}
+	}
+	return nil
+}
+
+// denied is EACCES with its reason.
+func denied(reason error) error { return errors.Join(reason, syscall.EACCES) }
+
+// maxPaths bounds how many containers one attach names.
+const maxPaths = 64
+
+// attachPaths is the command of ctl that moves into containers of several hierarchies
+// at once: `attach tasks|procs ID`, and a line with the path of each container. It is
+// for everybody who may write to these files.
+func (at *attachment) attachPaths(command string) error {
+	lines := strings.Split(strings.TrimSuffix(command, "\n"), "\n")
+	words, paths := strings.Split(lines[0], " "), lines[1:]
+	if len(words) != 3 || words[1] != "tasks" && words[1] != "procs" || len(paths) == 0 || len(paths) > maxPaths {
+		return syscall.EINVAL
+	}
+	var to []*tree.Container
+	for _, path := range paths {
+		f, err := at.writable(path, words[1])
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		to = append(to, f.n.(controlFile).c)
+	}
+	return at.move(words[1] == "procs", []byte(words[2]), to...)
+}
+
+// writable finds a container's control file as a client would that opens it to write.
+func (at *attachment) writable(path, name string) (f *file, err error) {
+	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+	if !strings.HasPrefix(path, "/") || len(names) == 0 {
+		return nil, syscall.EINVAL
+	}
+	at.fs.tree.View(func() {
+		var n node
+		var p perm
+		if _, n, err = at.walk(at.root, append(names, name)); err != nil {
+			return
+		}
+		if _, ok := n.(controlFile); !ok {
+			err = syscall.EINVAL
+			return
+		}
+		if p, _, err = n.attr(at.fs); err == nil {
+			err = at.allowed(p, mayWrite)
+		}
+		if err == nil {
+			f = at.open(n)
+		}
+	})
+	return f, err
+}
