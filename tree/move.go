@@ -518,14 +518,20 @@ func (m *move) deferring() bool { return m != nil && len(m.deferred) > 0 }
 
 // joined notes a task that the mirror has placed, if that is where the move
 // goes and a moved task may have forked it. The process p is named as its
-// parent, or is its own where it is a thread; g is where that has it. mu.
-func (m *move) joined(task *Task, p *Process, g *Group) {
+// parent, or is its own where it is a thread; of p's tasks forker is named, if any is;
+// g is where that has it. mu.
+func (m *move) joined(task *Task, p *Process, forker *Task, g *Group) {
 	if m == nil || p == nil || len(m.targets[task.group]) == 0 {
 		return
 	}
 	froms := m.targets[task.group]
 	from := froms[0]
-	isParent := func(mv *moved) bool { return mv.born && mv.task.proc == p }
+	isParent := func(mv *moved) bool {
+		if forker != nil && forker.proc == p {
+			return mv.born && mv.task == forker
+		}
+		return mv.born && mv.task.proc == p
+	}
 	switch all := slices.Concat(m.tasks, m.born); {
 	case m.concerns(p) && slices.Contains(froms, g):
 		from = g

@@ -140,6 +140,27 @@ func TestThreadThatExecutesDuringAFailingMoveIsPutBack(t *testing.T) {
 	f.wantTasks(root, 1, p)
 }
 
+// Its child is not taken for one of a thread that was born while its process moved.
+func TestChildOfAThreadThatIsThereStaysWhenTheMoveFails(t *testing.T) {
+	f, first, _, root, c, d := moves(t, true)
+	p := f.host.Fork(1)
+	th := f.host.Thread(p)
+	f.attach(c, p)
+	f.attach(d, th)
+	var k int32
+	first.onAttach = func(_ *tree.Task, from, _ *tree.Container) error {
+		if from != c {
+			return nil
+		}
+		f.host.Thread(p)
+		k = f.host.Fork(th)
+		return syscall.EIO
+	}
+	f.wantErrno(f.moveProcess(d, p), syscall.EIO)
+	f.wantTasks(d, th, k)
+	f.wantTasks(root, 1)
+}
+
 func TestProcessThatMayNotMoveWholeIsLeftAlone(t *testing.T) {
 	f, first, _, root, c, _ := moves(t, true)
 	p := f.host.Fork(1)

@@ -187,7 +187,7 @@ func (t *Tree) adopt(info TaskInfo) *Task {
 	}
 	child := t.addLocked(info.TID, info.TGID, startAt(info.Start), t.procs[info.PPID], g)
 	if t.mirror != nil {
-		t.moving.joined(child, parent, said)
+		t.moving.joined(child, parent, nil, said)
 	}
 	t.tellForkLocked(forker, child)
 	return child

@@ -183,7 +183,7 @@ func (t *Tree) forkLocked(e ForkEvent) {
 	child.forked = true
 	child.proc.guessed = child.proc.guessed || guessed
 	if !sure && t.mirror != nil {
-		t.moving.joined(child, t.named(e), said)
+		t.moving.joined(child, t.named(e), parent, said)
 	}
 	t.tellForkLocked(parent, child)
 	t.observeLocked(Event{Kind: Forked, Time: e.Time, Task: child, Parent: from})
