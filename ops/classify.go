@@ -363,9 +363,6 @@ func (c *Classifier) scan(all bool) {
 	})
 }
 
-// errStays says that a rule does not move a task.
-var errStays = errors.New("stays where it is")
-
 // classify puts a task where the rules say.
 func (c *Classifier) classify(j job) {
 	set := c.set.Load()
@@ -388,24 +385,36 @@ func (c *Classifier) classify(j job) {
 			}
 		}
 	})
-	moved := false
 	followed, failed := make(map[*rules.Rule]bool), make(map[*rules.Rule]bool)
+	say := func(r *rules.Rule, h *tree.Hierarchy, err error) {
+		if err == nil || errors.Is(err, syscall.ESRCH) {
+			return
+		}
+		failed[r] = true
+		c.fs.audit.write(slog.LevelWarn, auditKey{rulesOrigin, c.fs.uid, true}, "a rule could not be followed",
+			[]any{"file", set.file.Name, "line", r.Line, "hierarchy", h.Name(), "pid", info.TID, "exe", s.Exe, "uid", s.UID, "err", err})
+	}
+	var all []placement
 	for _, h := range hs {
 		r, path, err := c.decide(matching, h, j.task, &s)
 		if r == nil {
 			continue
 		}
 		followed[r] = true
-		if err == nil && !r.Ignore {
-			var m bool
-			m, err = c.put(j, info, h, r, path)
+		if say(r, h, err); err == nil && !r.Ignore {
+			all = append(all, placement{h: h, rule: r, path: path})
+		}
+	}
+	moved, err := c.put(j, info, all...)
+	if err != nil && len(all) > 1 {
+		// Each for itself: one rule that cannot be followed keeps no other back.
+		for _, p := range all {
+			m, err := c.put(j, info, p)
+			say(p.rule, p.h, err)
 			moved = moved || m
 		}
-		if err != nil && !errors.Is(err, errStays) && !errors.Is(err, syscall.ESRCH) {
-			failed[r] = true
-			c.fs.audit.write(slog.LevelWarn, auditKey{rulesOrigin, c.fs.uid, true}, "a rule could not be followed",
-				[]any{"file", set.file.Name, "line", r.Line, "hierarchy", h.Name(), "pid", info.TID, "exe", s.Exe, "uid", s.UID, "err", err})
-		}
+	} else if err != nil {
+		say(all[0].rule, all[0].h, err)
 	}
 	for r := range followed {
 		set.counts[r].matches.Add(1)
@@ -470,52 +479,89 @@ func (c *Classifier) isBelow(h *tree.Hierarchy, task *tree.Task, path []string) 
 	return is
 }
 
-// put moves a task to where a rule says, and reports whether it was elsewhere.
-func (c *Classifier) put(j job, info tree.TaskInfo, h *tree.Hierarchy, r *rules.Rule, path []string) (moved bool, err error) {
+// placement is what a rule says for a hierarchy.
+type placement struct {
+	h    *tree.Hierarchy
+	rule *rules.Rule
+	path []string
+
+	to    *tree.Container // that of path, when it was found
+	moves bool
+}
+
+// put moves a task to where rules say, in one move, and reports whether it was
+// elsewhere. A hierarchy in which a client has put it where it is stays as it is.
+func (c *Classifier) put(j job, info tree.TaskInfo, all ...placement) (moved bool, err error) {
 	for range maxPuts {
-		var to *tree.Container
-		to, err = c.container(h, path, r.Create)
+		var todo []*placement
+		var to []*tree.Container
+		for i := range all {
+			p := &all[i]
+			p.moves = false
+			if p.to, err = c.container(p.h, p.path, p.rule.Create); err != nil {
+				break
+			}
+			if c.isToMove(j, p) {
+				todo, to = append(todo, p), append(to, p.to)
+			}
+		}
 		if errors.Is(err, syscall.ENODEV) {
 			continue // what it was to be made in was removed meanwhile
 		}
-		if err != nil {
+		if err != nil || len(to) == 0 {
 			return false, err
 		}
-		var there bool
-		c.fs.tree.View(func() {
-			there = j.task.Live() && j.task.Container(h) == to && (!j.whole || j.task.Process().NumThreads() == 1)
-		})
-		if there {
-			return false, nil
-		}
 		err = c.fs.tree.Attach(tree.AttachRequest{
-			Actor: &c.at.actor, To: to, ID: info.TID, Process: j.whole,
+			Actor: &c.at.actor, To: to[0], Also: to[1:], ID: info.TID, Process: j.whole,
 			Allow: func(task tree.TaskInfo, from, to *tree.Container) error {
 				if task.TGID != info.TGID || task.TID == info.TID && task.Start != info.Start {
 					return syscall.ESRCH
 				}
-				var byHand bool
-				c.fs.tree.View(func() { byHand = c.fs.recorder.hands.put(j.task.Process(), h) })
-				if byHand {
-					return errStays
+				for _, p := range todo {
+					if p.to != to {
+						continue
+					}
+					if c.isByHand(j, p.h) {
+						return errByHand
+					}
+					p.moves = p.moves || from != to
 				}
-				moved = moved || from != to
 				return nil
 			},
 		})
-		if errors.Is(err, syscall.ENODEV) && h.Root() != to {
-			continue // it was removed meanwhile
+		if errors.Is(err, errByHand) || errors.Is(err, syscall.ENODEV) {
+			continue // or a container was removed meanwhile
 		}
 		if err != nil {
 			return false, err
 		}
-		if moved {
-			c.at.told(deed{op: "move", node: containerDir{to}, data: strconv.AppendInt(nil, int64(info.TID), 10),
-				set: "line=" + strconv.Itoa(r.Line)}, nil)
+		for _, p := range todo {
+			if p.moves {
+				moved = true
+				c.at.told(deed{op: "move", node: containerDir{p.to}, data: strconv.AppendInt(nil, int64(info.TID), 10),
+					set: "line=" + strconv.Itoa(p.rule.Line)}, nil)
+			}
 		}
 		return moved, nil
 	}
 	return false, err
+}
+
+// errByHand says that a client has put a task where it is.
+var errByHand = errors.New("a client has put it where it is")
+
+func (c *Classifier) isByHand(j job, h *tree.Hierarchy) (is bool) {
+	c.fs.tree.View(func() { is = c.fs.recorder.hands.put(j.task.Process(), h) })
+	return is
+}
+
+// isToMove reports whether a task may be elsewhere than a rule says, and not by hand.
+func (c *Classifier) isToMove(j job, p *placement) (is bool) {
+	c.fs.tree.View(func() {
+		there := j.task.Live() && j.task.Container(p.h) == p.to && (!j.whole || j.task.Process().NumThreads() == 1)
+		is = !there && !c.fs.recorder.hands.put(j.task.Process(), p.h)
+	})
+	return is
 }
 
 // maxPuts is how often a container is looked for that is removed when it was found.
