@@ -20,8 +20,8 @@ func attachCommand() *cli.Command {
 		Usage:     "move processes into containers",
 		ArgsUsage: "PATH... PID...",
 		Description: `Each process is moved with all its threads into every PATH, of which there can
-be one of each hierarchy. If one of the moves fails, the process is put back where
-it was. Where only some of several processes could be moved, the exit code is 6,
+be one of each hierarchy. That is one change: it is in all of them or, if anything
+fails, where it was. Where only some of several processes could be moved, the exit code is 6,
 and each of the others has its line on standard error.
 
 PIDs are those of the server's host: -r, --unit and --cgroup work there only.
@@ -218,12 +218,11 @@ func attachError(err error) error {
 }
 
 // attacher moves tasks into containers of several hierarchies, each task into all
-// of them or none.
+// of them at once or into none.
 type attacher struct {
-	s     *session
-	dirs  []string
-	file  string // that an id is written to
-	world *world // of several containers only
+	s    *session
+	dirs []string
+	file string // that an id is written to
 }
 
 // newAttacher looks whether the containers are there, and whether we may write there,
@@ -233,22 +232,16 @@ func newAttacher(s *session, dirs []string, threads bool) (*attacher, error) {
 	if threads {
 		a.file = "tasks"
 	}
-	if len(dirs) > 1 {
-		var err error
-		if a.world, err = s.world(); err != nil {
-			return nil, err
+	seen := make(map[string]bool)
+	for _, dir := range dirs {
+		names := split(dir)
+		if len(dirs) == 1 || len(names) == 0 {
+			continue // the root can be a container: where the server says so
 		}
-		seen := make(map[string]bool)
-		for _, dir := range dirs {
-			names := split(dir)
-			if len(names) == 0 || a.world.hierarchy(names[0]) == nil {
-				return nil, &pathError{"attach", dir, linux.ENOENT}
-			}
-			if seen[names[0]] {
-				return nil, usagef("two containers of the hierarchy %s: a process is in one of them", names[0])
-			}
-			seen[names[0]] = true
+		if seen[names[0]] {
+			return nil, usagef("two containers of the hierarchy %s: a process is in one of them", names[0])
 		}
+		seen[names[0]] = true
 	}
 	for _, dir := range dirs {
 		if err := mayWriteTo(s, join(dir, a.file)); err != nil {
@@ -271,78 +264,12 @@ func mayWriteTo(s *session, path string) error {
 // attach moves one process, or thread.
 func (a *attacher) attach(pid int) error {
 	id := strconv.Itoa(pid)
-	var before []taskPlaces
-	if len(a.dirs) > 1 {
-		var err error
-		if before, err = a.whereNow(pid); err != nil {
-			return &pathError{"attach", id, err}
-		}
+	file, text := "/ctl", "attach "+a.file+" "+id+"\n"+strings.Join(a.dirs, "\n")
+	if len(a.dirs) == 1 {
+		file, text = join(a.dirs[0], a.file), id
 	}
-	var undo undoList
-	for _, dir := range a.dirs {
-		if err := a.s.writeFile(join(dir, a.file), id); err != nil {
-			return undo.after(fmt.Errorf("attach %d: %w", pid, &pathError{"move to", dir, err}))
-		}
-		undo.add("task "+id+" of "+dir, func() error { return a.putBack(dir, before) })
-	}
-	return nil
-}
-
-// taskPlaces is where a task was.
-type taskPlaces struct {
-	tid    int
-	places []place
-}
-
-// whereNow is where a process is, the first of its threads first. Of a server on
-// another host its threads are not known: they are taken to be together.
-func (a *attacher) whereNow(pid int) ([]taskPlaces, error) {
-	tids := []int{pid}
-	if a.file == "procs" && a.world.here() {
-		for _, tid := range localhost.Threads(pid) {
-			if tid != pid {
-				tids = append(tids, tid)
-			}
-		}
-	}
-	var all []taskPlaces
-	for _, tid := range tids {
-		places, err := a.s.places(a.world, tid)
-		if err != nil {
-			if tid != pid && isGone(err) {
-				continue
-			}
-			if isGone(err) {
-				err = linux.ESRCH
-			}
-			return nil, err
-		}
-		all = append(all, taskPlaces{tid, places})
-	}
-	return all, nil
-}
-
-// putBack moves a process back from a directory to where it was in that hierarchy,
-// and threads that were elsewhere than its first one there.
-func (a *attacher) putBack(dir string, before []taskPlaces) error {
-	hierarchy := split(dir)[0]
-	home := ""
-	for i, t := range before {
-		for _, p := range t.places {
-			if p.Hierarchy != hierarchy {
-				continue
-			}
-			file := "tasks"
-			if i == 0 {
-				home, file = p.dir(), a.file
-			} else if p.dir() == home {
-				continue
-			}
-			err := a.s.writeFile(join(p.dir(), file), strconv.Itoa(t.tid))
-			if err != nil && !errors.Is(err, linux.ESRCH) {
-				return err
-			}
-		}
+	if err := a.s.writeFile(file, text); err != nil {
+		return fmt.Errorf("attach %d: %w", pid, &pathError{"move to", strings.Join(a.dirs, " "), err})
 	}
 	return nil
 }

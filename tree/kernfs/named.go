@@ -69,11 +69,26 @@ func configure(name string) (int, error) {
 	if err == nil {
 		err = unix.FsconfigSetString(fd, "name", name)
 	}
+	if err == nil {
+		err = favorMoves(fd)
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, &OpError{"configure hierarchy", name, refusal("name", err)}
 	}
 	return fd, nil
+}
+
+// favorMoves has the kernel move tasks of the hierarchy at once. Else the first move
+// after a pause waits for what all CPUs are about, which takes 10 ms and more; the
+// price is a memory barrier in each fork, exec and exit of the host. Kernels before 6.0
+// do not know the option: they always wait.
+func favorMoves(fd int) error {
+	err := unix.FsconfigSetFlag(fd, "favordynmods")
+	if err == unix.EINVAL {
+		err = nil
+	}
+	return err
 }
 
 // A refused error keeps the errno and tells people what it means.
