@@ -58,7 +58,8 @@
 //
 // Under changeMu (see attach.go): drain the host's events; look the task up on
 // the host; ask the caller's Allow; with mu, ask each subsystem's CanAttach and
-// find or make the css group; without mu, move the task in the mirror, which is
+// find or make the css group, which is one however many hierarchies the attach
+// is about; without mu, move the task in the mirror, which is
 // the instant at which the kernel decides what its children inherit, then run
 // each subsystem's Attach; look at the start time again; drain; with mu, switch
 // the model. Tasks forked in between are placed by the mirror (without it by

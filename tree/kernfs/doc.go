@@ -8,7 +8,8 @@
 // hierarchy is a cgroup v1 hierarchy without controllers; the kernel keeps it
 // for as long as somebody has it open or it has directories of its own, and
 // finds it again by its name. It needs no mount point: OpenNamed gives a
-// detached mount, which shows nowhere.
+// detached mount, which shows nowhere. Where the kernel can (6.0, favordynmods) tasks
+// are moved in it without waiting for what the other CPUs are about.
 //
 // # Invariants
 //
