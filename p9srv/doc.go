@@ -52,8 +52,8 @@
 //
 // One goroutine per connection (the session's loop) reads all that has arrived,
 // serves its frames in order and writes all replies in one call. A request that
-// can change state or wait for the host is a worker's: a goroutine of its own,
-// so that it holds up no other fid's. So is whatever came later for a fid
+// can change state or wait for the host is a worker's: a goroutine that has nothing
+// else meanwhile, so that it holds up no other fid's. So is whatever came later for a fid
 // that a worker still has. A worker's reply goes into the next write of the
 // loop; when the loop is waiting for input, the worker writes it, with those that
 // its fellows finished meanwhile. The window of outstanding requests bounds

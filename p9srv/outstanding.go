@@ -126,10 +126,10 @@ func (s *session) dequeue(n uint32) {
 
 func (s *session) startLocked(r *request) {
 	s.workers.Add(1)
-	go s.work(r)
+	s.srv.workers.start(job{s, r})
 }
 
-// work is a worker: it serves one request and sees to its reply.
+// work serves one request, in a worker, and sees to its reply.
 func (s *session) work(r *request) {
 	defer s.workers.Done()
 	reply := getBuffer(0)

@@ -65,6 +65,7 @@ type Server struct {
 	log *slog.Logger
 
 	running  sync.WaitGroup // sessions
+	workers  *workers
 	counters counters
 
 	mu        sync.Mutex
@@ -79,6 +80,7 @@ func New(cfg Config) *Server {
 	cfg.setDefaults()
 	return &Server{
 		counters:  counters{base: time.Now()},
+		workers:   newWorkers(),
 		cfg:       cfg,
 		log:       cfg.Logger,
 		listeners: make(map[*Listener]struct{}),
@@ -184,6 +186,7 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		srv.running.Wait()
+		srv.workers.end()
 		close(done)
 	}()
 	select {
