@@ -18,8 +18,9 @@ import (
 // Classifier does what the rules say (SPEC §21). It is told of programs that are
 // executed and of ids that change by who delivers the host's events, who never waits
 // for it: what is to be classified waits in a queue, which a goroutine of its own
-// works off. It never looks at what a task was when its event came, but at what it is
-// when its turn comes: a later event of it comes later.
+// works off, ahead of what the host's processes do (see Config.Urgently). It never
+// looks at what a task was when its event came, but at what it is when its turn comes:
+// a later event of it comes later.
 //
 // What does not find room in the queue is looked for among all processes, by the time
 // of their last event (see Program).
@@ -112,7 +113,11 @@ func (c *Classifier) Start(existing bool) {
 	c.mu.Unlock()
 	c.worker.Go(func() {
 		c.scan(existing)
-		c.work()
+		if c.set.Load().file.Name == "" {
+			c.work() // there are no rules, and never will be
+			return
+		}
+		c.fs.urgently(c.work)
 	})
 }
 

@@ -385,3 +385,35 @@ func TestRulesCatchChildren(t *testing.T) {
 		}
 	}
 }
+
+// TestRulesAreUrgent: who reads the host's events, who delivers them and who classifies
+// go before processes that take all the time there is; without rules nobody does.
+func TestRulesAreUrgent(t *testing.T) {
+	urgent := func(s *server) (n int) {
+		t.Helper()
+		s.run("read", "/ctl")
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range stats {
+			stat, err := os.ReadFile(name)
+			if err != nil {
+				continue // the thread has ended
+			}
+			if w := strings.Fields(string(stat[strings.LastIndex(string(stat), ")")+2:])); w[16] == "-20" {
+				n++
+			}
+		}
+		return n
+	}
+	if n := urgent(startServer(t)); n != 0 {
+		t.Errorf("%d urgent threads without rules", n)
+	}
+	r := startRuled(t, "64001 cpu x create\n")
+	n := 0
+	waitFor(t, "three urgent threads", func() bool { n = urgent(r.server); return n >= 3 })
+	if n > 3 {
+		t.Errorf("%d urgent threads: one that Go made of an urgent one is urgent, too", n)
+	}
+}

@@ -52,7 +52,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 			return nil, err
 		}
 	}
-	if e.host, err = hostproc.Open(hostproc.Options{}); err != nil {
+	if e.host, err = hostproc.Open(hostproc.Options{Urgent: conf.Rules != ""}); err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
 	if e.id, err = e.identity(); err != nil {

@@ -23,6 +23,10 @@ type Options struct {
 
 	// Interval is the time between the resyncs of polling; 0 is a second.
 	Interval time.Duration
+
+	// Urgent has events read and delivered Urgently: for who does something about
+	// them that cannot wait until processes that take all the time let it.
+	Urgent bool
 }
 
 // A Source describes where events come from.
@@ -62,6 +66,7 @@ type Host struct {
 	proc     *procFS
 	source   Source
 	interval time.Duration // of polling, also when the connector fails later
+	urgent   bool
 	delivery *delivery
 	wg       sync.WaitGroup
 	stop     chan struct{}
@@ -100,6 +105,7 @@ func Open(opts Options) (*Host, error) {
 		delivery: newDelivery(),
 		stop:     make(chan struct{}),
 		interval: opts.Interval,
+		urgent:   opts.Urgent,
 		source:   Source{Interval: opts.Interval, Reason: "asked for"},
 	}
 	if opts.Polling {
@@ -129,12 +135,19 @@ func (h *Host) Start(m Model) {
 	if h.started.Swap(true) {
 		panic("hostproc: Host started twice")
 	}
+	run := func(f func()) {
+		if h.urgent {
+			h.wg.Go(func() { Urgently(f) })
+		} else {
+			h.wg.Go(f)
+		}
+	}
 	h.delivery.ask()
-	h.wg.Go(func() { h.delivery.run(m) })
+	run(func() { h.delivery.run(m) })
 	if h.conn != nil {
-		h.wg.Go(h.read)
+		run(h.read)
 	} else {
-		h.wg.Go(h.poll)
+		run(h.poll)
 	}
 }
 
