@@ -112,8 +112,8 @@ func (g *gale) finish(forks int) {
 	}
 }
 
-// move moves a random task of the storm to a random container. wholly asks for
-// whole processes only.
+// move moves a random task of the storm to a random container, or to several of
+// different hierarchies at once. wholly asks for whole processes only.
 func (g *gale) move(w *world, wholly bool) {
 	g.t.Helper()
 	tids := g.oracle.members("tasks")
@@ -148,8 +148,15 @@ func (g *gale) move(w *world, wholly bool) {
 		threads = []int32{tid}
 		g.threadMoves++
 	}
-	hierarchy := g.rng.IntN(len(shape))
-	to := int8(g.rng.IntN(shape[hierarchy]))
+	var to []*tree.Container
+	there := make(map[int]int8)
+	for range 1 + g.rng.IntN(len(shape)) {
+		if h := g.rng.IntN(len(shape)); there[h] == 0 {
+			c := g.rng.IntN(shape[h])
+			there[h] = int8(c) + 1
+			to = append(to, w.containers[h][c])
+		}
+	}
 	want := make(map[int32]place)
 	for _, tid := range threads {
 		p, ok := g.oracle.where(tid)
@@ -160,11 +167,13 @@ func (g *gale) move(w *world, wholly bool) {
 			}
 			g.t.Fatalf("thread %d of process %d is stopped and not in the oracle", tid, h.pid)
 		}
-		p[hierarchy] = to
+		for h, c := range there {
+			p[h] = c - 1
+		}
 		want[tid] = p
 	}
 	began := w.host.Now()
-	err = w.tree.Attach(tree.AttachRequest{To: w.containers[hierarchy][to], ID: tid, Process: process})
+	err = w.tree.Attach(tree.AttachRequest{To: to[0], Also: to[1:], ID: tid, Process: process})
 	if errors.Is(err, unix.ESRCH) && h.ended() {
 		g.killed++
 		return
