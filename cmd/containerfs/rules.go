@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"os/user"
 	"path"
 	"strconv"
@@ -14,7 +13,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"containerfs/ops/rules"
-	"containerfs/p9srv"
 	"containerfs/tree/hostproc"
 )
 
@@ -75,7 +73,7 @@ func rulesCommand() *cli.Command {
 				ArgsUsage: "PID | --user USER [--group GROUP] --exe PATH",
 				Description: "For each hierarchy the line that decides, by what it fits, and the destination.\n" +
 					"The rules are those in force at the server, or with --rules those of a file. A\n" +
-					"PID is of this host: the server has to be here, too.\n\n" +
+					"PID is of this host: the server has to be here, too, unless --rules is given.\n\n" +
 					"  containerfs rules test --user alice --exe /usr/bin/firefox\n" +
 					"  containerfs rules test --rules new.conf $$",
 				Flags: []cli.Flag{
@@ -214,14 +212,16 @@ func hierarchiesOf(f *rules.File) (names []string) {
 
 // ask asks the server for its rules and hierarchies, and for where a process is.
 func (t *trial) ask(c *cli.Context, pid int32) error {
-	if addr, err := p9srv.ParseAddr(c.String("server")); pid != 0 && err == nil && !isHere(addr) {
-		return usagef("the server %s is not on this host, whose pid %d is", c.String("server"), pid)
-	}
 	s, err := connect(c.Context, c.String("server"))
 	if err != nil {
 		return err
 	}
 	defer s.close()
+	if pid != 0 {
+		if err := s.needHere(); err != nil {
+			return err
+		}
+	}
 	text, err := s.readFile("/rules")
 	if err != nil {
 		return &pathError{"read", "/rules", err}
@@ -254,16 +254,6 @@ func (t *trial) ask(c *cli.Context, pid int32) error {
 		t.places[p.Hierarchy] = p.Path
 	}
 	return nil
-}
-
-// isHere reports whether a server is reached without a network.
-func isHere(a p9srv.Addr) bool {
-	if a.Network == "unix" {
-		return true
-	}
-	host, _, _ := net.SplitHostPort(a.Address)
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // rulesInForce reads what a server shows of its rules, with the numbers of the lines
