@@ -26,7 +26,7 @@ type Seen struct {
 // is os.ErrNotExist.
 func Look(dir string) (Seen, error) {
 	seen := Seen{Holder: holder(filepath.Join(dir, lockName))}
-	path := filepath.Join(dir, fileName)
+	path := filepath.Join(dir, FileName)
 	content, err := readFile(path)
 	for range looks {
 		if err != nil {

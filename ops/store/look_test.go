@@ -30,7 +30,7 @@ func TestLook(t *testing.T) {
 		t.Errorf("of an open one: %+v, %v", seen, err)
 	}
 	mustClose(t, s)
-	path := filepath.Join(dir, fileName)
+	path := filepath.Join(dir, FileName)
 	before, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
