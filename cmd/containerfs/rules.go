@@ -6,6 +6,7 @@ import (
 	"io"
 	"os/user"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -52,6 +53,9 @@ func rulesCommand() *cli.Command {
 		ArgsUsage:   "check FILE | test ...",
 		Description: rulesDescription,
 		Action: func(c *cli.Context) error {
+			if near := nearestCommand(c.Command.Subcommands, c.Args().First()); near != "" {
+				return usagef("no command %q; did you mean rules %s?", "rules "+c.Args().First(), near)
+			}
 			return usagef("usage: containerfs rules check FILE | rules test PID | rules test --user USER --exe PATH")
 		},
 		Subcommands: []*cli.Command{
@@ -59,12 +63,13 @@ func rulesCommand() *cli.Command {
 				Name:        "check",
 				Usage:       "check a file of rules",
 				ArgsUsage:   "FILE",
-				Description: "Says the line of the first mistake, or how many rules there are, and who in\nthem is not known on this host.",
+				Description: "Says the line of the first mistake, or how many rules there are, and who in\nthem is not known on this host.\n\n  containerfs rules check /etc/containerfs.rules",
+				Flags:       []cli.Flag{jsonFlag()},
 				Action: func(c *cli.Context) error {
 					if c.NArg() != 1 {
 						return usagef("usage: containerfs rules check FILE")
 					}
-					return checkRules(c.App.Writer, c.Args().First())
+					return checkRules(c.App.Writer, c.Args().First(), c.Bool("json"))
 				},
 			},
 			{
@@ -82,6 +87,7 @@ func rulesCommand() *cli.Command {
 					&cli.StringFlag{Name: "exe", Usage: "that executes `PATH`"},
 					&cli.StringFlag{Name: "rules", Usage: "by the rules in `FILE`"},
 					&cli.BoolFlag{Name: "v", Usage: "show the lines that were passed over, too"},
+					jsonFlag(),
 				},
 				Action: testRules,
 			},
@@ -94,12 +100,26 @@ func rulesCommand() *cli.Command {
 	return c
 }
 
-func checkRules(out io.Writer, name string) error {
+func checkRules(out io.Writer, name string, asJSON bool) error {
 	f, err := rules.Read(name)
 	if err != nil {
 		return err
 	}
-	for _, r := range f.Unknown(new(rules.Names)) {
+	unknown := f.Unknown(new(rules.Names))
+	if asJSON {
+		for _, r := range f.Rules {
+			err := writeJSON(out, struct {
+				Line  int    `json:"line"`
+				User  string `json:"user"`
+				Known bool   `json:"known"`
+			}{r.Line, r.User, !slices.Contains(unknown, r)})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, r := range unknown {
 		fmt.Fprintf(out, "%s:%d: %s is not known on this host\n", printable(name), r.Line, printable(r.User))
 	}
 	_, err = fmt.Fprintf(out, "%s: %d rules\n", printable(name), len(f.Rules))
@@ -114,10 +134,11 @@ type trial struct {
 	hierarchies []string          // that there are
 	places      map[string]string // where the task is in them; nil if it is none
 	verbose     bool
+	json        bool
 }
 
 func testRules(c *cli.Context) error {
-	t := &trial{verbose: c.Bool("v")}
+	t := &trial{verbose: c.Bool("v"), json: c.Bool("json")}
 	pid := int32(0)
 	switch {
 	case c.NArg() == 1 && !c.IsSet("user") && !c.IsSet("group") && !c.IsSet("exe"):
@@ -151,11 +172,16 @@ func testRules(c *cli.Context) error {
 		t.subject = subjectOf(pid, id)
 	}
 	out := bufio.NewWriter(c.App.Writer)
-	if pid == 1 {
+	if len(t.file.Rules) == 0 && c.String("rules") == "" && !t.json {
+		fmt.Fprintln(out, "no rules are in force at the server")
+	}
+	if pid == 1 && !t.json {
 		fmt.Fprintln(out, "pid 1 is never moved by rules; if it were not:")
 	}
 	for _, h := range t.hierarchies {
-		t.explain(out, h)
+		if err := t.explain(out, h); err != nil {
+			return err
+		}
 	}
 	return out.Flush()
 }
@@ -271,46 +297,4 @@ func rulesInForce(text string) (*rules.File, error) {
 		}
 	}
 	return f, nil
-}
-
-// explain says which rule decides for a hierarchy.
-func (t *trial) explain(out io.Writer, hierarchy string) {
-	say := func(format string, args ...any) {
-		fmt.Fprintln(out, printable(hierarchy+": "+fmt.Sprintf(format, args...)))
-	}
-	for _, r := range t.file.Rules {
-		if !r.Concerns(hierarchy) {
-			continue
-		}
-		line := fmt.Sprintf("line %d (%s)", r.Line, strings.ReplaceAll(r.String(), "\t", " "))
-		why, fits := r.Why(&t.subject, &t.names)
-		if !fits {
-			if t.verbose {
-				say("%s does not fit: %s", line, why)
-			}
-			continue
-		}
-		names, err := r.Path(&t.subject, &t.names)
-		to := "/" + strings.Join(names, "/")
-		place, known := t.places[hierarchy]
-		inside := place == to || strings.HasPrefix(place, strings.TrimSuffix(to, "/")+"/")
-		switch {
-		case err != nil:
-			say("%s decides, but cannot be followed: %v", line, err)
-		case r.Ignore && known && inside:
-			say("%s decides: %s; it stays in %s", line, why, place)
-		case r.Ignore && known:
-			if t.verbose {
-				say("%s does not fit: it is in %s", line, place)
-			}
-			continue
-		case r.Ignore:
-			say("%s decides if it is in %s: %s; it stays there; else", line, to, why)
-			continue
-		default:
-			say("%s decides: %s; it goes to %s", line, why, to)
-		}
-		return
-	}
-	say("no line decides: it stays where it is")
 }

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"containerfs/ops/rules"
+)
+
+// verdict is what the rules say of a task in one hierarchy; without a line it stays
+// because none decides. With IfIn it is said only of a task that is there.
+type verdict struct {
+	Hierarchy string  `json:"hierarchy"`
+	Line      *int    `json:"line"`
+	Rule      *string `json:"rule"`
+	Why       *string `json:"why"`
+	Path      *string `json:"path"`
+	Stays     bool    `json:"stays"`
+	Error     *string `json:"error"`
+	IfIn      string  `json:"if_in,omitempty"`
+}
+
+// explain says which rule decides for a hierarchy.
+func (t *trial) explain(out io.Writer, hierarchy string) error {
+	say := func(v verdict, format string, args ...any) (err error) {
+		if v.Hierarchy = hierarchy; t.json {
+			return writeJSON(out, v)
+		}
+		_, err = fmt.Fprintln(out, printable(hierarchy+": "+fmt.Sprintf(format, args...)))
+		return err
+	}
+	passed := func(format string, args ...any) error {
+		if !t.verbose || t.json {
+			return nil
+		}
+		return say(verdict{}, format, args...)
+	}
+	for _, r := range t.file.Rules {
+		if !r.Concerns(hierarchy) {
+			continue
+		}
+		rule := strings.ReplaceAll(r.String(), "\t", " ")
+		line := fmt.Sprintf("line %d (%s)", r.Line, rule)
+		why, fits := r.Why(&t.subject, &t.names)
+		if !fits {
+			if err := passed("%s does not fit: %s", line, why); err != nil {
+				return err
+			}
+			continue
+		}
+		v := verdict{Line: &r.Line, Rule: &rule, Why: &why}
+		to, err := t.destination(r)
+		place, known := t.places[hierarchy]
+		inside := place == to || strings.HasPrefix(place, strings.TrimSuffix(to, "/")+"/")
+		switch {
+		case err != nil:
+			text := err.Error()
+			v.Error, v.Stays = &text, true
+			return say(v, "%s decides, but cannot be followed: %v", line, err)
+		case r.Ignore && known && inside:
+			v.Path, v.Stays = &place, true
+			return say(v, "%s decides: %s; it stays in %s", line, why, place)
+		case r.Ignore && known:
+			err = passed("%s does not fit: it is in %s", line, place)
+		case r.Ignore:
+			v.Path, v.Stays, v.IfIn = &to, true, to
+			err = say(v, "%s decides if it is in %s: %s; it stays there; else", line, to, why)
+		default:
+			v.Path = &to
+			return say(v, "%s decides: %s; it goes to %s", line, why, to)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return say(verdict{Stays: true}, "no line decides: it stays where it is")
+}
+
+// destination is the path that a rule gives.
+func (t *trial) destination(r *rules.Rule) (string, error) {
+	names, err := r.Path(&t.subject, &t.names)
+	return "/" + strings.Join(names, "/"), err
+}
