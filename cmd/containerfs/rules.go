@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os/user"
@@ -9,7 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
+	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 	"github.com/urfave/cli/v2"
 
@@ -135,6 +138,7 @@ type trial struct {
 	places      map[string]string // where the task is in them; nil if it is none
 	verbose     bool
 	json        bool
+	never       string // why the rules are not for the task, "" if they are
 }
 
 func testRules(c *cli.Context) error {
@@ -166,6 +170,12 @@ func testRules(c *cli.Context) error {
 	}
 	if pid != 0 {
 		id, err := hostproc.IdentityOf(pid)
+		if err == nil {
+			t.never, err = neverMoved(c, pid)
+		}
+		if errors.Is(err, syscall.ESRCH) {
+			err = &pathError{"rules test", c.Args().First(), linux.ESRCH}
+		}
 		if err != nil {
 			return err
 		}
@@ -175,8 +185,8 @@ func testRules(c *cli.Context) error {
 	if len(t.file.Rules) == 0 && c.String("rules") == "" && !t.json {
 		fmt.Fprintln(out, "no rules are in force at the server")
 	}
-	if pid == 1 && !t.json {
-		fmt.Fprintln(out, "pid 1 is never moved by rules; if it were not:")
+	if t.never != "" && !t.json {
+		fmt.Fprintln(out, t.never+" is never moved by rules; if it were not:")
 	}
 	for _, h := range t.hierarchies {
 		if err := t.explain(out, h); err != nil {

@@ -5,7 +5,10 @@ import (
 	"io"
 	"strings"
 
+	"github.com/urfave/cli/v2"
+
 	"containerfs/ops/rules"
+	"containerfs/tree/hostproc"
 )
 
 // verdict is what the rules say of a task in one hierarchy; without a line it stays
@@ -19,12 +22,41 @@ type verdict struct {
 	Stays     bool    `json:"stays"`
 	Error     *string `json:"error"`
 	IfIn      string  `json:"if_in,omitempty"`
+	Never     string  `json:"never_moved,omitempty"` // why none of this is done
+}
+
+// neverMoved says why rules never move a process, "" if they do: what the server is and
+// what it comes from, and kernel threads.
+func neverMoved(c *cli.Context, pid int32) (string, error) {
+	info, err := hostproc.TaskOf(pid)
+	switch {
+	case err != nil:
+		return "", err
+	case info.TGID == 1:
+		return "pid 1", nil
+	case info.Kernel:
+		return fmt.Sprintf("%d, a kernel thread,", pid), nil
+	case c.String("rules") != "":
+		return "", nil // no server is asked
+	}
+	server, _ := serverProcess(c.Context, c.String("server"))
+	for at, what := int32(server), "the server"; at > 0; what = "of which the server is a descendant" {
+		if at == info.TGID {
+			return fmt.Sprintf("%d, %s,", pid, what), nil
+		}
+		above, err := hostproc.TaskOf(at)
+		if err != nil {
+			break
+		}
+		at = above.PPID
+	}
+	return "", nil
 }
 
 // explain says which rule decides for a hierarchy.
 func (t *trial) explain(out io.Writer, hierarchy string) error {
 	say := func(v verdict, format string, args ...any) (err error) {
-		if v.Hierarchy = hierarchy; t.json {
+		if v.Hierarchy, v.Never = hierarchy, t.never; t.json {
 			return writeJSON(out, v)
 		}
 		_, err = fmt.Fprintln(out, printable(hierarchy+": "+fmt.Sprintf(format, args...)))
