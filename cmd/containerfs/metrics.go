@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -149,14 +150,22 @@ func metricsHandler(s *sources, alive func(context.Context) error) http.Handler 
 	return mux
 }
 
-// serveMetrics answers until ctx is done.
-func (s *service) serveMetrics(ctx context.Context, alive *liveness) error {
-	if s.conf.Metrics == (p9srv.Addr{}) {
-		return nil
+// listenMetrics listens for who asks for metrics, if that is wanted; else it is nil.
+func listenMetrics(conf config) (net.Listener, error) {
+	if conf.Metrics == (p9srv.Addr{}) {
+		return nil, nil
 	}
-	l, err := p9srv.ListenLocal(s.conf.Metrics)
+	l, err := p9srv.ListenLocal(conf.Metrics)
 	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	return l, nil
+}
+
+// serveMetrics answers until ctx is done.
+func (s *service) serveMetrics(ctx context.Context, l net.Listener, alive *liveness) {
+	if l == nil {
+		return
 	}
 	handler := metricsHandler(&sources{s.engine.host.Stats, s.engine.tree.Totals, s.srv.Stats, s.engine.fs.RuleStats, s.engine.audit}, alive.check)
 	server := &http.Server{
@@ -174,5 +183,4 @@ func (s *service) serveMetrics(ctx context.Context, alive *liveness) error {
 		}
 		return nil
 	})
-	return nil
 }
