@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
 )
 
 // result is what one command line came to.
@@ -98,7 +99,9 @@ func TestCommands(t *testing.T) {
 			{"rules tset 1", result{2, "", "containerfs: no command \"rules tset\"; did you mean rules test?\n"}},
 			{"rules frob", result{2, "", "containerfs: usage: containerfs rules check FILE | rules test PID | rules test --user USER --exe PATH\n"}},
 			{"top -d 0 /all", result{2, "", "containerfs: d: want 100ms or more\n"}},
-			{"top -d x /all", result{2, "", "containerfs: d: \"x\": want seconds, or a time as 500ms\n"}},
+			{"top -d x /all", result{2, "", "containerfs: d: \"x\": want seconds, or a time as 500ms or 5m\n"}},
+			{"wait --timeout x /all", result{2, "", "containerfs: timeout: \"x\": want seconds, or a time as 500ms or 5m\n"}},
+			{"wait --timeout -1 /all", result{2, "", "containerfs: timeout: a time cannot be negative\n"}},
 			{"watch --kind fork,no /", result{2, "", "containerfs: no events of kind \"no\"; there are fork exec exit uid attach mkdir rmdir rename mount remount umount release limit lost\n"}},
 			{"frob /x", result{2, "", "containerfs: no command \"frob\"; see containerfs --help\n"}},
 			{"ls --frob", result{2, "", "containerfs: flag provided but not defined: -frob\n"}},
@@ -149,6 +152,24 @@ func TestAttachRefused(t *testing.T) {
 	m.failWith("attach /", linux.EACCES)
 	want := result{4, "", "containerfs: attach " + addr + ": permission denied\n"}
 	if got := command(nil, "--server", addr, "ls"); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestKillFrozen: what is frozen ends when it is thawed, which is said.
+func TestKillFrozen(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.add("/all/Zoe/kill", p9.ModeRegular|0o200, "")
+	m.add("/all/Zoe/in", p9.ModeDirectory|0o755, "")
+	m.add("/all/Zoe/in/freezer.state", p9.ModeRegular|0o644, "FROZEN\n")
+	m.failWith("write /all/Zoe/kill", linux.EAGAIN)
+	want := result{1, "", "containerfs: kill /all/Zoe: resource temporarily unavailable: /all/Zoe/in is frozen, and ends when it is thawed: containerfs thaw /all/Zoe/in\n"}
+	if got := command(nil, "--server", addr, "kill", "/all/Zoe"); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	m.nodes["/all/Zoe/in/freezer.state"].content = "THAWED\n"
+	want.stderr = "containerfs: kill /all/Zoe: resource temporarily unavailable\n"
+	if got := command(nil, "--server", addr, "kill", "/all/Zoe"); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -121,6 +122,26 @@ func takesValue(flags []cli.Flag, arg string) bool {
 		}
 	}
 	return false
+}
+
+// duration is the value of a flag that is a number of seconds, or a time with its unit;
+// 0 for none.
+func duration(c *cli.Context, flag string) (time.Duration, error) {
+	text := c.String(flag)
+	if text == "" && !c.IsSet(flag) {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		d, err = time.ParseDuration(text + "s")
+	}
+	switch {
+	case err != nil:
+		return 0, usagef("%s: %q: want seconds, or a time as 500ms or 5m", flag, text)
+	case d < 0:
+		return 0, usagef("%s: a time cannot be negative", flag)
+	}
+	return d, nil
 }
 
 // nearestCommand is the command that a misspelt name is meant to be, if one is near

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
@@ -31,10 +32,30 @@ container stays. A hierarchy's root, which has the rest of the host, cannot be k
 						return fmt.Errorf("a root cannot be killed: %w", linux.EPERM)
 					}
 				}
+				if errors.Is(err, linux.EAGAIN) {
+					if frozen := s.frozenIn(path); frozen != "" {
+						return fmt.Errorf("%w: %s is frozen, and ends when it is thawed: containerfs thaw %[2]s", err, frozen)
+					}
+				}
 				return err
 			})
 		},
 	}
+}
+
+// frozenIn finds a container that is frozen, and keeps what is in it from ending.
+func (s *session) frozenIn(path string) (frozen string) {
+	s.containers(clean(path), func(path string, _ int, files []string) error {
+		for _, f := range freezers {
+			if frozen == "" && f.thaw == "THAWED" && slices.Contains(files, f.file) {
+				if text, err := s.readFile(join(path, f.file)); err == nil && strings.TrimSpace(text) == f.isFrozen {
+					frozen = path
+				}
+			}
+		}
+		return nil
+	})
+	return frozen
 }
 
 func waitCommand() *cli.Command {
@@ -47,19 +68,20 @@ func waitCommand() *cli.Command {
   containerfs wait /all/Charlie && containerfs rmdir /all/Charlie
   containerfs wait --timeout 30s /all/Charlie`,
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "timeout", Usage: "give up after `TIME`, as 30s or 5m, with exit code 5"},
+			&cli.StringFlag{Name: "timeout", Usage: "give up after `TIME`, in seconds or as 5m, with exit code 5"},
 		},
 		Action: func(c *cli.Context) error {
 			args, err := paths(c, 1, -1)
 			if err != nil {
 				return err
 			}
-			if c.Duration("timeout") < 0 {
-				return usagef("timeout: a time cannot be negative")
+			within, err := duration(c, "timeout")
+			if err != nil {
+				return err
 			}
 			var until time.Time
-			if d := c.Duration("timeout"); d > 0 {
-				until = time.Now().Add(d)
+			if within > 0 {
+				until = time.Now().Add(within)
 			}
 			return eachPath(c, args, func(s *session, path string) error { return waitEmpty(s, path, until) })
 		},

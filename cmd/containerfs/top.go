@@ -48,9 +48,9 @@ of the first one is not known yet.
 			if err := checkPath(path); err != nil {
 				return err
 			}
-			interval, err := duration(c.String("d"))
+			interval, err := duration(c, "d")
 			if err != nil {
-				return usagef("d: %v", err)
+				return err
 			}
 			order, ok := sortOrders[c.String("sort")]
 			switch {
@@ -76,18 +76,6 @@ of the first one is not known yet.
 
 // minTopInterval keeps top from being what uses the CPU.
 const minTopInterval = 100 * time.Millisecond
-
-// duration is a number of seconds, or a time with its unit.
-func duration(text string) (time.Duration, error) {
-	if d, err := time.ParseDuration(text); err == nil {
-		return d, nil
-	}
-	d, err := time.ParseDuration(text + "s")
-	if err != nil {
-		return 0, fmt.Errorf("%q: want seconds, or a time as 500ms", text)
-	}
-	return d, nil
-}
 
 // top is a table that is shown again and again.
 type top struct {
