@@ -59,7 +59,7 @@ is done, or for --timeout; then it is tried on, and the exit code is 5.
 				return err
 			}
 			return eachPath(c, args, func(s *session, path string) error {
-				return setFrozen(s, path, freeze, within)
+				return newProgress(c.App.ErrWriter, printable(name+" "+path)).during(func() error { return setFrozen(s, path, freeze, within) })
 			})
 		},
 	}

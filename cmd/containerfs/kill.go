@@ -26,7 +26,9 @@ container stays. A hierarchy's root, which has the rest of the host, cannot be k
 				return err
 			}
 			return eachPath(c, args, func(s *session, path string) error {
-				err := s.writeFile(join(path, "kill"), "1")
+				err := newProgress(c.App.ErrWriter, printable("kill "+path)).during(func() error {
+					return s.writeFile(join(path, "kill"), "1")
+				})
 				if errors.Is(err, linux.ENOENT) {
 					if files, _, listErr := s.list(path); listErr == nil && !slices.Contains(files, "kill") {
 						return fmt.Errorf("a root cannot be killed: %w", linux.EPERM)
@@ -83,7 +85,9 @@ func waitCommand() *cli.Command {
 			if within > 0 {
 				until = time.Now().Add(within)
 			}
-			return eachPath(c, args, func(s *session, path string) error { return waitEmpty(s, path, until) })
+			return eachPath(c, args, func(s *session, path string) error {
+				return newProgress(c.App.ErrWriter, printable("wait "+path)).during(func() error { return waitEmpty(s, path, until) })
+			})
 		},
 	}
 }
