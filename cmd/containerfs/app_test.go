@@ -82,7 +82,7 @@ func TestCommands(t *testing.T) {
 			{"mv /all/Zoe /all/Yve", result{0, "", ""}},
 			{"ls /all", result{0, "tasks\ncpus\nYve\nAbe\n", ""}},
 			{"mv /all/Yve /all/Abe", result{1, "", "containerfs: mv /all/Yve: file exists\n"}},
-			{"mv /all/Yve /all/Abe/Yve", result{1, "", "containerfs: mv /all/Yve: input/output error\n"}},
+			{"mv /all/Yve /all/Abe/Yve", result{1, "", "containerfs: mv /all/Yve: input/output error: a container is renamed where it is, not moved to another parent\n"}},
 			{"mv / /all/x", result{5, "", "containerfs: mv /: device or resource busy\n"}},
 		}},
 		{name: "stat", steps: []step{
