@@ -50,6 +50,13 @@ func TestDoctorState(t *testing.T) {
 		t.Errorf("%v, no %q in\n%s", c.ProcessState, want, out)
 	}
 
+	// Nor is it forgotten where no server answers and no file is named.
+	c = exec.Command("containerfs", "--server", "unix://"+dir+"/none", "doctor")
+	c.Env = append(os.Environ(), "CONTAINERFS_STATE="+state)
+	if out, _ := c.Output(); c.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "ok       state: "+state+"/state.db is whole, with ") {
+		t.Errorf("without a server: %v\n%s", c.ProcessState, out)
+	}
+
 	os.Chmod(state, 0o777)
 	if got, well := s.doctor(); well || !strings.Contains(got, "wrong    state directory: "+state+" has the mode 0777: others can put another state there; chmod 700 it\n") {
 		t.Errorf("open to others:\n%s", got)
