@@ -345,9 +345,12 @@ func (c *Classifier) scan(all bool) {
 		if err != nil {
 			return
 		}
-		now := &Program{UID: s.UID, Exe: s.Exe, At: c.fs.host.Now()}
-		same := p.note != nil && p.note.UID == now.UID && p.note.Exe == now.Exe
-		if !same {
+		now := &Program{UID: s.UID, Exe: s.Exe, At: c.fs.host.Now(), GID: s.GID, Name: s.Comm}
+		same := p.note != nil && p.note.same(now)
+		if same {
+			now.At = p.note.At // nothing has happened to it
+		}
+		if !same || p.note.Name == "" {
 			var old any
 			if p.note != nil {
 				old = p.note

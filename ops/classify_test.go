@@ -21,6 +21,8 @@ type ruled struct {
 
 	mu      sync.Mutex
 	exe     map[int32]string
+	gid     map[int32]uint32
+	comm    map[int32]string
 	looking func(tid int32) // inside of each look
 }
 
@@ -58,7 +60,7 @@ func (r *ruled) uid(tid int32) uint32 {
 // by the test.
 func newRuled(t *testing.T, limit int, text string) *ruled {
 	t.Helper()
-	r := &ruled{exe: make(map[int32]string)}
+	r := &ruled{exe: make(map[int32]string), gid: make(map[int32]uint32), comm: make(map[int32]string)}
 	look := func(tid int32) (rules.Subject, error) {
 		if _, err := r.host.Host.Task(tid); err != nil {
 			return rules.Subject{}, err
@@ -68,7 +70,7 @@ func newRuled(t *testing.T, limit int, text string) *ruled {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return rules.Subject{UID: r.uid(tid), Exe: r.exe[tid]}, nil
+		return rules.Subject{UID: r.uid(tid), GID: r.gid[tid], Exe: r.exe[tid], Comm: r.comm[tid]}, nil
 	}
 	r.world = newWorld(t, func(cfg *Config, _ *tree.Config) {
 		r.c = NewClassifier(limit, look, cfg.Log)
@@ -435,6 +437,82 @@ func TestRulesAfterLoss(t *testing.T) {
 	if took := time.Since(before); took < compareEvery/2 {
 		t.Errorf("looked again after %v", took)
 	}
+}
+
+// TestRulesWithoutEvents: where there are none, all is found by the next look: new
+// processes, programs and ids. What a hand has put where it is stays, and so does what
+// it forks there and runs the same program.
+func TestRulesWithoutEvents(t *testing.T) {
+	r := newRuled(t, 100, "*:b m x create\n*:script n x create\n@70 m y create\n1000:a m z create\n")
+	for _, dir := range []string{"m/hand", "n/hand"} {
+		r.must(r.mkdir(dir))
+	}
+	fork := func(parent int32) int32 { // with its parent's program and ids
+		tid := r.host.Fork(parent)
+		r.host.Lose()
+		r.mu.Lock()
+		r.exe[tid], r.gid[tid], r.comm[tid] = r.exe[parent], r.gid[parent], r.comm[parent]
+		r.mu.Unlock()
+		return tid
+	}
+	runs := func(tid int32, exe, comm string) {
+		r.mu.Lock()
+		r.exe[tid], r.comm[tid] = exe, comm
+		r.mu.Unlock()
+	}
+	look := func() {
+		r.must(r.host.Resync(r.tree.Resync))
+		r.c.mu.Lock()
+		r.c.compare = true // Lost waits for a second
+		r.c.wake.Signal()
+		r.c.mu.Unlock()
+		r.settle()
+	}
+	old := r.fork(1000)
+	r.host.Lose()
+	runs(old, "/bin/z", "z")
+	r.must(r.host.Resync(r.tree.Resync))
+	r.c.Start(false)
+	r.settle()
+	r.at(old, "/", "/")
+
+	runs(old, "/bin/a", "a")
+	look()
+	r.at(old, "/z", "/")
+	r.mu.Lock()
+	r.gid[old] = 70
+	r.mu.Unlock()
+	look()
+	r.at(old, "/y", "/")
+	runs(old, "/bin/b", "b")
+	look()
+	r.at(old, "/x", "/")
+
+	// A script's interpreter can be the shell that has started it.
+	script := fork(old)
+	runs(script, "/bin/b", "script")
+	look()
+	r.at(script, "/x", "/x")
+
+	for _, h := range []string{"m", "n"} {
+		r.must(r.write(h+"/hand/tasks", fmt.Sprint(old)))
+	}
+	forked, executed := fork(old), fork(old)
+	runs(executed, "/bin/a", "a")
+	look()
+	r.at(old, "/hand", "/hand")
+	r.at(forked, "/hand", "/hand")
+	r.at(executed, "/y", "/hand")
+	look()
+	r.at(forked, "/hand", "/hand")
+
+	// One that was forked before the hand came is not where its parent is.
+	before := fork(executed)
+	r.must(r.host.Resync(r.tree.Resync))
+	r.must(r.write("m/hand/tasks", fmt.Sprint(executed)))
+	look()
+	r.at(executed, "/hand", "/hand")
+	r.at(before, "/y", "/hand")
 }
 
 // TestClassifierCloses: with tasks waiting, and more coming.

@@ -10,11 +10,14 @@ import (
 // concurrently.
 type latencies struct {
 	count   atomic.Uint64
+	sum     atomic.Int64 // of nanoseconds
 	buckets [62 << 3]atomic.Uint64
 }
 
 func (l *latencies) add(d time.Duration) {
-	l.buckets[bucketOf(uint64(max(d, 0)))].Add(1)
+	d = max(d, 0)
+	l.buckets[bucketOf(uint64(d))].Add(1)
+	l.sum.Add(int64(d))
 	l.count.Add(1)
 }
 

@@ -42,6 +42,17 @@ type Program struct {
 	UID uint32 // effective
 	Exe string // "" when not known
 	At  int64  // when there was an event of it, CLOCK_MONOTONIC, nanoseconds
+
+	// What the Classifier's look at all processes has found, and an event does not say;
+	// Name is "" when it has not looked. A script has its interpreter's Exe.
+	GID  uint32 // effective
+	Name string
+}
+
+// same reports whether nothing has happened between two looks, the first of which may
+// have been an event's.
+func (p *Program) same(now *Program) bool {
+	return p.UID == now.UID && p.Exe == now.Exe && (p.Name == "" || p.Name == now.Name && p.GID == now.GID)
 }
 
 // kinds are the words of the lines.

@@ -47,6 +47,7 @@ func TestCommandsTLS(t *testing.T) {
 		{root, []string{"ps", pid}, 0, pid + "\t/num/a\tnumtasks\n"},
 		{root, []string{"watch", "--all", "--no-follow", "--kind", "mkdir"}, 0, "path=/a"},
 		{root, []string{"save", "/num/a"}, 0, `path = "/num/a"`},
+		{root, []string{"rules", "test", pid}, 0, "num: no line decides"},
 		{nobody, []string{"tree", "/num/a"}, 0, pid},
 		{nobody, []string{"run", "-c", "/num/a", "--", "true"}, 4, ""},
 		{nobody, []string{"watch", "--no-follow"}, 4, ""},
@@ -88,6 +89,7 @@ func TestCommandsElsewhere(t *testing.T) {
 		{"attach", "-r", "/num/a", pid},
 		{"attach", "--cgroup", "/", "/num/a"},
 		{"attach", "--unit", "x", "/num/a"},
+		{"rules", "test", "1"},
 	} {
 		if code, out := elsewhere(args...); code != 1 || !strings.Contains(out, "this needs the server's own host") || strings.Count(out, "\n") != 1 {
 			t.Errorf("%v: exit code %d\n%s", args, code, out)

@@ -9,8 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -147,6 +149,61 @@ func TestMetrics(t *testing.T) {
 	s.run("rmdir", "/all/a")
 }
 
+// TestMetricsRules: what rules have done is counted by their lines, with how long what
+// they moved has waited.
+func TestMetricsRules(t *testing.T) {
+	path := t.TempDir() + "/m"
+	r := startRuled(t, "# rules\n64001:tool cpu tools create\n64001:tool net missing\n", "--metrics", "unix://"+path)
+	tool := r.program("tool")
+	sh := startShell(t, professor)
+	for range 3 {
+		r.in(sh.start(tool+" 1000"), "/", "/tools")
+	}
+	r.settled()
+	got := samples(t, "unix", path)
+	m := regexp.MustCompile(`# placements: count=(\d+) `).FindStringSubmatch(r.run("read", "/rules"))
+	if m == nil || number(t, m[1]) == 0 {
+		t.Fatalf("no placements: %q", m)
+	}
+	placed := float64(number(t, m[1]))
+	for name, want := range map[string]float64{
+		`containerfs_rule_placement_duration_seconds_count`:                   placed,
+		`containerfs_rule_placement_duration_seconds_bucket{le="1.6384e-05"}`: 0, // a move takes longer
+		`containerfs_rule_placement_duration_seconds_bucket{le="+Inf"}`:       placed,
+		`containerfs_rules_waiting`:                                           0,
+		`containerfs_rules_overflows_total`:                                   0,
+	} {
+		if v, ok := got[name]; !ok || v != want {
+			t.Errorf("%s is %v, %v; want %v", name, v, ok, want)
+		}
+	}
+	for line := 2; line <= 3; line++ {
+		matches, failures := r.counts(line)
+		if matches < 3 || (failures > 0) != (line == 3) {
+			t.Fatalf("line %d: %d matches, %d failures", line, matches, failures)
+		}
+		label := fmt.Sprintf(`_total{line="%d"}`, line)
+		if m, f := got["containerfs_rule_matches"+label], got["containerfs_rule_failures"+label]; m != float64(matches) || f != float64(failures) {
+			t.Errorf("line %d: %v matches and %v failures, not %d and %d", line, m, f, matches, failures)
+		}
+	}
+	if sum := got["containerfs_rule_placement_duration_seconds_sum"]; sum <= 0 {
+		t.Errorf("placements waited %v s", sum)
+	}
+
+	// With other rules there are other lines.
+	writeFile(t, r.file, "64001:tool cpu tools create\n")
+	r.cmd.Process.Signal(syscall.SIGHUP)
+	waitFor(t, "the new rules", func() bool {
+		got = samples(t, "unix", path)
+		_, fresh := got[`containerfs_rule_matches_total{line="1"}`]
+		return fresh
+	})
+	if _, old := got[`containerfs_rule_matches_total{line="3"}`]; old || got["containerfs_rule_placement_duration_seconds_count"] != placed {
+		t.Errorf("after a reload: line 3 is there: %v, and %v placements, not %v", old, got["containerfs_rule_placement_duration_seconds_count"], placed)
+	}
+}
+
 // TestMetricsSocket: on a unix socket, which goes with the server.
 func TestMetricsSocket(t *testing.T) {
 	path := t.TempDir() + "/m"
@@ -172,8 +229,8 @@ func TestMetricsRefused(t *testing.T) {
 	} {
 		c := exec.Command("containerfs", "serve", "--listen", "unix://"+t.TempDir()+"/s", "--metrics", addr)
 		out, err := c.CombinedOutput()
-		if err == nil || !strings.Contains(string(out), says) {
-			t.Errorf("%s: %v\n%s", addr, err, out)
+		if err == nil || !strings.Contains(string(out), says) || strings.Count(string(out), "\n") != 1 {
+			t.Errorf("%s: %v\n%s", addr, err, out) // and before anything on the host is touched
 		}
 	}
 }

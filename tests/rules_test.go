@@ -24,6 +24,7 @@ const (
 type ruled struct {
 	*server
 	dir, file string
+	metrics   string // a socket, where there is one
 }
 
 func startRuled(t *testing.T, rules string, args ...string) *ruled {

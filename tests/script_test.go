@@ -2,6 +2,7 @@ package tests
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -22,7 +23,8 @@ import (
 //	shutdown                end the server
 //
 // serve puts the addresses of its listeners in $LISTENER0 and so on: a unix socket,
-// a TCP port that is root's, and those of ARG.
+// a TCP port that is root's, and those of ARG; its pid in $SERVER, and that of the test,
+// which has started it, in $SERVER_PARENT.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "script",
@@ -67,6 +69,8 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	t := scriptArgs(ts, neg, args, 0, -1)
 	s := startServer(t, args...)
 	ts.Setenv("CONTAINERFS_SERVER", "unix://"+s.sock)
+	ts.Setenv("SERVER", strconv.Itoa(s.cmd.Process.Pid))
+	ts.Setenv("SERVER_PARENT", strconv.Itoa(os.Getpid()))
 	n := 0
 	for line := range strings.Lines(s.log.String()) {
 		if addr, ok := strings.CutPrefix(line, "listening on "); ok {

@@ -172,3 +172,21 @@ func TestRunStops(t *testing.T) {
 	c.wait(at, "code 7")
 	c.end()
 }
+
+// TestWaitTerminal has wait say how long it has waited, and take that away.
+func TestWaitTerminal(t *testing.T) {
+	s := startServer(t, "--hierarchy", "num=numtasks")
+	s.run("mkdir", "/num/a")
+	p := startSpawner(t)
+	s.run("attach", "/num/a", fmt.Sprint(p.pid()))
+	c := startInTerminal(t, s, "containerfs", "wait", "/num/a")
+	at := c.wait(0, "\r\x1b[Kwait /num/a: for ")
+	at = c.wait(at, "\r\x1b[Kwait /num/a: for ")
+	p.kill()
+	if code := c.end(); code != 0 {
+		t.Errorf("exit code %d, and %q", code, c.text.String())
+	}
+	if shown := c.text.String(); !strings.HasSuffix(shown, "\r\x1b[K") {
+		t.Errorf("the end is %q", shown[at:])
+	}
+}

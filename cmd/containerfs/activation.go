@@ -24,6 +24,10 @@ type socket struct {
 	file *os.File
 	addr p9srv.Addr
 	err  error // why it is of no use
+
+	// asked, if any, is told of names, since which sockets there are is not known: there
+	// is no server.
+	asked func(name string)
 }
 
 // sockets are all of them, by sd_listen_fds(3). What they were passed in is gone from
@@ -49,6 +53,10 @@ func exportsAt(addr string, certificates bool, list []socket, parse func(addr st
 	var exports []p9srv.Export
 	var names []string
 	for _, s := range list {
+		if s.asked != nil {
+			s.asked(name)
+			return nil, nil
+		}
 		names = append(names, s.name)
 		if s.name != name {
 			continue
@@ -106,6 +114,9 @@ func flagExports(arg string, list []socket) ([]p9srv.Export, error) {
 func defaultExports(list []socket) ([]p9srv.Export, error) {
 	var exports []p9srv.Export
 	for _, s := range list {
+		if s.asked != nil {
+			break
+		}
 		e, err := s.export(false, p9srv.ParseExport)
 		if err != nil {
 			return nil, err

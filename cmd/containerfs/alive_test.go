@@ -107,7 +107,8 @@ func TestHealthz(t *testing.T) {
 	h := metricsHandler(&sources{
 		func() (hostproc.Stats, error) { return hostproc.Stats{}, nil },
 		func() tree.Totals { return tree.Totals{} },
-		func() p9srv.Stats { return p9srv.Stats{} }, ops.NewAudit(log),
+		func() p9srv.Stats { return p9srv.Stats{} },
+		func() ops.RuleStats { return ops.RuleStats{} }, ops.NewAudit(log),
 	}, func(context.Context) error { return sick })
 	for _, tt := range []struct {
 		sick error

@@ -34,7 +34,7 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Reader:      stdin,
 		Writer:      stdout,
 		ErrWriter:   stderr,
-		HideVersion: true,
+		Version:     version(),
 		// A comma separates the subsystems of one hierarchy, not hierarchies.
 		DisableSliceFlagSeparator: true,
 		OnUsageError:              onUsageError,
@@ -42,10 +42,7 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		ExitErrHandler: func(*cli.Context, error) {},
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); c.Args().Present() {
-				if near := nearestCommand(c.App.Commands, name); near != "" {
-					return usagef("no command %q; did you mean %s?", name, near)
-				}
-				return usagef("no command %q; see containerfs --help", name)
+				return noCommand(c.App, name)
 			}
 			return usagef("no command given; see containerfs --help")
 		},
@@ -57,6 +54,7 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 				Value:       clientAddr().String(),
 				DefaultText: "the unix socket of serve",
 			},
+			cli.HelpFlag, // else only the library's command brings it
 		},
 		Commands: []*cli.Command{
 			serveCommand(),
@@ -91,6 +89,7 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			mountsCommand(),
 			subsystemsCommand(),
 			doctorCommand(),
+			helpCommand(),
 		},
 	}
 	for _, c := range a.Commands {
@@ -100,6 +99,14 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		c.HideHelpCommand = true
 	}
 	return a
+}
+
+// noCommand is about a name that is no command's.
+func noCommand(a *cli.App, name string) error {
+	if near := nearestCommand(a.Commands, name); near != "" {
+		return usagef("no command %q; did you mean %s?", name, near)
+	}
+	return usagef("no command %q; see containerfs --help", name)
 }
 
 func onUsageError(_ *cli.Context, err error, _ bool) error { return usagef("%v", err) }

@@ -6,12 +6,14 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
 )
 
 // result is what one command line came to.
@@ -80,7 +82,7 @@ func TestCommands(t *testing.T) {
 			{"mv /all/Zoe /all/Yve", result{0, "", ""}},
 			{"ls /all", result{0, "tasks\ncpus\nYve\nAbe\n", ""}},
 			{"mv /all/Yve /all/Abe", result{1, "", "containerfs: mv /all/Yve: file exists\n"}},
-			{"mv /all/Yve /all/Abe/Yve", result{1, "", "containerfs: mv /all/Yve: input/output error\n"}},
+			{"mv /all/Yve /all/Abe/Yve", result{1, "", "containerfs: mv /all/Yve: input/output error: a container is renamed where it is, not moved to another parent\n"}},
 			{"mv / /all/x", result{5, "", "containerfs: mv /: device or resource busy\n"}},
 		}},
 		{name: "stat", steps: []step{
@@ -91,6 +93,16 @@ func TestCommands(t *testing.T) {
 			{"sta /x", result{2, "", "containerfs: no command \"sta\"; did you mean stat?\n"}},
 			{"atatch /x", result{2, "", "containerfs: no command \"atatch\"; did you mean attach?\n"}},
 			{"run-lunch /x", result{2, "", "containerfs: no command \"run-lunch\"; see containerfs --help\n"}},
+			{"help atatch", result{2, "", "containerfs: no command \"atatch\"; did you mean attach?\n"}},
+			{"help frob", result{2, "", "containerfs: no command \"frob\"; see containerfs --help\n"}},
+			{"help rules frob", result{2, "", "containerfs: no command \"rules frob\"; see containerfs rules --help\n"}},
+			{"rules tset 1", result{2, "", "containerfs: no command \"rules tset\"; did you mean rules test?\n"}},
+			{"rules frob", result{2, "", "containerfs: usage: containerfs rules check FILE | rules test PID | rules test --user USER --exe PATH\n"}},
+			{"top -d 0 /all", result{2, "", "containerfs: d: want 100ms or more\n"}},
+			{"top -d x /all", result{2, "", "containerfs: d: \"x\": want seconds, or a time as 500ms or 5m\n"}},
+			{"wait --timeout x /all", result{2, "", "containerfs: timeout: \"x\": want seconds, or a time as 500ms or 5m\n"}},
+			{"wait --timeout -1 /all", result{2, "", "containerfs: timeout: a time cannot be negative\n"}},
+			{"watch --kind fork,no /", result{2, "", "containerfs: no events of kind \"no\"; there are fork exec exit uid attach mkdir rmdir rename mount remount umount release limit lost\n"}},
 			{"frob /x", result{2, "", "containerfs: no command \"frob\"; see containerfs --help\n"}},
 			{"ls --frob", result{2, "", "containerfs: flag provided but not defined: -frob\n"}},
 			{"read", result{2, "", "containerfs: usage: containerfs read PATH...\n"}},
@@ -140,6 +152,24 @@ func TestAttachRefused(t *testing.T) {
 	m.failWith("attach /", linux.EACCES)
 	want := result{4, "", "containerfs: attach " + addr + ": permission denied\n"}
 	if got := command(nil, "--server", addr, "ls"); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestKillFrozen: what is frozen ends when it is thawed, which is said.
+func TestKillFrozen(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.add("/all/Zoe/kill", p9.ModeRegular|0o200, "")
+	m.add("/all/Zoe/in", p9.ModeDirectory|0o755, "")
+	m.add("/all/Zoe/in/freezer.state", p9.ModeRegular|0o644, "FROZEN\n")
+	m.failWith("write /all/Zoe/kill", linux.EAGAIN)
+	want := result{1, "", "containerfs: kill /all/Zoe: resource temporarily unavailable: /all/Zoe/in is frozen, and ends when it is thawed: containerfs thaw /all/Zoe/in\n"}
+	if got := command(nil, "--server", addr, "kill", "/all/Zoe"); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	m.nodes["/all/Zoe/in/freezer.state"].content = "THAWED\n"
+	want.stderr = "containerfs: kill /all/Zoe: resource temporarily unavailable\n"
+	if got := command(nil, "--server", addr, "kill", "/all/Zoe"); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -267,14 +297,25 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	for _, c := range app(nil, nil, nil).Commands {
-		if c.Hidden || len(c.Subcommands) > 0 {
-			continue // the examples are those of the subcommands
+		if c.Hidden || len(c.Subcommands) > 0 || c.Name == "help" {
+			continue // the examples are those of the subcommands; help --help is all of it
 		}
 		// The usage line, and an example at least.
 		got := command(nil, c.Name, "--help")
 		_, description, _ := strings.Cut(got.stdout, "DESCRIPTION:")
 		if got.code != 0 || got.stderr != "" || !strings.Contains(got.stdout, "containerfs "+c.Name) || !strings.Contains(description, "\n     containerfs "+c.Name) {
 			t.Errorf("%s: got %+v", c.Name, got)
+		}
+	}
+	for _, name := range []string{"tree", "rules", "rules test"} {
+		words := strings.Fields(name)
+		if got, want := command(nil, append([]string{"help"}, words...)...), command(nil, append(words, "--help")...); got != want || got.code != 0 || !strings.Contains(got.stdout, "containerfs "+name+" - ") {
+			t.Errorf("help %s: got %+v", name, got)
+		}
+	}
+	for _, flag := range []string{"--version", "-v"} {
+		if got := command(nil, flag); got.code != 0 || got.stderr != "" || !strings.HasPrefix(got.stdout, "containerfs version ") || !strings.HasSuffix(got.stdout, " "+runtime.Version()+"\n") {
+			t.Errorf("%s: got %+v", flag, got)
 		}
 	}
 	if got := command(nil, "help", "frob"); got.code != exitUsage {

@@ -3,6 +3,7 @@ package main
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -15,13 +16,24 @@ var interspersed = map[string]bool{
 }
 
 // flagsFirst puts the flags of such a command in front of its arguments, which is
-// where the library looks for them.
+// where the library looks for them, and takes apart what is written as -bn1.
 func flagsFirst(a *cli.App, args []string) []string {
 	at := commandIndex(a, args)
-	if at < 0 || !interspersed[args[at]] {
+	if at < 0 {
 		return args
 	}
 	command := a.Command(args[at])
+	if len(command.Subcommands) > 0 && at+1 < len(args) {
+		i := slices.IndexFunc(command.Subcommands, func(c *cli.Command) bool { return c.Name == args[at+1] })
+		if i < 0 {
+			return args
+		}
+		command = command.Subcommands[i]
+		at++
+	} else if !interspersed[args[at]] {
+		return args
+	}
+	args = append(slices.Clone(args[:at+1]), shortFlags(command.Flags, args[at+1:])...)
 	var flags, rest []string
 	for i := at + 1; i < len(args); i++ {
 		switch arg := args[i]; {
@@ -39,6 +51,46 @@ func flagsFirst(a *cli.App, args []string) []string {
 		}
 	}
 	return slices.Concat(args[:at+1], flags, []string{"--"}, rest)
+}
+
+// shortFlags takes flags of one letter apart that are written together, the last one
+// with its value behind it, if all of them are known.
+func shortFlags(flags []cli.Flag, args []string) (apart []string) {
+	for i, arg := range args {
+		if arg == "--" {
+			return append(apart, args[i:]...)
+		}
+		if letters := strings.TrimPrefix(arg, "-"); len(arg) > 2 && len(letters) == len(arg)-1 && letters[0] != '-' &&
+			!strings.Contains(arg, "=") && !hasFlag(flags, letters) {
+			if split, ok := splitFlags(flags, letters); ok {
+				apart = append(apart, split...)
+				continue
+			}
+		}
+		apart = append(apart, arg)
+	}
+	return apart
+}
+
+func splitFlags(flags []cli.Flag, letters string) (split []string, ok bool) {
+	for i := range letters {
+		flag := letters[i : i+1]
+		if !hasFlag(flags, flag) {
+			return nil, false
+		}
+		split = append(split, "-"+flag)
+		if takesValue(flags, flag) {
+			if rest := letters[i+1:]; rest != "" {
+				split = append(split, rest)
+			}
+			break
+		}
+	}
+	return split, true
+}
+
+func hasFlag(flags []cli.Flag, name string) bool {
+	return slices.ContainsFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
 }
 
 // commandIndex is where the command's name is, or negative.
@@ -70,6 +122,26 @@ func takesValue(flags []cli.Flag, arg string) bool {
 		}
 	}
 	return false
+}
+
+// duration is the value of a flag that is a number of seconds, or a time with its unit;
+// 0 for none.
+func duration(c *cli.Context, flag string) (time.Duration, error) {
+	text := c.String(flag)
+	if text == "" && !c.IsSet(flag) {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		d, err = time.ParseDuration(text + "s")
+	}
+	switch {
+	case err != nil:
+		return 0, usagef("%s: %q: want seconds, or a time as 500ms or 5m", flag, text)
+	case d < 0:
+		return 0, usagef("%s: a time cannot be negative", flag)
+	}
+	return d, nil
 }
 
 // nearestCommand is the command that a misspelt name is meant to be, if one is near

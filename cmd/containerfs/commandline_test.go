@@ -29,6 +29,18 @@ func TestFlagsFirst(t *testing.T) {
 		"c nothing /a -l":                        "c nothing /a -l",
 		"c --server":                             "c --server",
 		"c ls":                                   "c ls --",
+		"c top -bn1 /a":                          "c top -b -n 1 -- /a",
+		"c top /a -n1 -d0.5":                     "c top -n 1 -d 0.5 -- /a",
+		"c top -bn 1":                            "c top -b -n 1 --",
+		"c top -bx":                              "c top -bx --",
+		"c top -sort cpu -br":                    "c top -sort cpu -b -r --",
+		"c top -n=1":                             "c top -n=1 --",
+		"c get /a -v":                            "c get -v -- /a",
+		"c rules test 1 -v":                      "c rules test -v -- 1",
+		"c rules test --user=x --exe /y":         "c rules test --user=x --exe /y --",
+		"c rules check f":                        "c rules check -- f",
+		"c rules":                                "c rules",
+		"c rules tset -v 1":                      "c rules tset -v 1",
 	} {
 		got := flagsFirst(app(nil, nil, nil), strings.Fields(line))
 		if !slices.Equal(got, strings.Fields(want)) {

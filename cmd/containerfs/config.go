@@ -146,8 +146,8 @@ func (f *configFile) errorf(key, format string, args ...any) error {
 	return usagef("%s: %s: %s", at, key, fmt.Sprintf(format, args...))
 }
 
-// exports are the listeners.
-func (f *configFile) exports() ([]p9srv.Export, error) {
+// exports are the listeners, some of them on sockets that were passed.
+func (f *configFile) exports(passed []socket) ([]p9srv.Export, error) {
 	var list []p9srv.Export
 	for i, t := range f.Listen {
 		table := fmt.Sprintf("listen.%d", i)
@@ -178,7 +178,7 @@ func (f *configFile) exports() ([]p9srv.Export, error) {
 			}
 			opts = append(opts, own...)
 		}
-		exports, err := exportsAt(t.Addr, t.Cert != nil, sockets(), func(addr string) (p9srv.Export, error) { return p9srv.NewExport(addr, opts) })
+		exports, err := exportsAt(t.Addr, t.Cert != nil, passed, func(addr string) (p9srv.Export, error) { return p9srv.NewExport(addr, opts) })
 		if opt := (*p9srv.OptionError)(nil); errors.As(err, &opt) && opt.Key != "" {
 			return nil, f.errorf(table+"."+opt.Key, "%v", opt.Err)
 		}
@@ -204,7 +204,10 @@ func (t *termsTable) options(prefix string) (opts []p9srv.Option) {
 
 // serveConfig puts the config file and the flags together: a flag takes the place
 // of the file's value, and lists are the file's with the flags' behind it.
-func serveConfig(c *cli.Context) (config, error) {
+func serveConfig(c *cli.Context) (config, error) { return serveConfigWith(c, sockets()) }
+
+// serveConfigWith is it where these sockets were passed.
+func serveConfigWith(c *cli.Context, passed []socket) (config, error) {
 	conf := config{Stderr: c.App.ErrWriter}
 	if c.NArg() > 0 {
 		return conf, usagef("serve takes no argument, got %q", c.Args().First())
@@ -220,18 +223,18 @@ func serveConfig(c *cli.Context) (config, error) {
 		return usagef("%s", key+" "+fmt.Sprintf(format, args...))
 	}
 	var err error
-	if conf.Listen, err = file.exports(); err != nil {
+	if conf.Listen, err = file.exports(passed); err != nil {
 		return conf, err
 	}
 	for _, addr := range c.StringSlice("listen") {
-		exports, err := flagExports(addr, sockets())
+		exports, err := flagExports(addr, passed)
 		if err != nil {
 			return conf, usagef("listen: %v", err)
 		}
 		conf.Listen = append(conf.Listen, exports...)
 	}
 	if len(conf.Listen) == 0 {
-		if conf.Listen, err = defaultExports(sockets()); err != nil {
+		if conf.Listen, err = defaultExports(passed); err != nil {
 			return conf, usagef("listen: %v", err)
 		}
 	}

@@ -213,7 +213,7 @@ func FuzzConfig(f *testing.F) {
 		if err != nil {
 			return
 		}
-		exports, err := file.exports()
+		exports, err := file.exports(nil)
 		if err != nil {
 			return
 		}

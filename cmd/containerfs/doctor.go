@@ -1,20 +1,14 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
-
-	"containerfs/p9srv"
 )
 
 func doctorCommand() *cli.Command {
@@ -22,9 +16,10 @@ func doctorCommand() *cli.Command {
 		Name:  "doctor",
 		Usage: "look for what is wrong with the server and this host",
 		Description: `One line for each thing that was looked at, with what to do about it. Exit code 1
-when something is wrong; a warning is not. Of a server on this host the process,
-its flags and its files are looked at, for which it takes root; with --config a file
-for serve, before it is used.
+when something is wrong; a warning is not. Of a server on this host the process, its
+flags, the sockets that a service manager has passed to it, its files and its state
+directory are looked at, for which it takes root; with --config what a file for serve
+says, before it is used. Nothing is changed.
 
   containerfs doctor
   containerfs doctor --json --config /etc/containerfs.toml`,
@@ -60,7 +55,10 @@ type finding struct {
 }
 
 // examination is what doctor has found.
-type examination struct{ findings []finding }
+type examination struct {
+	findings []finding
+	pid      int // the server's process; 0 when it is not known
+}
 
 func (x *examination) ok(check, format string, args ...any) {
 	x.findings = append(x.findings, finding{check, statusOK, fmt.Sprintf(format, args...), ""})
@@ -99,44 +97,42 @@ func (x *examination) report(c *cli.Context) error {
 
 // server looks at the server: what it says, and on this host its process.
 func (x *examination) server(c *cli.Context) {
-	addr := c.String("server")
-	config := func(args []string) {
-		if file := c.String("config"); file != "" {
-			x.config([]string{"containerfs", "serve", "--config", file}, "")
-		} else if args != nil {
-			x.config(args, addr)
-		}
-	}
+	addr, file := c.String("server"), c.String("config")
 	s, err := connect(c.Context, addr)
 	if err != nil {
 		x.add(statusWrong, "server", err.Error(), "start it with `containerfs serve`, or name it by --server")
-		config(nil)
+		x.planned(file)
 		return
 	}
 	defer s.close()
+	defer func() {
+		if file != "" {
+			x.planned(file)
+		}
+	}()
 	w, err := s.world()
 	if err != nil {
 		x.add(statusWarning, "server", "it is at "+addr+" and does not say how it runs: "+err.Error(), "ask over a listener that is not confined by attach=")
-		config(nil)
 		return
 	}
 	x.ok("server", "at %s, with %s", addr, counted(len(w.hierarchies), "hierarchy", "hierarchies"))
 	x.facts(w)
 	if !w.here() {
 		x.add(statusWarning, "process", "the server is on another host, or in another pid namespace", "run doctor there to have its process and files looked at")
-		config(nil)
 		return
 	}
 	pid, args := serverProcess(c.Context, addr)
 	if pid == 0 {
 		x.add(statusWarning, "process", "the server's process was not found", "ask as root, over the server's unix socket")
-		config(nil)
 		return
 	}
 	x.ok("process", "%d", pid)
+	x.pid = pid
 	x.capabilities(pid)
 	x.namespaces(pid)
-	config(args)
+	if file == "" {
+		x.running(args)
+	}
 }
 
 // facts judges what the server says of the host.
@@ -147,73 +143,15 @@ func (x *examination) facts(w *world) {
 	default:
 		x.add(statusWrong, "events", events, "processes are followed by polling /proc: start the server as root in the host's own namespaces, on a kernel with CONFIG_PROC_EVENTS")
 	}
+	if state, ok := w.fact("state: "); ok {
+		x.ok("state", "%s", state)
+	}
 	switch mirror, _ := w.fact("mirror: "); {
 	case strings.HasPrefix(mirror, "on"):
 		x.ok("mirror", "%s", mirror)
 	default:
 		x.add(statusWarning, "mirror", mirror, "start the server as root with --mirror auto, on a kernel with CONFIG_CGROUPS and without cgroup_no_v1=named")
 	}
-}
-
-// serverProcess finds the process behind a unix socket, with its command line.
-func serverProcess(ctx context.Context, addr string) (int, []string) {
-	a, err := p9srv.ParseAddr(addr)
-	if err == nil && a.Network == "unix" {
-		if pid := socketServer(ctx, a); pid > 0 {
-			if args := serveArgs(pid); args != nil {
-				return pid, args
-			}
-		}
-	}
-	// The socket can be another's, who has passed it on; over TCP nobody knows.
-	var found int
-	var foundArgs []string
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		if args := serveArgs(pid); args != nil {
-			if found != 0 {
-				return 0, nil // which of them it is cannot be said
-			}
-			found, foundArgs = pid, args
-		}
-	}
-	return found, foundArgs
-}
-
-func socketServer(ctx context.Context, a p9srv.Addr) int {
-	conn, err := a.Dial(ctx)
-	if err != nil {
-		return 0
-	}
-	defer conn.Close()
-	raw, err := conn.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return 0
-	}
-	pid := 0
-	raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			pid = int(cred.Pid)
-		}
-	})
-	return pid
-}
-
-// serveArgs is the command line of a process that is a `containerfs serve`, else nil.
-func serveArgs(pid int) []string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil {
-		return nil
-	}
-	args := strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
-	if filepath.Base(args[0]) != "containerfs" || !slices.Contains(args, "serve") {
-		return nil
-	}
-	return args
 }
 
 // neededCaps are the capabilities that a server uses.

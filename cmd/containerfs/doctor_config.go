@@ -8,18 +8,79 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"containerfs/p9srv"
 )
 
-// config looks at what a server was told, by its command line. addr is its own
-// address, or empty when it is not running.
-func (x *examination) config(args []string, addr string) {
-	conf, file, err := servedConfig(args)
+// planned looks at what a server would be told by a config file; with none, at the
+// state directory that it would have.
+func (x *examination) planned(file string) {
+	args := []string{"containerfs", "serve"}
+	if file == "" {
+		conf, _, err := servedConfig(args, nil)
+		if _, errStat := os.Stat(conf.State); err == nil && errStat == nil {
+			x.state(conf.State, false)
+		}
+		return
+	}
+	unknown := socket{asked: func(name string) {
+		x.add(statusWarning, "listener", activated+name+" takes what the service manager passes, which only a server has", "run doctor without --config when it is running")
+	}}
+	conf, _, err := servedConfig(append(args, "--config", file), []socket{unknown})
+	x.config(conf, file, err, false)
+	if err == nil && conf.State != "" {
+		x.state(conf.State, false)
+	}
+}
+
+// running looks at what the server has been told by its command line.
+func (x *examination) running(args []string) {
+	passed, err := passedTo(x.pid)
+	if err != nil {
+		x.add(statusWarning, "listener", "what the service manager has passed is not known: "+err.Error(), "ask as root")
+		passed = []socket{{asked: func(string) {}}}
+	}
+	defer closeSockets(passed)
+	// Its relative paths are from where it is.
+	if here, err := os.Getwd(); err == nil && os.Chdir(fmt.Sprintf("/proc/%d/cwd", x.pid)) == nil {
+		defer os.Chdir(here)
+	}
+	conf, file, err := servedConfig(args, passed)
+	if abs, errAbs := filepath.Abs(file); file != "" && errAbs == nil {
+		file = abs
+	}
+	x.config(conf, file, err, true)
+	if err == nil {
+		x.unused(passed, conf.Listen)
+	}
+	if dir := stateOf(x.pid); dir != "" {
+		x.state(dir, true)
+	}
+}
+
+// unused looks for sockets that were passed and are nobody's.
+func (x *examination) unused(passed []socket, listen []p9srv.Export) {
+	for _, s := range passed {
+		if s.asked != nil || slices.ContainsFunc(listen, func(e p9srv.Export) bool { return e.Socket == s.file }) {
+			continue
+		}
+		at := s.addr.String()
+		if s.err != nil {
+			at = s.err.Error()
+		}
+		x.add(statusWrong, "listener", fmt.Sprintf("the socket %s of the service manager (%s) is not listened on: its clients wait for ever", s.name, at),
+			"add a listener at "+activated+s.name+", or take the socket from the unit")
+	}
+}
+
+// config looks at what a server was told, or is to be.
+func (x *examination) config(conf config, file string, err error, running bool) {
 	if err != nil {
 		x.add(statusWrong, "config", err.Error(), "the server would not start so")
 		return
@@ -27,23 +88,29 @@ func (x *examination) config(args []string, addr string) {
 	if file != "" {
 		x.private("config", file, 0o022, "chmod go-w it: who can write it decides who comes in")
 	}
+	if conf.Rules != "" {
+		x.private("rules", conf.Rules, 0o022, "chmod go-w it: who can write it decides where processes go")
+	}
 	for _, e := range conf.Listen {
 		x.listener(e)
 		if e.Network == "unix" {
-			x.socket(e.Address, addr != "")
+			x.socket(e.Address, running)
 		}
 		if e.TLS.Key != "" {
 			x.private("tls key", e.TLS.Key, 0o077, "chmod 600 it: who can read it can pretend to be the server")
+			x.private("tls ca", e.TLS.CA, 0o022, "chmod go-w it: who can write it decides who comes in")
+			x.certificate(e.TLS.Cert)
 		}
 	}
 }
 
-// servedConfig is what serve makes of a command line, and the config file in it.
-func servedConfig(args []string) (conf config, file string, err error) {
+// servedConfig is what serve makes of a command line and of sockets that were passed,
+// and the config file in it.
+func servedConfig(args []string, passed []socket) (conf config, file string, err error) {
 	a := app(strings.NewReader(""), io.Discard, io.Discard)
 	a.Command("serve").Action = func(c *cli.Context) error {
 		file = c.String("config")
-		conf, err = serveConfig(c)
+		conf, err = serveConfigWith(c, passed)
 		return err
 	}
 	if runErr := a.Run(args); err == nil {
@@ -79,7 +146,12 @@ func (x *examination) listener(e p9srv.Export) {
 		x.add(statusWrong, "root squash", at+" makes everybody from outside root", "say as= another user")
 	}
 	if len(x.findings) == before {
-		x.ok(check, "%s", e)
+		if e.Socket != nil {
+			at = "the socket " + e.Socket.Name() + " of the service manager: "
+		} else {
+			at = ""
+		}
+		x.ok(check, "%s%s", at, e)
 	}
 }
 
@@ -96,7 +168,16 @@ func isOutside(a p9srv.Addr) bool {
 	return !ip.IsLoopback()
 }
 
-// private looks whether a file is root's, or ours, and has none of the mode's bits.
+// trusts reports whether a file may be a user's: root's, ours and the server's.
+func (x *examination) trusts(uid uint32) bool {
+	if uid == 0 || uid == uint32(os.Geteuid()) {
+		return true
+	}
+	var st unix.Stat_t
+	return x.pid != 0 && unix.Stat(fmt.Sprintf("/proc/%d", x.pid), &st) == nil && st.Uid == uid
+}
+
+// private looks whether a file is a user's who may have it, and has none of the mode's bits.
 func (x *examination) private(check, path string, bits fs.FileMode, advice string) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -105,7 +186,7 @@ func (x *examination) private(check, path string, bits fs.FileMode, advice strin
 	}
 	owner := info.Sys().(*syscall.Stat_t).Uid
 	switch {
-	case owner != 0 && owner != uint32(os.Geteuid()):
+	case !x.trusts(owner):
 		x.add(statusWrong, check, fmt.Sprintf("%s belongs to the user %d", path, owner), "chown it to root")
 	case info.Mode().Perm()&bits != 0:
 		x.add(statusWrong, check, fmt.Sprintf("%s has the mode %04o", path, info.Mode().Perm()), advice)
@@ -128,7 +209,7 @@ func (x *examination) socket(path string, running bool) {
 	}
 	owner := info.Sys().(*syscall.Stat_t).Uid
 	switch {
-	case owner != 0 && owner != uint32(os.Geteuid()):
+	case !x.trusts(owner):
 		x.add(statusWrong, "socket", fmt.Sprintf("its directory %s belongs to the user %d, who can put another there", dir, owner), "use one of root's")
 	case info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0:
 		x.add(statusWrong, "socket", fmt.Sprintf("its directory %s has the mode %04o: others can put another there", dir, info.Mode().Perm()), "chmod go-w it")

@@ -63,7 +63,13 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 		facts = append(facts, fact)
 		log.Info(fact)
 	}
-	say("events: " + e.host.Source().String())
+	events := "events: " + e.host.Source().String()
+	if e.host.Source().Connector {
+		say(events)
+	} else {
+		facts = append(facts, events)
+		e.warnPolling(events)
+	}
 	say("mirror: " + e.openMirror(conf.Mirror))
 	// By this the commands know whether pids mean the same to them.
 	if id, err := localhost.Identity(); err == nil {

@@ -47,15 +47,19 @@ is done, or for --timeout; then it is tried on, and the exit code is 5.
 
   containerfs %s /frost/batch`, name),
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "timeout", Usage: "wait for `TIME`", Value: 10 * time.Second},
+			&cli.StringFlag{Name: "timeout", Usage: "wait for `TIME`, in seconds or as 5m", Value: "10s"},
 		},
 		Action: func(c *cli.Context) error {
 			args, err := paths(c, 1, -1)
 			if err != nil {
 				return err
 			}
+			within, err := duration(c, "timeout")
+			if err != nil {
+				return err
+			}
 			return eachPath(c, args, func(s *session, path string) error {
-				return setFrozen(s, path, freeze, c.Duration("timeout"))
+				return newProgress(c.App.ErrWriter, printable(name+" "+path)).during(func() error { return setFrozen(s, path, freeze, within) })
 			})
 		},
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
@@ -25,16 +26,38 @@ container stays. A hierarchy's root, which has the rest of the host, cannot be k
 				return err
 			}
 			return eachPath(c, args, func(s *session, path string) error {
-				err := s.writeFile(join(path, "kill"), "1")
+				err := newProgress(c.App.ErrWriter, printable("kill "+path)).during(func() error {
+					return s.writeFile(join(path, "kill"), "1")
+				})
 				if errors.Is(err, linux.ENOENT) {
 					if files, _, listErr := s.list(path); listErr == nil && !slices.Contains(files, "kill") {
 						return fmt.Errorf("a root cannot be killed: %w", linux.EPERM)
+					}
+				}
+				if errors.Is(err, linux.EAGAIN) {
+					if frozen := s.frozenIn(path); frozen != "" {
+						return fmt.Errorf("%w: %s is frozen, and ends when it is thawed: containerfs thaw %[2]s", err, frozen)
 					}
 				}
 				return err
 			})
 		},
 	}
+}
+
+// frozenIn finds a container that is frozen, and keeps what is in it from ending.
+func (s *session) frozenIn(path string) (frozen string) {
+	s.containers(clean(path), func(path string, _ int, files []string) error {
+		for _, f := range freezers {
+			if frozen == "" && f.thaw == "THAWED" && slices.Contains(files, f.file) {
+				if text, err := s.readFile(join(path, f.file)); err == nil && strings.TrimSpace(text) == f.isFrozen {
+					frozen = path
+				}
+			}
+		}
+		return nil
+	})
+	return frozen
 }
 
 func waitCommand() *cli.Command {
@@ -47,21 +70,24 @@ func waitCommand() *cli.Command {
   containerfs wait /all/Charlie && containerfs rmdir /all/Charlie
   containerfs wait --timeout 30s /all/Charlie`,
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "timeout", Usage: "give up after `TIME`, as 30s or 5m, with exit code 5"},
+			&cli.StringFlag{Name: "timeout", Usage: "give up after `TIME`, in seconds or as 5m, with exit code 5"},
 		},
 		Action: func(c *cli.Context) error {
 			args, err := paths(c, 1, -1)
 			if err != nil {
 				return err
 			}
-			if c.Duration("timeout") < 0 {
-				return usagef("timeout: a time cannot be negative")
+			within, err := duration(c, "timeout")
+			if err != nil {
+				return err
 			}
 			var until time.Time
-			if d := c.Duration("timeout"); d > 0 {
-				until = time.Now().Add(d)
+			if within > 0 {
+				until = time.Now().Add(within)
 			}
-			return eachPath(c, args, func(s *session, path string) error { return waitEmpty(s, path, until) })
+			return eachPath(c, args, func(s *session, path string) error {
+				return newProgress(c.App.ErrWriter, printable("wait "+path)).during(func() error { return waitEmpty(s, path, until) })
+			})
 		},
 	}
 }

@@ -155,10 +155,14 @@ func (f *memoryFile) ReadAt(p []byte, offset int64) (read int, err error) {
 }
 
 func (f *memoryFile) WriteAt(p []byte, _ int64) (int, error) {
-	return len(p), f.do("write", f.path, func(n *node) error {
+	err := f.do("write", f.path, func(n *node) error {
 		f.m.wrote = append(f.m.wrote, f.path+" "+string(p))
 		return nil
 	})
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 func (f *memoryFile) Mkdir(name string, mode p9.FileMode, _ p9.UID, _ p9.GID) (qid p9.QID, err error) {
@@ -210,7 +214,11 @@ func (f *memoryFile) Readdir(offset uint64, count uint32) (entries p9.Dirents, e
 		names := append([]string{".", ".."}, n.names...)
 		// Two at a time, so that a client that does not come back is caught.
 		for i := int(offset); i < min(len(names), int(offset)+2); i++ {
-			entries = append(entries, p9.Dirent{Name: names[i], Offset: uint64(i + 1)})
+			e := p9.Dirent{Name: names[i], Offset: uint64(i + 1)}
+			if c := f.m.nodes[path.Join(f.path, names[i])]; c != nil {
+				e.QID, e.Type = c.qid(), c.qid().Type
+			}
+			entries = append(entries, e)
 		}
 		return nil
 	})

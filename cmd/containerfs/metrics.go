@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +31,7 @@ type sources struct {
 	host  func() (hostproc.Stats, error)
 	tree  func() tree.Totals
 	srv   func() p9srv.Stats
+	rules func() ops.RuleStats
 	audit *ops.Audit
 }
 
@@ -46,6 +49,11 @@ var (
 	descAccepted    = desc("connections_total", "Connections that were let in.", "network")
 	descRefused     = desc("connections_refused_total", "Connections that were not let in, or were too many.")
 	descDenials     = desc("denials_total", "Denials (EACCES, EPERM, EROFS, and connections refused), whether a line was logged or not.")
+	descMatches     = desc("rule_matches_total", "Classifications in which the line of the rules file decided for a hierarchy or more; from 0 when rules are read anew.", "line")
+	descFailures    = desc("rule_failures_total", "Those of them in which the line could not be followed; from 0 when rules are read anew.", "line")
+	descWaiting     = desc("rules_waiting", "Tasks that wait to be classified.")
+	descOverflows   = desc("rules_overflows_total", "Tasks that found no room in the queue, and were looked for among all processes.")
+	descPlacement   = desc("rule_placement_duration_seconds", "From the kernel's event to the placement, of tasks that rules have moved.")
 	descHierarchies = desc("hierarchies", "Hierarchies that are active.")
 	descContainers  = desc("containers", "Containers of all hierarchies, their roots included.")
 	descGroups      = desc("css_groups", "Css groups with tasks, and the root's.")
@@ -56,7 +64,7 @@ var (
 func (s *sources) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descEvents, descLost, descResyncs, descRequests, descLatency, descConnections, descAccepted,
-		descRefused, descDenials, descHierarchies, descContainers, descGroups, descTasks,
+		descRefused, descDenials, descMatches, descFailures, descWaiting, descOverflows, descPlacement, descHierarchies, descContainers, descGroups, descTasks,
 	} {
 		ch <- d
 	}
@@ -101,6 +109,20 @@ func (s *sources) Collect(ch chan<- prometheus.Metric) {
 	}
 	count(descDenials, s.audit.Denials())
 
+	done := s.rules()
+	for _, n := range done.Lines {
+		line := strconv.Itoa(n.Line)
+		count(descMatches, n.Matches, line)
+		count(descFailures, n.Failures, line)
+	}
+	gauge(descWaiting, int(done.Waiting))
+	count(descOverflows, done.Overflows)
+	within := make(map[float64]uint64, len(done.Within))
+	for _, n := range done.Within {
+		within[n.Less.Seconds()] = n.Count
+	}
+	ch <- prometheus.MustNewConstHistogram(descPlacement, done.Placed, done.Waited.Seconds(), within)
+
 	totals := s.tree()
 	gauge(descHierarchies, totals.Hierarchies)
 	gauge(descContainers, totals.Containers)
@@ -128,16 +150,24 @@ func metricsHandler(s *sources, alive func(context.Context) error) http.Handler 
 	return mux
 }
 
-// serveMetrics answers until ctx is done.
-func (s *service) serveMetrics(ctx context.Context, alive *liveness) error {
-	if s.conf.Metrics == (p9srv.Addr{}) {
-		return nil
+// listenMetrics listens for who asks for metrics, if that is wanted; else it is nil.
+func listenMetrics(conf config) (net.Listener, error) {
+	if conf.Metrics == (p9srv.Addr{}) {
+		return nil, nil
 	}
-	l, err := p9srv.ListenLocal(s.conf.Metrics)
+	l, err := p9srv.ListenLocal(conf.Metrics)
 	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
+		return nil, fmt.Errorf("metrics: %w", err)
 	}
-	handler := metricsHandler(&sources{s.engine.host.Stats, s.engine.tree.Totals, s.srv.Stats, s.engine.audit}, alive.check)
+	return l, nil
+}
+
+// serveMetrics answers until ctx is done.
+func (s *service) serveMetrics(ctx context.Context, l net.Listener, alive *liveness) {
+	if l == nil {
+		return
+	}
+	handler := metricsHandler(&sources{s.engine.host.Stats, s.engine.tree.Totals, s.srv.Stats, s.engine.fs.RuleStats, s.engine.audit}, alive.check)
 	server := &http.Server{
 		Handler: handler, ReadTimeout: metricsTime, WriteTimeout: metricsTime, IdleTimeout: 3 * metricsTime, MaxHeaderBytes: 8 << 10,
 	}
@@ -153,5 +183,4 @@ func (s *service) serveMetrics(ctx context.Context, alive *liveness) error {
 		}
 		return nil
 	})
-	return nil
 }

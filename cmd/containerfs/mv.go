@@ -1,6 +1,11 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/hugelgupf/p9/linux"
 	"github.com/urfave/cli/v2"
 )
 
@@ -38,5 +43,9 @@ func mv(s *session, old, new string) error {
 		return &pathError{"to", new, err}
 	}
 	defer newDir.Close()
-	return oldDir.RenameAt(oldName, newDir, newName)
+	err = oldDir.RenameAt(oldName, newDir, newName)
+	if errors.Is(err, linux.EIO) && path.Dir(clean(old)) != path.Dir(clean(new)) {
+		return fmt.Errorf("%w: a container is renamed where it is, not moved to another parent", err)
+	}
+	return err
 }

@@ -42,6 +42,33 @@ func (p *progress) step(done, all int) {
 	fmt.Fprintf(p.out, "\r\x1b[K%s: %d of %d", p.what, done, all)
 }
 
+// during does what has no steps, and says how long that has taken.
+func (p *progress) during(do func() error) error {
+	if p.out == nil {
+		return do()
+	}
+	done, told := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(told)
+		tick := time.NewTicker(progressAfter)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				p.end()
+				return
+			case <-tick.C:
+				p.shown = true
+				fmt.Fprintf(p.out, "\r\x1b[K%s: for %v", p.what, time.Since(p.from).Round(progressAfter))
+			}
+		}
+	}()
+	err := do()
+	close(done)
+	<-told
+	return err
+}
+
 // end takes the line away, so that another can be written there.
 func (p *progress) end() {
 	if p.shown {

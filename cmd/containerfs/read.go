@@ -14,13 +14,24 @@ func readCommand() *cli.Command {
 		ArgsUsage: "PATH...",
 		Description: "Contents come as the server gives them, one file after the other.\n\n" +
 			"  containerfs read /all/Charlie/tasks",
+		Flags: []cli.Flag{jsonFlag()},
 		Action: func(c *cli.Context) error {
 			args, err := paths(c, 1, -1)
 			if err != nil {
 				return err
 			}
 			return eachPath(c, args, func(s *session, path string) error {
-				return read(s, c.App.Writer, path)
+				if !c.Bool("json") {
+					return read(s, c.App.Writer, path)
+				}
+				text, err := s.readFile(path)
+				if err != nil {
+					return err
+				}
+				return writeJSON(c.App.Writer, struct {
+					Path string `json:"path"`
+					Text string `json:"text"`
+				}{clean(path), text})
 			})
 		},
 	}

@@ -2,19 +2,21 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os/user"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
+	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 	"github.com/urfave/cli/v2"
 
 	"containerfs/ops/rules"
-	"containerfs/p9srv"
 	"containerfs/tree/hostproc"
 )
 
@@ -54,6 +56,9 @@ func rulesCommand() *cli.Command {
 		ArgsUsage:   "check FILE | test ...",
 		Description: rulesDescription,
 		Action: func(c *cli.Context) error {
+			if near := nearestCommand(c.Command.Subcommands, c.Args().First()); near != "" {
+				return usagef("no command %q; did you mean rules %s?", "rules "+c.Args().First(), near)
+			}
 			return usagef("usage: containerfs rules check FILE | rules test PID | rules test --user USER --exe PATH")
 		},
 		Subcommands: []*cli.Command{
@@ -61,12 +66,13 @@ func rulesCommand() *cli.Command {
 				Name:        "check",
 				Usage:       "check a file of rules",
 				ArgsUsage:   "FILE",
-				Description: "Says the line of the first mistake, or how many rules there are, and who in\nthem is not known on this host.",
+				Description: "Says the line of the first mistake, or how many rules there are, and who in\nthem is not known on this host.\n\n  containerfs rules check /etc/containerfs.rules",
+				Flags:       []cli.Flag{jsonFlag()},
 				Action: func(c *cli.Context) error {
 					if c.NArg() != 1 {
 						return usagef("usage: containerfs rules check FILE")
 					}
-					return checkRules(c.App.Writer, c.Args().First())
+					return checkRules(c.App.Writer, c.Args().First(), c.Bool("json"))
 				},
 			},
 			{
@@ -75,7 +81,7 @@ func rulesCommand() *cli.Command {
 				ArgsUsage: "PID | --user USER [--group GROUP] --exe PATH",
 				Description: "For each hierarchy the line that decides, by what it fits, and the destination.\n" +
 					"The rules are those in force at the server, or with --rules those of a file. A\n" +
-					"PID is of this host: the server has to be here, too.\n\n" +
+					"PID is of this host: the server has to be here, too, unless --rules is given.\n\n" +
 					"  containerfs rules test --user alice --exe /usr/bin/firefox\n" +
 					"  containerfs rules test --rules new.conf $$",
 				Flags: []cli.Flag{
@@ -84,6 +90,7 @@ func rulesCommand() *cli.Command {
 					&cli.StringFlag{Name: "exe", Usage: "that executes `PATH`"},
 					&cli.StringFlag{Name: "rules", Usage: "by the rules in `FILE`"},
 					&cli.BoolFlag{Name: "v", Usage: "show the lines that were passed over, too"},
+					jsonFlag(),
 				},
 				Action: testRules,
 			},
@@ -96,12 +103,26 @@ func rulesCommand() *cli.Command {
 	return c
 }
 
-func checkRules(out io.Writer, name string) error {
+func checkRules(out io.Writer, name string, asJSON bool) error {
 	f, err := rules.Read(name)
 	if err != nil {
 		return err
 	}
-	for _, r := range f.Unknown(new(rules.Names)) {
+	unknown := f.Unknown(new(rules.Names))
+	if asJSON {
+		for _, r := range f.Rules {
+			err := writeJSON(out, struct {
+				Line  int    `json:"line"`
+				User  string `json:"user"`
+				Known bool   `json:"known"`
+			}{r.Line, r.User, !slices.Contains(unknown, r)})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, r := range unknown {
 		fmt.Fprintf(out, "%s:%d: %s is not known on this host\n", printable(name), r.Line, printable(r.User))
 	}
 	_, err = fmt.Fprintf(out, "%s: %d rules\n", printable(name), len(f.Rules))
@@ -116,10 +137,12 @@ type trial struct {
 	hierarchies []string          // that there are
 	places      map[string]string // where the task is in them; nil if it is none
 	verbose     bool
+	json        bool
+	never       string // why the rules are not for the task, "" if they are
 }
 
 func testRules(c *cli.Context) error {
-	t := &trial{verbose: c.Bool("v")}
+	t := &trial{verbose: c.Bool("v"), json: c.Bool("json")}
 	pid := int32(0)
 	switch {
 	case c.NArg() == 1 && !c.IsSet("user") && !c.IsSet("group") && !c.IsSet("exe"):
@@ -147,17 +170,28 @@ func testRules(c *cli.Context) error {
 	}
 	if pid != 0 {
 		id, err := hostproc.IdentityOf(pid)
+		if err == nil {
+			t.never, err = neverMoved(c, pid)
+		}
+		if errors.Is(err, syscall.ESRCH) {
+			err = &pathError{"rules test", c.Args().First(), linux.ESRCH}
+		}
 		if err != nil {
 			return err
 		}
 		t.subject = subjectOf(pid, id)
 	}
 	out := bufio.NewWriter(c.App.Writer)
-	if pid == 1 {
-		fmt.Fprintln(out, "pid 1 is never moved by rules; if it were not:")
+	if len(t.file.Rules) == 0 && c.String("rules") == "" && !t.json {
+		fmt.Fprintln(out, "no rules are in force at the server")
+	}
+	if t.never != "" && !t.json {
+		fmt.Fprintln(out, t.never+" is never moved by rules; if it were not:")
 	}
 	for _, h := range t.hierarchies {
-		t.explain(out, h)
+		if err := t.explain(out, h); err != nil {
+			return err
+		}
 	}
 	return out.Flush()
 }
@@ -214,14 +248,16 @@ func hierarchiesOf(f *rules.File) (names []string) {
 
 // ask asks the server for its rules and hierarchies, and for where a process is.
 func (t *trial) ask(c *cli.Context, pid int32) error {
-	if addr, err := p9srv.ParseAddr(c.String("server")); pid != 0 && err == nil && !isHere(addr) {
-		return usagef("the server %s is not on this host, whose pid %d is", c.String("server"), pid)
-	}
 	s, err := connect(c.Context, c.String("server"))
 	if err != nil {
 		return err
 	}
 	defer s.close()
+	if pid != 0 {
+		if err := s.needHere(); err != nil {
+			return err
+		}
+	}
 	text, err := s.readFile("/rules")
 	if err != nil {
 		return &pathError{"read", "/rules", err}
@@ -256,16 +292,6 @@ func (t *trial) ask(c *cli.Context, pid int32) error {
 	return nil
 }
 
-// isHere reports whether a server is reached without a network.
-func isHere(a p9srv.Addr) bool {
-	if a.Network == "unix" {
-		return true
-	}
-	host, _, _ := net.SplitHostPort(a.Address)
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
 // rulesInForce reads what a server shows of its rules, with the numbers of the lines
 // of the file that they are from.
 func rulesInForce(text string) (*rules.File, error) {
@@ -281,46 +307,4 @@ func rulesInForce(text string) (*rules.File, error) {
 		}
 	}
 	return f, nil
-}
-
-// explain says which rule decides for a hierarchy.
-func (t *trial) explain(out io.Writer, hierarchy string) {
-	say := func(format string, args ...any) {
-		fmt.Fprintln(out, printable(hierarchy+": "+fmt.Sprintf(format, args...)))
-	}
-	for _, r := range t.file.Rules {
-		if !r.Concerns(hierarchy) {
-			continue
-		}
-		line := fmt.Sprintf("line %d (%s)", r.Line, strings.ReplaceAll(r.String(), "\t", " "))
-		why, fits := r.Why(&t.subject, &t.names)
-		if !fits {
-			if t.verbose {
-				say("%s does not fit: %s", line, why)
-			}
-			continue
-		}
-		names, err := r.Path(&t.subject, &t.names)
-		to := "/" + strings.Join(names, "/")
-		place, known := t.places[hierarchy]
-		inside := place == to || strings.HasPrefix(place, strings.TrimSuffix(to, "/")+"/")
-		switch {
-		case err != nil:
-			say("%s decides, but cannot be followed: %v", line, err)
-		case r.Ignore && known && inside:
-			say("%s decides: %s; it stays in %s", line, why, place)
-		case r.Ignore && known:
-			if t.verbose {
-				say("%s does not fit: it is in %s", line, place)
-			}
-			continue
-		case r.Ignore:
-			say("%s decides if it is in %s: %s; it stays there; else", line, to, why)
-			continue
-		default:
-			say("%s decides: %s; it goes to %s", line, why, to)
-		}
-		return
-	}
-	say("no line decides: it stays where it is")
 }

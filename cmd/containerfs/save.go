@@ -11,6 +11,8 @@ import (
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 	"github.com/urfave/cli/v2"
+
+	"containerfs/cmd/containerfs/internal/terminal"
 )
 
 func saveCommand() *cli.Command {
@@ -34,7 +36,12 @@ and modes, in TOML. Which process is where is not saved.
 			}
 			return withServer(c, func(s *session) error {
 				out := bufio.NewWriter(c.App.Writer)
-				if err := save(s, out, clean(path)); err != nil {
+				stderr := c.App.ErrWriter
+				if _, same := terminal.Is(c.App.Writer); same {
+					stderr = nil // what is written is seen
+				}
+				err := newProgress(stderr, printable("save "+path)).during(func() error { return save(s, out, clean(path)) })
+				if err != nil {
 					return &pathError{"save", path, err}
 				}
 				return out.Flush()

@@ -142,6 +142,13 @@ func run(ctx context.Context, conf config) (err error) {
 		}
 		s.listeners = append(s.listeners, l)
 	}
+	metrics, err := listenMetrics(conf)
+	if err != nil {
+		return err
+	}
+	if metrics != nil {
+		defer metrics.Close()
+	}
 	if s.engine, err = newEngine(conf, log); err != nil {
 		return err
 	}
@@ -152,9 +159,7 @@ func run(ctx context.Context, conf config) (err error) {
 	ctx, s.stop = context.WithCancel(ctx)
 	defer s.stop()
 	s.srv = p9srv.New(p9srv.Config{Attacher: s.engine.fs, Logger: log, Audit: s.engine.audit})
-	if err := s.serveMetrics(ctx, alive); err != nil {
-		return err
-	}
+	s.serveMetrics(ctx, metrics, alive)
 	s.tasks.Go(func() error { s.engine.maintain(ctx); return nil })
 	for _, l := range s.listeners {
 		l.Announce(log)

@@ -55,11 +55,11 @@ func TestServiceOptions(t *testing.T) {
 func TestExportsOfSockets(t *testing.T) {
 	file := func() *os.File { return new(os.File) } // never looked into
 	list := []socket{
-		{"a.socket", file(), p9srv.Addr{Network: "unix", Address: "/run/a"}, nil},
-		{"net", file(), p9srv.Addr{Network: "tcp", Address: "[::]:5640"}, nil},
-		{"net", file(), p9srv.Addr{Network: "tcp", Address: "127.0.0.1:5640"}, nil},
-		{"guests", file(), p9srv.Addr{Network: "vsock", Address: "*:5640"}, nil},
-		{"broken", file(), p9srv.Addr{}, errors.New("is no socket")},
+		{"a.socket", file(), p9srv.Addr{Network: "unix", Address: "/run/a"}, nil, nil},
+		{"net", file(), p9srv.Addr{Network: "tcp", Address: "[::]:5640"}, nil, nil},
+		{"net", file(), p9srv.Addr{Network: "tcp", Address: "127.0.0.1:5640"}, nil, nil},
+		{"guests", file(), p9srv.Addr{Network: "vsock", Address: "*:5640"}, nil, nil},
+		{"broken", file(), p9srv.Addr{}, errors.New("is no socket"), nil},
 	}
 	for _, tt := range []struct {
 		arg  string

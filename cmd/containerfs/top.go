@@ -34,7 +34,7 @@ of the first one is not known yet.
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "b", Usage: "do not use the terminal: print tables"},
 			&cli.IntFlag{Name: "n", Usage: "end after `N` tables"},
-			&cli.DurationFlag{Name: "d", Usage: "`TIME` between two tables", Value: 2 * time.Second},
+			&cli.StringFlag{Name: "d", Usage: "`TIME` between two tables, in seconds or as 500ms", Value: "2s"},
 			&cli.StringFlag{Name: "sort", Usage: "sort by `COLUMN`: cpu, tasks, memory or path", Value: "cpu"},
 			&cli.BoolFlag{Name: "r", Usage: "turn the order round"},
 			jsonFlag(),
@@ -48,11 +48,15 @@ of the first one is not known yet.
 			if err := checkPath(path); err != nil {
 				return err
 			}
+			interval, err := duration(c, "d")
+			if err != nil {
+				return err
+			}
 			order, ok := sortOrders[c.String("sort")]
 			switch {
 			case !ok:
 				return usagef("sort: no column %q; want cpu, tasks, memory or path", c.String("sort"))
-			case c.Duration("d") < minTopInterval:
+			case interval < minTopInterval:
 				return usagef("d: want %v or more", minTopInterval)
 			case c.IsSet("n") && c.Int("n") < 1:
 				return usagef("n: want 1 or more")
@@ -60,7 +64,7 @@ of the first one is not known yet.
 			return withServer(c, func(s *session) error {
 				ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 				defer stop()
-				t := &top{c: c, sampler: newSampler(s, path), order: order, reverse: c.Bool("r"), left: c.Int("n")}
+				t := &top{c: c, sampler: newSampler(s, path), order: order, reverse: c.Bool("r"), interval: interval, left: c.Int("n")}
 				if err := t.run(ctx); err != nil {
 					return &pathError{"top", path, err}
 				}
@@ -79,7 +83,9 @@ type top struct {
 	sampler *sampler
 	order   sortOrder
 	reverse bool
-	left    int // tables to be shown; 0: no end
+
+	interval time.Duration
+	left     int // tables to be shown; 0: no end
 
 	rows []usage
 }
@@ -101,7 +107,7 @@ func (t *top) run(ctx context.Context) error {
 		fmt.Fprint(out, "\x1b[?25h\x1b[?1049l")
 		restore()
 	}()
-	tick := time.NewTicker(t.c.Duration("d"))
+	tick := time.NewTicker(t.interval)
 	defer tick.Stop()
 	for fresh := true; ; {
 		if fresh {
@@ -231,7 +237,7 @@ func (t *top) batch(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(t.c.Duration("d")):
+		case <-time.After(t.interval):
 		}
 	}
 }

@@ -39,7 +39,7 @@ Kinds are ` + strings.Join(eventKinds, " ") + `.
   containerfs watch --pid 4711 --json
   containerfs watch --all -n 10`,
 		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "kind", Usage: "show events of `KIND`; may be repeated"},
+			&cli.StringSliceFlag{Name: "kind", Usage: "show events of `KIND`, or of several with commas between them; may be repeated"},
 			&cli.IntSliceFlag{Name: "pid", Usage: "show events about the process or thread `PID`, or its children; may be repeated"},
 			&cli.BoolFlag{Name: "all", Usage: "begin with the oldest that the server has"},
 			&cli.IntFlag{Name: "n", Usage: "end after `N` events"},
@@ -127,7 +127,7 @@ func newWatcher(c *cli.Context, path string) (*watcher, error) {
 		return nil, err
 	}
 	w := &watcher{
-		path: path, log: "/events", kinds: c.StringSlice("kind"),
+		path: path, log: "/events",
 		fromStart: c.Bool("all"), once: c.Bool("no-follow"), json: c.Bool("json"),
 		left: -1, out: bufio.NewWriter(c.App.Writer),
 	}
@@ -141,6 +141,9 @@ func newWatcher(c *cli.Context, path string) (*watcher, error) {
 		if len(names) > 1 {
 			w.container = "/" + strings.Join(names[1:], "/")
 		}
+	}
+	for _, kinds := range c.StringSlice("kind") {
+		w.kinds = append(w.kinds, strings.Split(kinds, ",")...)
 	}
 	for _, kind := range w.kinds {
 		if !slices.Contains(eventKinds, kind) {

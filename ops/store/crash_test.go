@@ -19,7 +19,7 @@ import (
 func TestTornCommit(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := open(t, dir)
-	path := filepath.Join(dir, fileName)
+	path := filepath.Join(dir, FileName)
 	rnd := rand.New(rand.NewPCG(5, 6))
 	want := make(map[Key]string)
 	var before []byte

@@ -25,10 +25,10 @@ var (
 	ErrDamaged = errDamaged
 )
 
-const (
-	fileName = "state.db"
-	lockName = "lock"
-)
+// FileName is the file in a state directory that a server has open.
+const FileName = "state.db"
+
+const lockName = "lock"
 
 // formatKey is the row that says what the others are.
 var formatKey = Key{Bucket: Facts, Name: "format"}
@@ -51,7 +51,7 @@ func Open(dir string, f func(k Key, value []byte) error) (_ *Store, err error) {
 	}
 	s := &Store{lock: lock, pending: make(map[Key]row)}
 	s.work.L, s.progress.L = &s.mu, &s.mu
-	if err := s.load(filepath.Join(dir, fileName), f); err != nil {
+	if err := s.load(filepath.Join(dir, FileName), f); err != nil {
 		lock.Close()
 		return nil, err
 	}

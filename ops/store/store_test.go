@@ -100,7 +100,7 @@ func TestDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustClose(t, s)
-	path := filepath.Join(dir, fileName)
+	path := filepath.Join(dir, FileName)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -280,7 +280,7 @@ func TestSharedCommits(t *testing.T) {
 // TestForeignDatabase: a file of bbolt that is not ours is refused.
 func TestForeignDatabase(t *testing.T) {
 	dir := t.TempDir()
-	db, err := bbolt.Open(filepath.Join(dir, fileName), 0o600, nil)
+	db, err := bbolt.Open(filepath.Join(dir, FileName), 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

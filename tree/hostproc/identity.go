@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/tree"
 )
 
 // An Identity is what a thread is at one instant: as whom it acts, and what it
@@ -28,6 +30,20 @@ func IdentityOf(tid int32) (Identity, error) {
 	}
 	defer p.close()
 	return p.identity(tid)
+}
+
+// TaskOf is Host.Task for who has no Host.
+func TaskOf(tid int32) (tree.TaskInfo, error) {
+	p, err := openProc()
+	if err != nil {
+		return tree.TaskInfo{}, err
+	}
+	defer p.close()
+	info, err := p.task(tid)
+	if err != nil {
+		return info, failTask("look up", tid, err)
+	}
+	return info, nil
 }
 
 func (p *procFS) identity(tid int32) (Identity, error) {

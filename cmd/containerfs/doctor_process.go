@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"containerfs/ops/store"
+	"containerfs/p9srv"
+)
+
+// serverProcess finds the process behind an address, with its command line. Who is at
+// the other end of a unix socket is who has made it, which can be a service manager.
+func serverProcess(ctx context.Context, addr string) (int, []string) {
+	a, err := p9srv.ParseAddr(addr)
+	if err != nil {
+		return 0, nil
+	}
+	if a.Network == "unix" {
+		if pid := socketServer(ctx, a); pid > 0 {
+			if args := serveArgs(pid); args != nil {
+				return pid, args
+			}
+		}
+	}
+	inodes := listeningAt(a)
+	var found, holding []int
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || serveArgs(pid) == nil {
+			continue
+		}
+		found = append(found, pid)
+		if slices.ContainsFunc(openFiles(pid), func(name string) bool { return inodes[name] }) {
+			holding = append(holding, pid)
+		}
+	}
+	if len(holding) > 0 {
+		found = holding
+	}
+	if len(found) != 1 {
+		return 0, nil // which of them it is cannot be said
+	}
+	return found[0], serveArgs(found[0])
+}
+
+// listeningAt are the sockets that listen at an address, named as /proc/PID/fd does.
+func listeningAt(a p9srv.Addr) map[string]bool {
+	found := make(map[string]bool)
+	table := func(name string, inode int, fits func(fields []string) bool) {
+		text, _ := os.ReadFile("/proc/net/" + name)
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); len(f) > inode && fits(f) {
+				found["socket:["+f[inode]+"]"] = true
+			}
+		}
+	}
+	switch a.Network {
+	case "unix":
+		const accepts = 1 << 16
+		table("unix", 6, func(f []string) bool {
+			flags, err := strconv.ParseUint(f[3], 16, 32)
+			return err == nil && flags&accepts != 0 && len(f) > 7 && f[7] == a.Address
+		})
+	case "tcp", "tls":
+		_, port, _ := net.SplitHostPort(a.Address)
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil {
+			break
+		}
+		end := fmt.Sprintf(":%04X", n)
+		for _, name := range []string{"tcp", "tcp6"} {
+			const listen = "0A"
+			table(name, 9, func(f []string) bool { return f[3] == listen && strings.HasSuffix(f[1], end) })
+		}
+	}
+	return found
+}
+
+// openFiles are the names of what a process has open, as far as we may see them.
+func openFiles(pid int) (names []string) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if name, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// stateOf is the state directory that a process has open, "" for none.
+func stateOf(pid int) string {
+	for _, name := range openFiles(pid) {
+		if dir, file := filepath.Split(strings.TrimSuffix(name, " (deleted)")); file == store.FileName {
+			return filepath.Clean(dir)
+		}
+	}
+	return ""
+}
+
+// passedTo are the sockets that a service manager has passed to a process, as
+// sd_listen_fds(3) says, in copies for us to close.
+func passedTo(pid int) (list []socket, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return nil, err
+	}
+	env := make(map[string]string)
+	for line := range strings.SplitSeq(string(text), "\x00") {
+		key, value, _ := strings.Cut(line, "=")
+		env[key] = value
+	}
+	n, err := strconv.Atoi(env["LISTEN_FDS"])
+	if err != nil || env["LISTEN_PID"] != strconv.Itoa(pid) {
+		return nil, nil
+	}
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "pidfd_open", Path: strconv.Itoa(pid), Err: err}
+	}
+	defer unix.Close(process)
+	names := strings.Split(env["LISTEN_FDNAMES"], ":")
+	const first = 3
+	for i := range n {
+		fd, err := unix.PidfdGetfd(process, first+i, 0)
+		if err != nil {
+			closeSockets(list)
+			return nil, &os.PathError{Op: "pidfd_getfd", Path: fmt.Sprintf("/proc/%d/fd/%d", pid, first+i), Err: err}
+		}
+		name := "LISTEN_FD_" + strconv.Itoa(first+i)
+		if i < len(names) && names[i] != "" {
+			name = names[i]
+		}
+		s := socket{name: name, file: os.NewFile(uintptr(fd), name)}
+		s.addr, s.err = p9srv.SocketAddr(s.file)
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+func closeSockets(list []socket) {
+	for _, s := range list {
+		if s.file != nil {
+			s.file.Close()
+		}
+	}
+}
+
+func socketServer(ctx context.Context, a p9srv.Addr) int {
+	conn, err := a.Dial(ctx)
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	return pid
+}
+
+// serveArgs is the command line of a process that is a `containerfs serve`, else nil.
+func serveArgs(pid int) []string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return nil
+	}
+	args := strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+	if filepath.Base(args[0]) != "containerfs" || !slices.Contains(args, "serve") {
+		return nil
+	}
+	return args
+}

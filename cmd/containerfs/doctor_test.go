@@ -1,0 +1,235 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"containerfs/ops/store"
+)
+
+// found are the findings of one look, a line each.
+func found(look func(*examination)) string {
+	var x examination
+	look(&x)
+	var b strings.Builder
+	for _, f := range x.findings {
+		fmt.Fprintf(&b, "%s %s: %s\n", f.Status, f.Check, f.Text)
+	}
+	return b.String()
+}
+
+// stateDir is a state directory with a state in it, as a server has left it.
+func stateDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "state")
+	s, err := store.Open(dir, func(store.Key, []byte) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Put(store.Key{Bucket: store.Facts, Name: "x"}, []byte("y"), nil)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestDoctorState: each thing that can be wrong with a state directory is told, and
+// not where it is not.
+func TestDoctorState(t *testing.T) {
+	do := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	path := func(dir string) string { return filepath.Join(dir, store.FileName) }
+	for _, tt := range []struct {
+		name string
+		make func(dir string) // of a good one
+		want string           // a line that begins so, DIR being the directory
+	}{
+		{"good", func(string) {}, "ok state directory: DIR has the mode 0700"},
+		{"good file", func(string) {}, "ok state: DIR/state.db is whole, with 1 row"},
+		{"gone", func(dir string) { do("rm", os.RemoveAll(dir)) }, "ok state directory: DIR is not there, and will be made"},
+		{"empty", func(dir string) { do("rm", os.Remove(path(dir))) }, "ok state: DIR has none yet"},
+		{"file", func(dir string) { do("rm", os.RemoveAll(dir)); do("write", os.WriteFile(dir, nil, 0o600)) }, "wrong state directory: DIR is no directory"},
+		{"readable", func(dir string) { do("chmod", os.Chmod(dir, 0o750)) }, "warning state directory: DIR has the mode 0750: others can look into it"},
+		{"writable", func(dir string) { do("chmod", os.Chmod(dir, 0o720)) }, "wrong state directory: DIR has the mode 0720: others can put another"},
+		{"parent writable", func(dir string) { do("chmod", os.Chmod(filepath.Dir(dir), 0o777)) }, "wrong state directory: DIR is in PARENT, which has the mode 0777"},
+		{"parent sticky", func(dir string) { do("chmod", os.Chmod(filepath.Dir(dir), 0o777|os.ModeSticky)) }, "ok state directory: "},
+		{"file readable", func(dir string) { do("chmod", os.Chmod(path(dir), 0o644)) }, "wrong state: DIR/state.db has the mode 0644"},
+		{"cut", func(dir string) { do("cut", os.Truncate(path(dir), 5000)) }, "wrong state: DIR/state.db is damaged: truncated to 1 of 5 pages: a server does not start with it"},
+		{"not a database", func(dir string) { do("write", os.WriteFile(path(dir), []byte("x"), 0o600)) }, "wrong state: DIR/state.db is damaged: "},
+		{"newer", func(dir string) {
+			s, err := store.Open(dir, func(store.Key, []byte) error { return nil })
+			do("open", err)
+			s.Put(store.Key{Bucket: store.Facts, Name: "format"}, []byte{0, 0, 0, 0, 0, 0, 0, store.Format + 1}, nil)
+			do("close", s.Close())
+		}, "wrong state: DIR/state.db is of a newer format than this server knows: 2, this one knows 1"},
+		{"in use", func(dir string) {
+			s, err := store.Open(dir, func(store.Key, []byte) error { return nil })
+			do("open", err)
+			t.Cleanup(func() { s.Close() })
+		}, fmt.Sprintf("warning state: DIR is in use by process %d, another server", os.Getpid())},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := stateDir(t)
+			tt.make(dir)
+			got := found(func(x *examination) { x.state(dir, false) })
+			want := strings.NewReplacer("DIR", dir, "PARENT", filepath.Dir(dir)).Replace(tt.want)
+			if !strings.HasPrefix(got, want) && !strings.Contains(got, "\n"+want) {
+				t.Errorf("got\n%swant %q", got, want)
+			}
+			bad := strings.Count(got, "warning ") + strings.Count(got, "wrong ")
+			if wantBad := strings.HasPrefix(want, "w"); bad > 1 || (bad == 1) != wantBad {
+				t.Errorf("%d that are not ok:\n%s", bad, got)
+			}
+		})
+	}
+
+	// The server's own is in use by the server.
+	dir := stateDir(t)
+	s, err := store.Open(dir, func(store.Key, []byte) error { return nil })
+	do("open", err)
+	defer s.Close()
+	if got := found(func(x *examination) { x.pid = os.Getpid(); x.state(dir, true) }); strings.Contains(got, "warning") || strings.Contains(got, "wrong") {
+		t.Errorf("of the server:\n%s", got)
+	}
+	do("rm", os.Remove(path(dir)))
+	if got := found(func(x *examination) { x.pid = os.Getpid(); x.state(dir, true) }); !strings.Contains(got, "wrong state: "+path(dir)+" was removed") {
+		t.Errorf("without its file:\n%s", got)
+	}
+	do("rm", os.RemoveAll(dir))
+	if got := found(func(x *examination) { x.pid = os.Getpid(); x.state(dir, true) }); !strings.Contains(got, "wrong state directory: "+dir+" was removed") {
+		t.Errorf("without its directory:\n%s", got)
+	}
+}
+
+// TestDoctorStateOwner: a directory is root's, ours or the server's.
+func TestDoctorStateOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a directory away")
+	}
+	const other = 64017
+	dir := stateDir(t)
+	if err := os.Chown(dir, other, -1); err != nil {
+		t.Fatal(err)
+	}
+	if got := found(func(x *examination) { x.state(dir, false) }); !strings.Contains(got, fmt.Sprintf("wrong state directory: %s belongs to the user %d", dir, other)) {
+		t.Errorf("of another user:\n%s", got)
+	}
+	if err := os.Chown(dir, 0, -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(filepath.Dir(dir), other, -1); err != nil {
+		t.Fatal(err)
+	}
+	if got := found(func(x *examination) { x.state(dir, false) }); !strings.Contains(got, fmt.Sprintf("is in %s, which belongs to the user %d", filepath.Dir(dir), other)) {
+		t.Errorf("in another user's:\n%s", got)
+	}
+}
+
+// TestDoctorStateFileSystem: on tmpfs it is told, and where it is read-only.
+func TestDoctorStateFileSystem(t *testing.T) {
+	for _, magic := range []int64{unix.TMPFS_MAGIC, unix.NFS_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC} {
+		if _, ok := unfitFileSystems[magic]; !ok {
+			t.Errorf("%#x is fit for a state", magic)
+		}
+	}
+	for _, magic := range []int64{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC} {
+		if unfit, ok := unfitFileSystems[magic]; ok {
+			t.Errorf("%#x is taken for %v", magic, unfit)
+		}
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("mounting takes root")
+	}
+	dir := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got := found(func(x *examination) { x.stateFileSystem(dir) }); strings.Contains(got, "read-only") || strings.Contains(got, "tmpfs") {
+		t.Errorf("on a disk:\n%s", got)
+	}
+	// In a mount namespace of this thread's own, which ends with it.
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("containerfs-test", dir, "tmpfs", 0, "size=1m,mode=700"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, 0)
+	got := found(func(x *examination) { x.stateFileSystem(dir) })
+	for _, want := range []string{"warning state directory: " + dir + " is on tmpfs: it is gone with the next boot\n", "warning state directory: " + dir + " has only 1024 KiB left"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got\n%swant %q", got, want)
+		}
+	}
+	if err := os.WriteFile(dir+"/full", make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := found(func(x *examination) { x.stateFileSystem(dir) }); !strings.Contains(got, "wrong state directory: "+dir+" has no room left") {
+		t.Errorf("when it is full:\n%s", got)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := found(func(x *examination) { x.stateFileSystem(dir) }); !strings.Contains(got, "wrong state directory: "+dir+" is on a file system that is read-only") {
+		t.Errorf("read-only:\n%s", got)
+	}
+}
+
+// TestDoctorCertificate: one that clients refuse, or will soon, is told.
+func TestDoctorCertificate(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	write := func(from, until time.Time) string {
+		cert := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: from, NotAfter: until}
+		der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "cert.pem")
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const day = 24 * time.Hour
+	text := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(text, []byte("x\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		write(now.Add(-day), now.Add(100*day)): "ok tls certificate: PATH is good until " + now.Add(100*day).UTC().Format(time.DateOnly) + "\n",
+		write(now.Add(-day), now.Add(7*day)):   "warning tls certificate: PATH is good until ",
+		write(now.Add(-2*day), now.Add(-day)):  "wrong tls certificate: PATH was good until ",
+		write(now.Add(day), now.Add(100*day)):  "wrong tls certificate: PATH is not good before ",
+		text:                                   "wrong tls certificate: PATH has no certificate in PEM",
+		text + "-missing":                      "wrong tls certificate: open PATH: no such file",
+	} {
+		if got, want := found(func(x *examination) { x.certificate(path) }), strings.ReplaceAll(want, "PATH", path); !strings.HasPrefix(got, want) || strings.Count(got, "\n") != 1 {
+			t.Errorf("got\n%swant %q", got, want)
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"containerfs/ops/rules"
+	"containerfs/tree/hostproc"
+)
+
+// verdict is what the rules say of a task in one hierarchy; without a line it stays
+// because none decides. With IfIn it is said only of a task that is there.
+type verdict struct {
+	Hierarchy string  `json:"hierarchy"`
+	Line      *int    `json:"line"`
+	Rule      *string `json:"rule"`
+	Why       *string `json:"why"`
+	Path      *string `json:"path"`
+	Stays     bool    `json:"stays"`
+	Error     *string `json:"error"`
+	IfIn      string  `json:"if_in,omitempty"`
+	Never     string  `json:"never_moved,omitempty"` // why none of this is done
+}
+
+// neverMoved says why rules never move a process, "" if they do: what the server is and
+// what it comes from, and kernel threads.
+func neverMoved(c *cli.Context, pid int32) (string, error) {
+	info, err := hostproc.TaskOf(pid)
+	switch {
+	case err != nil:
+		return "", err
+	case info.TGID == 1:
+		return "pid 1", nil
+	case info.Kernel:
+		return fmt.Sprintf("%d, a kernel thread,", pid), nil
+	case c.String("rules") != "":
+		return "", nil // no server is asked
+	}
+	server, _ := serverProcess(c.Context, c.String("server"))
+	for at, what := int32(server), "the server"; at > 0; what = "of which the server is a descendant" {
+		if at == info.TGID {
+			return fmt.Sprintf("%d, %s,", pid, what), nil
+		}
+		above, err := hostproc.TaskOf(at)
+		if err != nil {
+			break
+		}
+		at = above.PPID
+	}
+	return "", nil
+}
+
+// explain says which rule decides for a hierarchy.
+func (t *trial) explain(out io.Writer, hierarchy string) error {
+	say := func(v verdict, format string, args ...any) (err error) {
+		if v.Hierarchy, v.Never = hierarchy, t.never; t.json {
+			return writeJSON(out, v)
+		}
+		_, err = fmt.Fprintln(out, printable(hierarchy+": "+fmt.Sprintf(format, args...)))
+		return err
+	}
+	passed := func(format string, args ...any) error {
+		if !t.verbose || t.json {
+			return nil
+		}
+		return say(verdict{}, format, args...)
+	}
+	for _, r := range t.file.Rules {
+		if !r.Concerns(hierarchy) {
+			continue
+		}
+		rule := strings.ReplaceAll(r.String(), "\t", " ")
+		line := fmt.Sprintf("line %d (%s)", r.Line, rule)
+		why, fits := r.Why(&t.subject, &t.names)
+		if !fits {
+			if err := passed("%s does not fit: %s", line, why); err != nil {
+				return err
+			}
+			continue
+		}
+		v := verdict{Line: &r.Line, Rule: &rule, Why: &why}
+		to, err := t.destination(r)
+		place, known := t.places[hierarchy]
+		inside := place == to || strings.HasPrefix(place, strings.TrimSuffix(to, "/")+"/")
+		switch {
+		case err != nil:
+			text := err.Error()
+			v.Error, v.Stays = &text, true
+			return say(v, "%s decides, but cannot be followed: %v", line, err)
+		case r.Ignore && known && inside:
+			v.Path, v.Stays = &place, true
+			return say(v, "%s decides: %s; it stays in %s", line, why, place)
+		case r.Ignore && known:
+			err = passed("%s does not fit: it is in %s", line, place)
+		case r.Ignore:
+			v.Path, v.Stays, v.IfIn = &to, true, to
+			err = say(v, "%s decides if it is in %s: %s; it stays there; else", line, to, why)
+		default:
+			v.Path = &to
+			return say(v, "%s decides: %s; it goes to %s", line, why, to)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return say(verdict{Stays: true}, "no line decides: it stays where it is")
+}
+
+// destination is the path that a rule gives.
+func (t *trial) destination(r *rules.Rule) (string, error) {
+	names, err := r.Path(&t.subject, &t.names)
+	return "/" + strings.Join(names, "/"), err
+}
