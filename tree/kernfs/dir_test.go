@@ -42,6 +42,31 @@ func hierarchy(t testing.TB) *Dir {
 	return d
 }
 
+// TestUnknownOption: where the kernel lacks one, all else is as before.
+func TestUnknownOption(t *testing.T) {
+	hierarchy(t) // skips where there can be none
+	name := fmt.Sprintf("containerfs-test-o%d", os.Getpid())
+	fd, err := configure(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = setIfKnown(fd, "favorsomethingelse")
+	if err == nil {
+		err = unix.FsconfigCreate(fd)
+	}
+	var d *Dir
+	if err == nil {
+		d, err = mountDetached(fd, name)
+	}
+	unix.Close(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Retire(d, 10*time.Second); err != nil {
+		t.Error(err)
+	}
+}
+
 func capSysAdmin() bool {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData

@@ -70,7 +70,7 @@ func configure(name string) (int, error) {
 		err = unix.FsconfigSetString(fd, "name", name)
 	}
 	if err == nil {
-		err = favorMoves(fd)
+		err = setIfKnown(fd, favorMoves)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -79,12 +79,15 @@ func configure(name string) (int, error) {
 	return fd, nil
 }
 
-// favorMoves has the kernel move tasks of the hierarchy at once. Else the first move
-// after a pause waits for what all CPUs are about, which takes 10 ms and more; the
-// price is a memory barrier in each fork, exec and exit of the host. Kernels before 6.0
-// do not know the option: they always wait.
-func favorMoves(fd int) error {
-	err := unix.FsconfigSetFlag(fd, "favordynmods")
+// favorMoves is the option that has the kernel move tasks of the hierarchy at once.
+// Else the first move after a pause waits for what all CPUs are about, which takes 10 ms
+// and more; the price is a memory barrier in each fork, exec and exit of the host.
+// Kernels before 6.0 do not know it: there moves wait.
+const favorMoves = "favordynmods"
+
+// setIfKnown sets a flag, unless the kernel does not know it.
+func setIfKnown(fd int, flag string) error {
+	err := unix.FsconfigSetFlag(fd, flag)
 	if err == unix.EINVAL {
 		err = nil
 	}
