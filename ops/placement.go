@@ -1,0 +1,131 @@
+package ops
+
+import (
+	"errors"
+	"strconv"
+	"syscall"
+
+	"containerfs/ops/rules"
+	"containerfs/tree"
+)
+
+// placement is what a rule says for a hierarchy.
+type placement struct {
+	h    *tree.Hierarchy
+	rule *rules.Rule
+	path []string
+
+	to    *tree.Container // that of path, when it was found
+	moves bool
+}
+
+// put moves a task to where rules say, in one move, and reports whether it was
+// elsewhere. A hierarchy in which a client has put it where it is stays as it is.
+func (c *Classifier) put(j job, info tree.TaskInfo, all ...placement) (moved bool, err error) {
+	for range maxPuts {
+		var todo []*placement
+		var to []*tree.Container
+		for i := range all {
+			p := &all[i]
+			p.moves = false
+			if p.to, err = c.container(p.h, p.path, p.rule.Create); err != nil {
+				break
+			}
+			if c.isToMove(j, p) {
+				todo, to = append(todo, p), append(to, p.to)
+			}
+		}
+		if errors.Is(err, syscall.ENODEV) {
+			continue // what it was to be made in was removed meanwhile
+		}
+		if err != nil || len(to) == 0 {
+			return false, err
+		}
+		err = c.fs.tree.Attach(tree.AttachRequest{
+			Actor: &c.at.actor, To: to[0], Also: to[1:], ID: info.TID, Process: j.whole,
+			Allow: func(task tree.TaskInfo, from, to *tree.Container) error {
+				if task.TGID != info.TGID || task.TID == info.TID && task.Start != info.Start {
+					return syscall.ESRCH
+				}
+				for _, p := range todo {
+					if p.to != to {
+						continue
+					}
+					if c.isByHand(j, p.h) {
+						return errByHand
+					}
+					p.moves = p.moves || from != to
+				}
+				return nil
+			},
+		})
+		if errors.Is(err, errByHand) || errors.Is(err, syscall.ENODEV) {
+			continue // or a container was removed meanwhile
+		}
+		if err != nil {
+			return false, err
+		}
+		for _, p := range todo {
+			if p.moves {
+				moved = true
+				c.at.told(deed{op: "move", node: containerDir{p.to}, data: strconv.AppendInt(nil, int64(info.TID), 10),
+					set: "line=" + strconv.Itoa(p.rule.Line)}, nil)
+			}
+		}
+		return moved, nil
+	}
+	return false, err
+}
+
+// errByHand says that a client has put a task where it is.
+var errByHand = errors.New("a client has put it where it is")
+
+func (c *Classifier) isByHand(j job, h *tree.Hierarchy) (is bool) {
+	c.fs.tree.View(func() { is = c.fs.recorder.hands.put(j.task.Process(), h) })
+	return is
+}
+
+// isToMove reports whether a task may be elsewhere than a rule says, and not by hand.
+func (c *Classifier) isToMove(j job, p *placement) (is bool) {
+	c.fs.tree.View(func() {
+		there := j.task.Live() && j.task.Container(p.h) == p.to && (!j.whole || j.task.Process().NumThreads() == 1)
+		is = !there && !c.fs.recorder.hands.put(j.task.Process(), p.h)
+	})
+	return is
+}
+
+// maxPuts is how often a container is looked for that is removed when it was found.
+const maxPuts = 8
+
+// container finds the container of a path, and makes what is missing if it may.
+func (c *Classifier) container(h *tree.Hierarchy, path []string, create bool) (to *tree.Container, err error) {
+	to = h.Root()
+	for _, name := range path {
+		for range maxPuts {
+			var child *tree.Container
+			c.fs.tree.View(func() { child = to.Child(name) })
+			err = nil
+			if child == nil && !create {
+				err = syscall.ENOENT
+				break
+			}
+			if child == nil {
+				child, err = c.at.mkdir(to, name, 0o755)
+				if err == nil {
+					c.at.told(deed{op: "mkdir", node: containerDir{to}, name: name}, nil)
+				}
+			}
+			if err == nil {
+				to = child
+				break
+			}
+			if !errors.Is(err, syscall.EEXIST) {
+				break
+			}
+		}
+		if err != nil {
+			return nil, &tree.OpError{Op: "find", Name: name, Err: err}
+		}
+	}
+	return to, nil
+}
