@@ -249,6 +249,8 @@ func TestRemovedContainerIsENODEV(t *testing.T) {
 		t.Helper()
 		w.refused(linux.ENODEV, what, do)
 	}
+	check("fsync", func() error { return files[0].FSync() })
+	check("lock", func() error { _, err := files[0].Lock(1, p9.WriteLock, 0, 0, 0, ""); return err })
 	check("walk", func() error { _, _, err := dir.Walk([]string{"tasks"}); return err })
 	check("walk ..", func() error { _, _, err := dir.Walk([]string{".."}); return err })
 	check("getattr", func() error { _, _, _, err := dir.GetAttr(p9.AttrMask{}); return err })

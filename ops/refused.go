@@ -49,10 +49,13 @@ func (f *file) ListXattrs() ([]string, error) { return nil, linux.EOPNOTSUPP }
 func (f *file) RemoveXattr(string) error { return linux.EOPNOTSUPP }
 
 // FSync is p9.File's: what was answered is done.
-func (f *file) FSync() error { return nil }
+func (f *file) FSync() error { return wire(f.gone()) }
 
 // Lock is p9.File's. Control files have no locks: the advice is taken.
 func (f *file) Lock(int, p9.LockType, p9.LockFlags, uint64, uint64, string) (p9.LockStatus, error) {
+	if err := f.gone(); err != nil {
+		return p9.LockStatusError, wire(err)
+	}
 	return p9.LockStatusOK, nil
 }
 
