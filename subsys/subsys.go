@@ -41,6 +41,9 @@ type Config struct {
 	// BC is bc's host. Nil: the real one.
 	BC bc.Host
 
+	// BCRows keep what rlimits processes had before. Nil: nothing does.
+	BCRows bc.Rows
+
 	// Kernel is how the kernel's controllers in Enable are opened.
 	Kernel controller.Config
 }
@@ -89,6 +92,11 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 	}
 	tasks := numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log)
 	counters := bc.New(cfg.BC, cfg.Log)
+	if cfg.BCRows != nil {
+		if err := counters.Remember(cfg.BCRows); err != nil {
+			cfg.Log.Warn("the rlimits that processes had before they were lowered are not known", "subsystem", "bc", "err", err)
+		}
+	}
 	if l := controller.NewLimits(kernel); l.Any() {
 		tasks.LimitBy(l.ForNumtasks())
 		counters.LimitBy(l.ForBC())

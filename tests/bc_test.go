@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestBeancounters has what a real process holds show up in its container, and a
@@ -88,4 +90,56 @@ func TestBeancounterLimits(t *testing.T) {
 	if got := says(); got != own {
 		t.Errorf("after it has left its limits are %q, want %q", got, own)
 	}
+}
+
+// TestBeancounterLimitsBack: a process that leaves its container has the rlimits again
+// that it had, also when the server was ended meanwhile, in both ways; so has a child
+// that was born without one. And limits are held as before.
+func TestBeancounterLimitsBack(t *testing.T) {
+	if !inside {
+		runInside(t, "^TestBeancounterLimitsBack$")
+		return
+	}
+	dir := t.TempDir()
+	args := []string{"--state", dir, "--hierarchy", "h=bc"}
+	s := startServer(t, args...)
+	s.run("mkdir", "/h/a")
+	s.run("write", "/h/a/bc.numfile.barrier", "40")
+	s.run("write", "/h/a/bc.numfile.limit", "40")
+	rlimit := func(pid int, set *unix.Rlimit) (l unix.Rlimit) {
+		t.Helper()
+		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, set, &l); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	own, lowered := unix.Rlimit{Cur: 64, Max: 128}, unix.Rlimit{Cur: 40, Max: 40}
+	for how, end := range map[string]func(){"killed": func() { s.kill9() }, "stopped": func() { s.stop() }} {
+		p := startSpawner(t)
+		rlimit(p.pid(), &own)
+		s.run("write", "/h/a/tasks", fmt.Sprint(p.pid()))
+		if got := rlimit(p.pid(), nil); got != lowered {
+			t.Fatalf("in the container its limit is %v, want %v", got, lowered)
+		}
+		before := p.fork()
+		end()
+		born := p.fork()
+		rlimit(before, &unix.Rlimit{Cur: 500, Max: 600})
+		s = startServer(t, args...)
+		waitFor(t, how+": a child to be lowered again", func() bool { return rlimit(before, nil) == lowered })
+		for _, pid := range []int{p.pid(), born} {
+			if got := rlimit(pid, nil); got != lowered {
+				t.Errorf("%s: after a restart the limit of %d is %v, want %v", how, pid, got, lowered)
+			}
+			s.run("write", "/h/tasks", fmt.Sprint(pid))
+			if got := rlimit(pid, nil); got != own {
+				t.Errorf("%s: after it has left the limit of %d is %v, want %v", how, pid, got, own)
+			}
+		}
+		s.run("write", "/h/tasks", fmt.Sprint(before))
+		if got, want := rlimit(before, nil), (unix.Rlimit{Cur: 500, Max: 600}); got != want {
+			t.Errorf("%s: what it has raised itself is %v, want %v", how, got, want)
+		}
+	}
+	s.stop()
 }

@@ -43,7 +43,7 @@ type Subsystem struct {
 	tree *tree.Tree
 	id   int
 
-	// The next four are guarded by the Tree's mu.
+	// The next six are guarded by the Tree's mu.
 
 	root *tree.Container
 	// holding are the containers that held something at the last sample.
@@ -52,10 +52,14 @@ type Subsystem struct {
 	caps    map[*tree.Process]*caps
 	limiter Limiter // nil without
 	limited bool    // somebody has set a limit on a resource that is capped
+	// before are the caps of another life, see Remember; nil without.
+	before map[int32]remembered
 
 	// sampling is held while processes are measured, so that this takes one
 	// CPU at most. It comes before the Tree's locks.
 	sampling sync.Mutex
+
+	memory *memory // nil without, see Remember
 
 	// Only Enforce uses these.
 	rest    time.Time // no sample before
@@ -145,7 +149,7 @@ func (s *Subsystem) state(c *tree.Container) *state { return c.State(s.id).(*sta
 // Fork is tree.Forker's.
 func (s *Subsystem) Fork(parent, child *tree.Task, c *tree.Container) {
 	s.count(c, 1)
-	s.inheritCaps(parent, child)
+	s.inheritCaps(parent, child, c)
 }
 
 // Exit is tree.Exiter's.
@@ -204,13 +208,18 @@ func (s *Subsystem) write(r resource, f field) func(*tree.Actor, *tree.Container
 				return
 			}
 			*s.state(c).open(r) = trial
-			s.limited = s.limited || (slices.Contains(capped, r) && !c.IsRoot() && trial.limit != unlimited)
+			s.noteLimit(c, r, trial.limit)
 		})
 		if err == nil && f.name == "limit" && slices.Contains(capped, r) {
 			s.limitBelow(c)
 		}
 		return err
 	}
+}
+
+// noteLimit notes that there are processes to look after. With mu held.
+func (s *Subsystem) noteLimit(c *tree.Container, r resource, limit int64) {
+	s.limited = s.limited || slices.Contains(capped, r) && !c.IsRoot() && limit != unlimited
 }
 
 // readResources is the table of UserBeanCounters, with the container's number as

@@ -40,6 +40,14 @@
 // is. The limits of the root bound nobody: its processes are the whole host's. A
 // server that has ended leaves rlimits as they are.
 //
+// With a state directory (Remember) what a process has of its own outlives the server:
+// it is kept before the process is lowered, so that it is lost by no kill; where it
+// cannot be kept the process is not lowered, and an attach fails. A child's is its
+// forker's and has a row of its own within a second. One that is in a container and
+// has none at the start, for it was born since, has its parent's, which is the one
+// that adopted it where its forker has ended; where that has not been lowered either,
+// what the child was born with is all that is known, and it keeps that.
+//
 // The sum of several processes is not what setrlimit bounds, so it can go over a
 // limit, which is told; RLIMIT_NPROC is about all tasks of a user, and RSS has none
 // at all, so numproc and physpages are only told of here. The kernel's pids and
@@ -53,7 +61,8 @@
 //
 // Accounts are guarded by the Tree's mu: callbacks that hold it count, writes and
 // samples change them in Tree.Update. So are the caps of processes; the rlimits
-// themselves are set under changeMu. Processes are measured without the Tree's
-// locks, one sample at a time. Accounts are made when a container first holds
-// something or gets a bound: one that never does costs eight bytes.
+// themselves are set under changeMu, and the rows of what was lowered written.
+// Processes are measured without the Tree's locks, one sample at a time. Accounts are
+// made when a container first holds something or gets a bound: one that never does
+// costs eight bytes.
 package bc

@@ -21,13 +21,14 @@ func (l Rlimit) within(most uint64) Rlimit { return Rlimit{min(l.Soft, most), mi
 var capped = []resource{numfile, lockedpages}
 
 // cap is what is known of a process whose rlimit on a resource was lowered: what it
-// would have otherwise, and the bound that it was lowered to.
+// would have otherwise, and the bound that it was lowered to. A server that was
+// killed can have left it at the bound before, was: else the same.
 type cap struct {
-	own   Rlimit
-	bound uint64
+	own        Rlimit
+	bound, was uint64
 }
 
-var uncapped = cap{bound: noRlimit}
+var uncapped = cap{bound: noRlimit, was: noRlimit}
 
 // caps are a process's. They are not changed, but replaced.
 type caps [resources]cap
@@ -36,10 +37,10 @@ type caps [resources]cap
 // to have a bound, and the rlimit that it gets.
 func (k cap) next(now Rlimit, bound uint64) (cap, Rlimit) {
 	own := now
-	if k.bound != noRlimit {
+	if k.known() {
 		own = k.own
+		given := own.within(k.at(now))
 		// What differs from what it was given it has chosen itself.
-		given := own.within(k.bound)
 		if now.Hard != given.Hard {
 			own.Hard = now.Hard
 		}
@@ -51,8 +52,20 @@ func (k cap) next(now Rlimit, bound uint64) (cap, Rlimit) {
 	if bound == noRlimit {
 		return uncapped, own
 	}
-	return cap{own, bound}, own.within(bound)
+	return cap{own, bound, bound}, own.within(bound)
 }
+
+// at is the bound that the process has been lowered to, when its rlimit is now what
+// the host shows.
+func (k cap) at(now Rlimit) uint64 {
+	if now == k.own.within(k.was) {
+		return k.was
+	}
+	return k.bound
+}
+
+// known reports whether the process may have another rlimit than its own.
+func (k cap) known() bool { return k.bound != noRlimit || k.was != noRlimit }
 
 // bound is the most that one process in c may have of a resource: the least of the
 // limits of c and what is above, but for the root, whose processes are the whole
@@ -81,44 +94,97 @@ func (s *Subsystem) Reattach(task *tree.Task, c *tree.Container) error {
 	return err
 }
 
+// plan is what a process is to be given where it is.
+type plan struct {
+	thread *tree.Task
+	had    *caps // nil for none
+	has    caps
+	steps  []step
+}
+
+// step is of one resource: what the process has now, and gets.
+type step struct {
+	r       resource
+	was     uint64 // the bound that it has now
+	now, is Rlimit
+}
+
+// plan finds out what rlimits are due to the process of a thread in c. Under
+// changeMu.
+func (s *Subsystem) plan(thread *tree.Task, c *tree.Container) (*plan, error) {
+	p := &plan{thread: thread, has: caps{numfile: uncapped, lockedpages: uncapped}}
+	s.tree.View(func() { p.had = s.caps[thread.Process()] })
+	if p.had != nil {
+		p.has = *p.had
+	}
+	for _, r := range capped {
+		bound := s.bound(c, r)
+		if bound == noRlimit && !p.has[r].known() {
+			continue
+		}
+		now, err := s.host.Rlimit(thread.TID(), r, nil)
+		if err != nil {
+			return nil, err
+		}
+		was := p.has[r].at(now)
+		k, is := p.has[r].next(now, bound)
+		p.has[r] = k
+		p.steps = append(p.steps, step{r, was, now, is})
+	}
+	return p, nil
+}
+
+// lowers reports whether the process will have something to be given back.
+func (p *plan) lowers() bool { return p.has[numfile].known() || p.has[lockedpages].known() }
+
+// unfinished are the caps of the process as long as it is not known which of the
+// steps were made.
+func (p *plan) unfinished() caps {
+	k := p.has
+	for _, st := range p.steps {
+		if k[st.r].was = st.was; k[st.r].bound == noRlimit {
+			k[st.r].own = st.is
+		}
+	}
+	return k
+}
+
 // setCaps gives the process of a thread the rlimits that are due in c: all of them,
 // or none. Under changeMu.
 func (s *Subsystem) setCaps(thread *tree.Task, c *tree.Container) (undo func(), err error) {
-	var had *caps
-	s.tree.View(func() { had = s.caps[thread.Process()] })
-	has := caps{numfile: uncapped, lockedpages: uncapped}
-	if had != nil {
-		has = *had
+	p, err := s.plan(thread, c)
+	if err != nil {
+		return nil, err
 	}
+	if err := s.keepAhead(p); err != nil {
+		return nil, err
+	}
+	return s.carryOut(p)
+}
+
+// carryOut makes the steps of a plan: all, or none. Under changeMu.
+func (s *Subsystem) carryOut(p *plan) (undo func(), err error) {
+	thread := p.thread
 	var undos []func()
 	undo = func() {
 		for _, u := range undos {
 			u()
 		}
-		s.tree.Update(func() { s.keep(thread, had) })
+		s.tree.Update(func() { s.keep(thread, p.had) })
 	}
-	for _, r := range capped {
-		bound := s.bound(c, r)
-		if bound == noRlimit && has[r].bound == noRlimit {
-			continue
-		}
-		now, err := s.host.Rlimit(thread.TID(), r, nil)
-		var is Rlimit
-		if err == nil {
-			if has[r], is = has[r].next(now, bound); is != now {
-				_, err = s.host.Rlimit(thread.TID(), r, &is)
+	for _, st := range p.steps {
+		if st.is != st.now {
+			if _, err := s.host.Rlimit(thread.TID(), st.r, &st.is); err != nil {
+				undo()
+				return nil, err
 			}
-		}
-		if err != nil {
-			undo()
-			return nil, err
 		}
 		undos = append(undos, func() {
 			// Another process that has the number by now has not these.
-			if at, err := s.host.Rlimit(thread.TID(), r, nil); err == nil && at == is && is != now {
-				_, err = s.host.Rlimit(thread.TID(), r, &now)
+			if at, err := s.host.Rlimit(thread.TID(), st.r, nil); err == nil && at == st.is && st.is != st.now {
+				_, err = s.host.Rlimit(thread.TID(), st.r, &st.now)
 				if err != nil && !errors.Is(err, syscall.ESRCH) {
-					s.log.Error("a process could not be given its rlimit back", "tid", thread.TID(), "resource", names[r], "err", err)
+					s.log.Error("a process could not be given its rlimit back", "tid", thread.TID(), "resource", names[st.r], "err", err)
 				}
 			}
 		})
@@ -127,7 +193,7 @@ func (s *Subsystem) setCaps(thread *tree.Task, c *tree.Container) (undo func(), 
 		return nil, nil
 	}
 	s.tree.Update(func() {
-		if s.keep(thread, &has); has[numfile].bound == noRlimit && has[lockedpages].bound == noRlimit {
+		if s.keep(thread, &p.has); !p.lowers() {
 			delete(s.caps, thread.Process())
 		}
 	})
@@ -143,14 +209,36 @@ func (s *Subsystem) keep(thread *tree.Task, k *caps) {
 	}
 }
 
-// inheritCaps notes that a new process has the rlimits of its forker. With mu held.
-func (s *Subsystem) inheritCaps(parent, child *tree.Task) {
-	if len(s.caps) == 0 || parent == nil || child.TID() != child.TGID() {
+// inheritCaps notes that a new process has the rlimits of its forker. Of one that was
+// found at the start, what is kept of it comes first; without, it was born since that
+// was written, or without a server, unless it has left to where nothing bounds it.
+// With mu held.
+func (s *Subsystem) inheritCaps(parent, child *tree.Task, c *tree.Container) {
+	if len(s.caps) == 0 && len(s.before) == 0 || child.TID() != child.TGID() {
 		return
 	}
-	if k := s.caps[parent.Process()]; k != nil {
+	if k := s.recall(child); k != nil {
 		s.caps[child.Process()] = k
+		s.limited = true
+		return
 	}
+	if parent == nil {
+		return
+	}
+	k := s.caps[parent.Process()]
+	if k == nil || !s.tree.Settled() && !s.bornCapped(parent, c) {
+		return
+	}
+	s.caps[child.Process()] = k
+}
+
+// bornCapped reports whether a process in c of which nothing is kept has its forker's
+// rlimits. With mu held.
+func (s *Subsystem) bornCapped(parent *tree.Task, c *tree.Container) bool {
+	if c.IsRoot() {
+		return false
+	}
+	return parent.Container(c.Hierarchy()) == c || s.bound(c, numfile) != noRlimit || s.bound(c, lockedpages) != noRlimit
 }
 
 // maxRounds bounds how often a change of a limit goes after processes that were born
@@ -180,10 +268,9 @@ func (s *Subsystem) limitBelow(c *tree.Container) {
 		if len(threads) == 0 {
 			break
 		}
-		for _, thread := range threads {
-			if err := s.settle(thread); err != nil {
-				missed, last = missed+1, err
-			}
+		n, err := s.settle(threads...)
+		if missed += n; err != nil {
+			last = err
 		}
 	}
 	if missed > 0 {
@@ -191,17 +278,39 @@ func (s *Subsystem) limitBelow(c *tree.Container) {
 	}
 }
 
-// settle gives a process the rlimits that are due where it is. Under changeMu.
-func (s *Subsystem) settle(thread *tree.Task) error {
-	var c *tree.Container
-	s.tree.View(func() { c = thread.Container(s.root.Hierarchy()) })
-	if c == nil {
-		return nil
+// settle gives processes the rlimits that are due where they are. It returns how many
+// it could not give them. Under changeMu.
+func (s *Subsystem) settle(threads ...*tree.Task) (missed int, last error) {
+	miss := func(n int, err error) {
+		if !errors.Is(err, syscall.ESRCH) {
+			missed, last = missed+n, err
+		}
 	}
-	if _, err := s.setCaps(thread, c); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return err
+	var plans []*plan
+	for _, thread := range threads {
+		var c *tree.Container
+		s.tree.View(func() { c = thread.Container(s.root.Hierarchy()) })
+		if c == nil {
+			continue
+		}
+		p, err := s.plan(thread, c)
+		if err != nil {
+			miss(1, err)
+		} else if len(p.steps) > 0 {
+			plans = append(plans, p)
+		}
 	}
-	return nil
+	// All in one commit.
+	if err := s.keepAhead(plans...); err != nil {
+		miss(len(plans), err)
+		return missed, last
+	}
+	for _, p := range plans {
+		if _, err := s.carryOut(p); err != nil {
+			miss(1, err)
+		}
+	}
+	return missed, last
 }
 
 // holdLimits looks at all processes that have a bound, or had one: at those that
@@ -231,8 +340,9 @@ func (s *Subsystem) holdLimits() {
 	for _, thread := range threads {
 		_ = s.tree.Change(func() error {
 			s.tree.Drain()
-			if err := s.settle(thread); err != nil {
-				missed, last = missed+1, err
+			n, err := s.settle(thread)
+			if missed += n; err != nil {
+				last = err
 			}
 			return nil
 		})

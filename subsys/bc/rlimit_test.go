@@ -17,7 +17,7 @@ import (
 func TestNextCap(t *testing.T) {
 	const none = noRlimit
 	own := Rlimit{10, 100}
-	lowered := cap{own, 20}
+	lowered := cap{own, 20, 20}
 	for _, test := range []struct {
 		name  string
 		was   cap
@@ -27,15 +27,15 @@ func TestNextCap(t *testing.T) {
 		is    Rlimit
 	}{
 		{"none", uncapped, own, none, uncapped, own},
-		{"over both", uncapped, own, 200, cap{own, 200}, own},
+		{"over both", uncapped, own, 200, cap{own, 200, 200}, own},
 		{"between", uncapped, own, 20, lowered, Rlimit{10, 20}},
-		{"under both", uncapped, own, 5, cap{own, 5}, Rlimit{5, 5}},
-		{"none of none", uncapped, Rlimit{none, none}, 0, cap{Rlimit{none, none}, 0}, Rlimit{0, 0}},
+		{"under both", uncapped, own, 5, cap{own, 5, 5}, Rlimit{5, 5}},
+		{"none of none", uncapped, Rlimit{none, none}, 0, cap{Rlimit{none, none}, 0, 0}, Rlimit{0, 0}},
 		{"again", lowered, Rlimit{10, 20}, 20, lowered, Rlimit{10, 20}},
-		{"lower", lowered, Rlimit{10, 20}, 5, cap{own, 5}, Rlimit{5, 5}},
-		{"higher", lowered, Rlimit{10, 20}, 50, cap{own, 50}, Rlimit{10, 50}},
+		{"lower", lowered, Rlimit{10, 20}, 5, cap{own, 5, 5}, Rlimit{5, 5}},
+		{"higher", lowered, Rlimit{10, 20}, 50, cap{own, 50, 50}, Rlimit{10, 50}},
 		{"given back", lowered, Rlimit{10, 20}, none, uncapped, own},
-		{"raised", lowered, Rlimit{60, 60}, 20, cap{Rlimit{60, 60}, 20}, Rlimit{20, 20}},
+		{"raised", lowered, Rlimit{60, 60}, 20, cap{Rlimit{60, 60}, 20, 20}, Rlimit{20, 20}},
 		{"its own soft", lowered, Rlimit{15, 20}, none, uncapped, Rlimit{15, 100}},
 		{"its own hard", lowered, Rlimit{10, 12}, none, uncapped, Rlimit{10, 12}},
 	} {

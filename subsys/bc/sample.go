@@ -21,6 +21,10 @@ type member struct {
 // the root; those in the root too when that has a bound. Call it once a second.
 func (s *Subsystem) Enforce() {
 	s.holdLimits()
+	_ = s.tree.Change(func() error {
+		s.keepCaps()
+		return nil
+	})
 	begun := time.Now()
 	if begun.Before(s.rest) {
 		return

@@ -56,6 +56,7 @@ func (s *Subsystem) Restore(c *tree.Container, b []byte) error {
 		for r := range resources {
 			a := st.open(r)
 			a.barrier, a.limit = kept[r].barrier, kept[r].limit
+			s.noteLimit(c, r, a.limit)
 			a.maxheld = max(a.maxheld, kept[r].maxheld)
 			a.failcnt = max(a.failcnt, kept[r].failcnt)
 			if k := kept[r].minheld; a.minheld == unknown || k != unknown && k < a.minheld {
