@@ -123,7 +123,7 @@ func TestForeignMoves(t *testing.T) {
 			} else {
 				err = back.Move(dir, pid, true)
 			}
-			h.release()
+			h.Release()
 			if err != nil {
 				t.Fatal(err)
 			}

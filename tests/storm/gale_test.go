@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"containerfs/tests/hold"
 	"containerfs/tree"
 	"containerfs/tree/hostproc/storm"
 )
@@ -84,9 +85,10 @@ func (g *gale) end() {
 			break
 		}
 		for pid := range pids {
-			if h := g.oracle.hold(pid); h != nil {
-				unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0)
-				h.release()
+			// One that cannot be held is found again.
+			if h, _ := hold.Begin(pid, func() bool { return g.oracle.member(pid) }); h != nil {
+				h.Kill()
+				h.Release()
 			}
 		}
 	}
@@ -138,7 +140,7 @@ func (g *gale) move(w *world, wholly bool) {
 		g.unstopped++
 		return
 	}
-	defer h.release()
+	defer h.Release()
 	tid = threads[g.rng.IntN(len(threads))]
 	process := g.rng.IntN(2) == 0
 	if wholly && len(threads) > 1 {
@@ -161,11 +163,11 @@ func (g *gale) move(w *world, wholly bool) {
 	for _, tid := range threads {
 		p, ok := g.oracle.where(tid)
 		if !ok {
-			if h.ended() {
+			if h.Ended() {
 				g.killed++
 				return
 			}
-			g.t.Fatalf("thread %d of process %d is stopped and not in the oracle", tid, h.pid)
+			g.t.Fatalf("thread %d of process %d is stopped and not in the oracle", tid, h.PID)
 		}
 		for h, c := range there {
 			p[h] = c - 1
@@ -174,7 +176,7 @@ func (g *gale) move(w *world, wholly bool) {
 	}
 	began := w.host.Now()
 	err = w.tree.Attach(tree.AttachRequest{To: to[0], Also: to[1:], ID: tid, Process: process})
-	if errors.Is(err, unix.ESRCH) && h.ended() {
+	if errors.Is(err, unix.ESRCH) && h.Ended() {
 		g.killed++
 		return
 	}
@@ -183,19 +185,19 @@ func (g *gale) move(w *world, wholly bool) {
 		w.tree.View(func() {
 			for _, cs := range w.containers[0] {
 				cs.EachTask(func(task *tree.Task) {
-					if task.TGID() == h.pid {
+					if task.TGID() == h.PID {
 						known = append(known, task.TID())
 					}
 				})
 			}
 		})
 		g.t.Fatalf("attach of %d (process %v of %d, threads %v, the model has %v): %v\n\t%s",
-			tid, process, h.pid, threads, known, err, strings.Join(w.events.about(append(known, threads...)...), "\n\t"))
+			tid, process, h.PID, threads, known, err, strings.Join(w.events.about(append(known, threads...)...), "\n\t"))
 	}
 	for tid, p := range want {
 		err := g.oracle.root.Move(g.oracle.dirs[p], tid, false)
 		at, _, ok := w.place(tid)
-		if (err != nil || !ok) && h.ended() {
+		if (err != nil || !ok) && h.Ended() {
 			g.killed++
 			return
 		}
@@ -207,7 +209,7 @@ func (g *gale) move(w *world, wholly bool) {
 		}
 	}
 	g.moves++
-	g.moved[h.pid] = append(g.moved[h.pid], fmt.Sprintf("moved %v at %d..%d", want, began, w.host.Now()))
+	g.moved[h.PID] = append(g.moved[h.PID], fmt.Sprintf("moved %v at %d..%d", want, began, w.host.Now()))
 }
 
 // compare looks at all live tasks of the storm, while none is being moved, and
