@@ -13,6 +13,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"containerfs/tests/hold"
 )
 
 // hierarchies are those that all clients use.
@@ -33,13 +36,12 @@ var settings = []struct{ file, initial, format string }{
 	{"bc.numproc.limit", "9223372036854775807\n", "%d\n"},
 }
 
-// ledger is what is there, as far as one client is concerned.
+// ledger is what containers there are, as far as one client is concerned.
 type ledger struct {
-	boxes map[int]box    // by a number of the client's own; a top is the hierarchy's index
-	at    map[int][2]int // where processes are
+	boxes map[int]box // by a number of the client's own; a top is the hierarchy's index
 }
 
-func (l ledger) clone() ledger { return ledger{maps.Clone(l.boxes), maps.Clone(l.at)} }
+func (l ledger) clone() ledger { return ledger{maps.Clone(l.boxes)} }
 
 func (l ledger) path(n int) string {
 	b := l.boxes[n]
@@ -59,24 +61,28 @@ func (l ledger) hierarchy(n int) int {
 
 // lines are the ledger as text, a line for each box.
 func (l ledger) lines() []string {
-	in := make(map[int][]int)
-	for pid, at := range l.at {
-		for _, n := range at {
-			in[n] = append(in[n], pid)
-		}
-	}
 	var lines []string
 	for n, b := range l.boxes {
-		slices.Sort(in[n])
-		lines = append(lines, fmt.Sprintf("%s %o %d %q %q %q %v", l.path(n), b.mode, b.uid, b.notify, b.depth, b.setting, in[n]))
+		lines = append(lines, fmt.Sprintf("%s %o %d %q %q %q", l.path(n), b.mode, b.uid, b.notify, b.depth, b.setting))
 	}
 	slices.Sort(lines)
 	return lines
 }
 
+// outside is the number that the root of a hierarchy has for a client.
+const outside = -1
+
+// move is an open one, of a process that is stopped until it is known where it is.
+type move struct {
+	process   *hold.Process
+	hierarchy int
+	to        int
+}
+
 // client changes its part of the tree.
 type client struct {
 	t    testing.TB
+	name string
 	rnd  *rand.Rand
 	next int // number of the next box
 
@@ -84,22 +90,28 @@ type client struct {
 	// open is what there is if the change that was under way when the server was
 	// killed has happened, nil without one.
 	open *ledger
+	// moving is not nil if that change is a move.
+	moving *move
 
-	runner *exec.Cmd
-	in     io.WriteCloser
-	out    *bufio.Reader
-	kids   []int
+	oracles [2]*oracle
+	runner  *exec.Cmd
+	in      io.WriteCloser
+	out     *bufio.Reader
+	kids    []int
+
+	compared int // processes, each in each hierarchy
 }
 
-func newClient(t testing.TB, n int, s *session) *client {
-	c := &client{t: t, rnd: rand.New(rand.NewPCG(rand.Uint64(), uint64(n))), next: len(hierarchies)}
-	c.now = ledger{make(map[int]box), make(map[int][2]int)}
+func newClient(t testing.TB, n int, s *session, oracles [2]*oracle) *client {
+	c := &client{
+		t: t, name: fmt.Sprint("client", n), rnd: rand.New(rand.NewPCG(rand.Uint64(), uint64(n))),
+		next: len(hierarchies), now: ledger{make(map[int]box)}, oracles: oracles,
+	}
 	for i, h := range hierarchies {
-		name := fmt.Sprint("client", n)
-		if err := s.mkdir("/"+h+"/"+name, 0o755); err != nil {
+		if err := s.mkdir("/"+h+"/"+c.name, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		c.now.boxes[i] = box{i, name, 0o755, 0, "0\n", "max\n", settings[i].initial}
+		c.now.boxes[i] = box{i, c.name, 0o755, 0, "0\n", "max\n", settings[i].initial}
 	}
 	c.runner = exec.Command(os.Args[0])
 	c.runner.Env = append(os.Environ(), "CONTAINERFS_TEST_RUNNER=1")
@@ -118,14 +130,56 @@ func newClient(t testing.TB, n int, s *session) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.end)
+	// Its first children can be forked before it is in both.
+	p := c.stop(c.runner.Process.Pid)
+	for end := time.Now().Add(10 * time.Second); p == nil && time.Now().Before(end); {
+		p = c.stop(c.runner.Process.Pid)
+	}
+	if p == nil {
+		t.Fatal("the runner does not stop")
+	}
 	for i := range hierarchies {
 		if err := s.write(c.now.path(i)+"/procs", strconv.Itoa(c.runner.Process.Pid)); err != nil {
 			t.Fatal(err)
 		}
+		c.oracles[i].move(c.dir(i), p.PID)
 	}
-	c.now.at[c.runner.Process.Pid] = [2]int{0, 1}
+	p.Release()
 	c.fork()
 	return c
+}
+
+// dir is the directory of an oracle that stands for a box, or for the root.
+func (c *client) dir(n int) string { return fmt.Sprint(c.name, ".", n) }
+
+// list are the client's processes, by an oracle, but for those forked before the first
+// move.
+func (c *client) list() (pids []int32) {
+	for n := range c.everywhere() {
+		for _, pid := range c.oracles[0].members(c.dir(n)) {
+			pids = append(pids, int32(pid))
+		}
+	}
+	return pids
+}
+
+// everywhere are the numbers of the boxes of the client, and of the root.
+func (c *client) everywhere() map[int]bool {
+	all := map[int]bool{outside: true}
+	for n := range c.now.boxes {
+		all[n] = true
+	}
+	return all
+}
+
+// stop stops one of the client's processes, nil if it does not stop.
+func (c *client) stop(pid int) *hold.Process {
+	// The number cannot be another's: it is not reaped before it has been killed.
+	p, _, err := hold.Stop(int32(pid), func() bool { return true })
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return p
 }
 
 // end ends the client's processes.
@@ -136,8 +190,11 @@ func (c *client) end() {
 	}
 }
 
-// fork has the runner fork. The child is where the runner is.
+// fork has the runner fork, if that is not stopped. The child is where the runner is.
 func (c *client) fork() {
+	if c.moving != nil && int(c.moving.process.PID) == c.runner.Process.Pid {
+		return
+	}
 	if _, err := io.WriteString(c.in, "\n"); err != nil {
 		c.t.Fatal(err)
 	}
@@ -150,10 +207,6 @@ func (c *client) fork() {
 		c.t.Fatal(err)
 	}
 	c.kids = append(c.kids, pid)
-	c.now.at[pid] = c.now.at[c.runner.Process.Pid]
-	if c.open != nil {
-		c.open.at[pid] = c.open.at[c.runner.Process.Pid]
-	}
 }
 
 // change makes one random change and reports whether the server is still there.
@@ -214,7 +267,6 @@ func (c *client) change(s *session) bool {
 			pid := c.kids[0]
 			c.kids = c.kids[1:]
 			syscall.Kill(pid, syscall.SIGKILL)
-			delete(c.now.at, pid)
 		}
 		return true
 	case 11:
@@ -222,21 +274,41 @@ func (c *client) change(s *session) bool {
 		if c.rnd.IntN(2) == 0 {
 			pid = c.kids[c.rnd.IntN(len(c.kids))]
 		}
-		at := next.at[pid]
-		at[h] = n
-		next.at[pid] = at
+		if c.rnd.IntN(6) == 0 {
+			n, path = outside, "/"+hierarchies[h]
+		}
+		p := c.stop(pid)
+		if p == nil {
+			return true
+		}
+		c.moving = &move{p, h, n}
 		do = func() error { return s.write(path+"/procs", strconv.Itoa(pid)) }
 	}
 	c.open = &next
 	switch err := do(); {
 	case err == nil:
-		c.now, c.open = next, nil
+		c.now = next
+		c.moved(true)
 	case refused(c.t, err):
-		c.open = nil
+		c.moved(false)
 	default:
 		return false
 	}
 	return true
+}
+
+// moved is the end of a change. If that was a move it has happened, or not.
+func (c *client) moved(is bool) {
+	c.open = nil
+	m := c.moving
+	if m == nil {
+		return
+	}
+	c.moving = nil
+	if is {
+		c.oracles[m.hierarchy].move(c.dir(m.to), m.process.PID)
+	}
+	m.process.Release()
 }
 
 // actual is what the server shows of the client's boxes.
@@ -252,18 +324,13 @@ func (c *client) actual(s *session) (lines []string) {
 		if err != nil {
 			c.t.Fatalf("%s: %v", path, err)
 		}
-		var texts [4]string
-		for i, file := range []string{"notify_on_release", "max.depth", settings[h].file, "procs"} {
+		var texts [3]string
+		for i, file := range []string{"notify_on_release", "max.depth", settings[h].file} {
 			if texts[i], err = s.read(path + "/" + file); err != nil {
 				c.t.Fatalf("%s/%s: %v", path, file, err)
 			}
 		}
-		var pids []int
-		for _, word := range strings.Fields(texts[3]) {
-			pid, _ := strconv.Atoi(word)
-			pids = append(pids, pid)
-		}
-		lines = append(lines, fmt.Sprintf("%s %o %d %q %q %q %v", path, attr.Mode.Permissions(), attr.UID, texts[0], texts[1], texts[2], pids))
+		lines = append(lines, fmt.Sprintf("%s %o %d %q %q %q", path, attr.Mode.Permissions(), attr.UID, texts[0], texts[1], texts[2]))
 		dirs, err := s.dirs(path)
 		if err != nil {
 			c.t.Fatalf("%s: %v", path, err)
@@ -291,10 +358,119 @@ func (c *client) settle(s *session) {
 			c.t.Errorf("or:\n%s", difference(c.open.lines(), is))
 		}
 	}
-	c.open = nil
-	for pid := range c.now.at {
-		if err := syscall.Kill(pid, 0); err != nil {
-			c.t.Errorf("process %d: %v", pid, err)
+	c.settleMove(s)
+	thaw, err := hold.Freeze(c.list, func(pid int32) bool { return c.oracles[0].where(pid) != "" })
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer thaw()
+	for _, pid := range append(slices.Clone(c.kids), c.runner.Process.Pid) {
+		if !living(int32(pid)) {
+			c.t.Errorf("process %d has ended", pid)
+		}
+	}
+	for h := range hierarchies {
+		c.compare(s, h)
+		c.sweep(c.oracles[h])
+	}
+}
+
+// sweep removes the directories of boxes that there are no more, which nobody is in.
+func (c *client) sweep(o *oracle) {
+	dirs, err := o.root.Dirs()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	there := make(map[string]bool)
+	for n := range c.everywhere() {
+		there[c.dir(n)] = true
+	}
+	for _, dir := range dirs {
+		if !strings.HasPrefix(dir, c.name+".") || there[dir] {
+			continue
+		}
+		if in := o.members(dir); len(in) > 0 {
+			c.t.Errorf("%v are in %s, which was removed", in, dir)
+		}
+		o.root.Remove(dir) // where one is exiting, the next time
+	}
+}
+
+// settleMove finds out whether an open move has happened.
+func (c *client) settleMove(s *session) {
+	m := c.moving
+	if m == nil {
+		c.open = nil
+		return
+	}
+	pid := int(m.process.PID)
+	from, to := c.oracles[m.hierarchy].where(m.process.PID), c.dir(m.to)
+	is := slices.Contains(c.procs(s, m.hierarchy, m.to), pid)
+	if was := c.numberOf(from); !is && !slices.Contains(c.procs(s, m.hierarchy, was), pid) {
+		c.t.Errorf("process %d was in %s, to be moved to %s, and is in neither", pid, from, to)
+	}
+	c.moved(is)
+}
+
+// numberOf is the number of the box that a directory of an oracle is for.
+func (c *client) numberOf(dir string) int {
+	for n := range c.everywhere() {
+		if c.dir(n) == dir {
+			return n
+		}
+	}
+	c.t.Fatalf("%s is no box's", dir)
+	return 0
+}
+
+// procs are the processes that the server says are in a box, in order.
+func (c *client) procs(s *session, h, n int) (pids []int) {
+	path := "/" + hierarchies[h]
+	if n != outside {
+		path = c.now.path(n)
+	}
+	text, err := s.read(path + "/procs")
+	if err != nil {
+		c.t.Fatalf("%s/procs: %v", path, err)
+	}
+	for _, word := range strings.Fields(text) {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			c.t.Fatalf("%s/procs: %q", path, text)
+		}
+		pids = append(pids, pid)
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+// compare has every process of the client, which are stopped, be where the oracle of a
+// hierarchy says. One that was about to end may take a moment for it.
+func (c *client) compare(s *session, h int) {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		wrong := ""
+		compared := 0
+		for n := range c.everywhere() {
+			if n != outside && c.now.hierarchy(n) != h {
+				continue
+			}
+			want, is := c.oracles[h].members(c.dir(n)), c.procs(s, h, n)
+			compared += len(want)
+			if n == outside {
+				// With the rest of the host.
+				is = slices.DeleteFunc(is, func(pid int) bool { return !slices.Contains(want, pid) })
+			}
+			if !slices.Equal(is, want) {
+				wrong += fmt.Sprintf("%s of /%s has %v, the oracle %v\n", c.dir(n), hierarchies[h], is, want)
+			}
+		}
+		if wrong == "" {
+			c.compared += compared
+			return
+		}
+		if time.Now().After(end) {
+			c.t.Error(wrong)
+			return
 		}
 	}
 }

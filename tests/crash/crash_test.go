@@ -33,18 +33,20 @@ func TestCrashes(t *testing.T) {
 	}
 	dir := t.TempDir()
 	args := []string{"--state", dir, "--hierarchy", "a=numtasks,debug", "--hierarchy", "b=bc"}
-	s := startServer(t, args...)
+	oracles := [2]*oracle{newOracle(t, "a"), newOracle(t, "b")}
+	s := startServer(t, true, args...)
 	first, err := s.session()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var cs []*client
 	for n := range clients {
-		cs = append(cs, newClient(t, n, first))
+		cs = append(cs, newClient(t, n, first, oracles))
 	}
 	var slowest time.Duration
-	changes, open := 0, 0
-	for range crashes {
+	changes, open, moves := 0, 0, 0
+	var points [points]int // how often one was killed there
+	for n := range crashes {
 		var load sync.WaitGroup
 		counts := make([]int, clients)
 		for i, c := range cs {
@@ -59,17 +61,29 @@ func TestCrashes(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(time.Duration(rand.IntN(400_000)) * time.Microsecond)
-		s.end(t, syscall.SIGKILL)
+		if s.tap != nil {
+			// Each of the points inside in turn.
+			at := betweenPages + point(n/2)%(afterMeta-betweenPages+1)
+			s.tap.kill(at, rand.IntN(30))
+			s.killed(t, at)
+			points[at]++
+		} else {
+			time.Sleep(time.Duration(rand.IntN(400_000)) * time.Microsecond)
+			s.end(t, syscall.SIGKILL)
+		}
 		load.Wait()
 		for i, c := range cs {
 			changes += counts[i]
 			if c.open != nil {
 				open++
 			}
+			if c.moving != nil {
+				moves++
+			}
 			c.fork() // without a server
 		}
-		s = startServer(t, args...)
+		// Every other one is killed inside of a commit.
+		s = startServer(t, n%2 == 1, args...)
 		slowest = max(slowest, s.took)
 		look, err := s.session()
 		if err != nil {
@@ -83,9 +97,18 @@ func TestCrashes(t *testing.T) {
 		}
 		look.conn.Close()
 	}
-	t.Logf("%d crashes, %d changes, %d of them open; ready again after %v at most", crashes, changes, open, slowest)
-	if changes < crashes*clients || open == 0 {
-		t.Errorf("%d changes, %d open, in %d crashes", changes, open, crashes)
+	compared := 0
+	for _, c := range cs {
+		compared += c.compared
+	}
+	t.Logf("%d crashes, %d changes, %d of them open, %d of these moves; %d places of processes compared; ready again after %v at most", crashes, changes, open, moves, compared, slowest)
+	for at, n := range points {
+		if n > 0 {
+			t.Logf("%d killed %s", n, pointNames[at])
+		}
+	}
+	if changes < crashes*clients || open == 0 || compared < crashes*clients*4 {
+		t.Errorf("%d changes, %d open, %d places compared, in %d crashes", changes, open, compared, crashes)
 	}
 	last, err := s.session()
 	if err != nil {
@@ -97,7 +120,7 @@ func TestCrashes(t *testing.T) {
 	}
 	// A server that is killed when all is gone leaves nothing to one that follows.
 	s.end(t, syscall.SIGKILL)
-	s = startServer(t, args...)
+	s = startServer(t, false, args...)
 	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		left := mirrorDirs(t, s)
 		if len(left) == 0 {

@@ -27,12 +27,14 @@ type server struct {
 	sock string
 	took time.Duration // until it was ready
 	done chan struct{}
+	tap  *tap // nil without
 
 	mu  sync.Mutex
 	log strings.Builder
 }
 
-func startServer(t testing.TB, args ...string) *server {
+// startServer starts one, tapped or not, and waits until it is ready.
+func startServer(t testing.TB, tapped bool, args ...string) *server {
 	t.Helper()
 	s := &server{sock: filepath.Join(t.TempDir(), "s"), done: make(chan struct{})}
 	s.cmd = exec.Command("containerfs", append([]string{"serve", "--listen", "unix://" + s.sock}, args...)...)
@@ -41,9 +43,16 @@ func startServer(t testing.TB, args ...string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var begin func() *tap
+	if tapped {
+		begin = tapIt(t, s.cmd)
+	}
 	began := time.Now()
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
+	}
+	if tapped {
+		s.tap = begin()
 	}
 	ready := make(chan struct{})
 	go func() {
@@ -76,12 +85,36 @@ func (s *server) text() string {
 	return s.log.String()
 }
 
-// end ends the server by a signal and reports what it should not have said.
+// end ends the server by a signal.
 func (s *server) end(t testing.TB, sig syscall.Signal) {
 	t.Helper()
 	s.cmd.Process.Signal(sig)
+	s.ended(t)
+}
+
+// killed waits until a tapped server was killed at a point.
+func (s *server) killed(t testing.TB, at point) {
+	t.Helper()
+	select {
+	case <-s.done:
+	case <-time.After(time.Minute):
+		t.Errorf("the server was never %s", pointNames[at])
+		s.cmd.Process.Kill()
+	}
+	s.ended(t)
+	if got := s.cmd.ProcessState.Sys().(syscall.WaitStatus).Signal(); got != syscall.SIGKILL {
+		t.Errorf("the server has ended by %v:\n%s", got, s.text())
+	}
+}
+
+// ended waits until the server has ended, and reports what it should not have said.
+func (s *server) ended(t testing.TB) {
+	t.Helper()
 	<-s.done
 	s.cmd.Wait()
+	if s.tap != nil {
+		s.tap.done.Wait()
+	}
 	for _, bad := range []string{"panic:", "DATA RACE", "level=ERROR"} {
 		if strings.Contains(s.text(), bad) {
 			t.Errorf("the server said\n%s", s.text())
