@@ -445,10 +445,11 @@ func (c *client) procs(s *session, h, n int) (pids []int) {
 }
 
 // compare has every process of the client, which are stopped, be where the oracle of a
-// hierarchy says. One that was about to end may take a moment for it.
+// hierarchy says, at once. Only one that was about to end may take a moment for that.
 func (c *client) compare(s *session, h int) {
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		wrong := ""
+		stopped := false
 		compared := 0
 		for n := range c.everywhere() {
 			if n != outside && c.now.hierarchy(n) != h {
@@ -456,19 +457,21 @@ func (c *client) compare(s *session, h int) {
 			}
 			want, is := c.oracles[h].members(c.dir(n)), c.procs(s, h, n)
 			compared += len(want)
-			if n == outside {
-				// With the rest of the host.
-				is = slices.DeleteFunc(is, func(pid int) bool { return !slices.Contains(want, pid) })
-			}
-			if !slices.Equal(is, want) {
-				wrong += fmt.Sprintf("%s of /%s has %v, the oracle %v\n", c.dir(n), hierarchies[h], is, want)
+			for _, pid := range append(want, is...) {
+				if slices.Contains(want, pid) == slices.Contains(is, pid) || n == outside && !slices.Contains(want, pid) {
+					continue // the rest of the host is outside as well
+				}
+				state := stateOf(int32(pid))
+				wrong += fmt.Sprintf("process %d, %c: in %s of /%s: %v, in the oracle: %v\n",
+					pid, state, c.dir(n), hierarchies[h], slices.Contains(is, pid), slices.Contains(want, pid))
+				stopped = stopped || state == 'T'
 			}
 		}
 		if wrong == "" {
 			c.compared += compared
 			return
 		}
-		if time.Now().After(end) {
+		if stopped || time.Now().After(end) {
 			c.t.Error(wrong)
 			return
 		}

@@ -83,7 +83,15 @@ func (o *oracle) members(dir string) (pids []int) {
 
 // living is true of a process that is neither gone nor a zombie.
 func living(pid int32) bool {
+	state := stateOf(pid)
+	return state != 'Z' && state != 'X'
+}
+
+// stateOf is the state of a process as in /proc/<pid>/stat: X when it is gone.
+func stateOf(pid int32) byte {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	at := bytes.LastIndexByte(text, ')')
-	return err == nil && at > 0 && at+2 < len(text) && text[at+2] != 'Z' && text[at+2] != 'X'
+	if at := bytes.LastIndexByte(text, ')'); err == nil && at > 0 && at+2 < len(text) {
+		return text[at+2]
+	}
+	return 'X'
 }
