@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -390,19 +391,31 @@ func TestRefusedState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db, err := store.Open(dir, func(store.Key, []byte) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Put(store.Key{Bucket: store.Facts, Name: "format"}, binary.BigEndian.AppendUint64(nil, store.Format+1), nil)
+	db.Close()
+	newer, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		what string
 		as   []byte
+		said string
 	}{
-		{"damaged", append(slices.Clone(whole[:40]), append([]byte("xx"), whole[42:]...)...)},
-		{"truncated", whole[:len(whole)/2/4096*4096]},
-		{"truncated", nil},
+		{"damaged", append(slices.Clone(whole[:40]), append([]byte("xx"), whole[42:]...)...), "damaged"},
+		{"truncated", whole[:len(whole)/2/4096*4096], "damaged"},
+		{"empty", nil, "damaged"},
+		{"newer", newer, "of a newer format than this server knows"},
 	} {
 		if err := os.WriteFile(path, tt.as, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		code, _, stderr := refusedStart(t, "--state", dir)
-		if code == 0 || !strings.Contains(stderr, "damaged") || !strings.Contains(stderr, dir) {
+		if code == 0 || !strings.Contains(stderr, tt.said) || !strings.Contains(stderr, dir) {
 			t.Errorf("%s: exit code %d:\n%s", tt.what, code, stderr)
 		}
 		if after, err := os.ReadFile(path); err != nil || !slices.Equal(after, tt.as) {

@@ -23,6 +23,7 @@ const (
 	retireWithin = 5 * time.Second // the mirror, at the end
 	measureEvery = 10              // enforceEverys: until what was measured is kept
 	checkUpTo    = 100_000         // containers, for which a check at the start takes no time
+	maxSaid      = 20              // tasks that a line of the log names
 )
 
 // engine is the host with its model and what is served of it.
@@ -201,7 +202,10 @@ func (e *engine) adopt(say func(string)) (exists map[uint64]bool) {
 	if e.mirror == nil {
 		return nil
 	}
-	exists, err := e.mirror.Adopt(e.journal.KeptGroups())
+	exists, strangers, err := e.mirror.Adopt(e.journal.KeptGroups())
+	if len(strangers) > 0 {
+		e.log.Warn("tasks were in directories of the mirror that are no css group's: they are in the roots", "tasks", len(strangers), "tids", strangers[:min(len(strangers), maxSaid)])
+	}
 	if err != nil {
 		e.log.Warn("directories of the mirror that are nobody's could not be removed", "err", err)
 	}

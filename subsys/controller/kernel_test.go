@@ -117,6 +117,10 @@ func newBench(t *testing.T, cfg Config) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.close)
+	// Who asks for controllers is told what that takes from others.
+	if len(b.subs) > 0 && !strings.Contains(b.log.String(), "what systemd or docker do for a task by its cgroup ends when it enters one") {
+		t.Errorf("the start says nothing of what is lost:\n%s", b.log.String())
+	}
 	var all []tree.Subsystem
 	for _, s := range b.subs {
 		all = append(all, s)

@@ -280,16 +280,17 @@ func (m *Mirror) foreign(tids []int32, dir *kernfs.Dir, root bool) ([]int32, err
 
 // Adopt takes over what a server of the same id left: the directories of groups that
 // are wanted are those that exist now; all others are emptied into the root and
-// removed. What resists is nobody's, and its error is returned.
-func (m *Mirror) Adopt(wanted []uint64) (exists map[uint64]bool, err error) {
+// removed. Strangers are the tasks that were in these.
+// What resists is nobody's, and its error is returned.
+func (m *Mirror) Adopt(wanted []uint64) (exists map[uint64]bool, strangers []int32, err error) {
 	root, err := m.dir()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer m.life.RUnlock()
 	names, err := root.Dirs()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	exists = make(map[uint64]bool)
 	known := make(map[uint64]bool, len(wanted))
@@ -302,11 +303,18 @@ func (m *Mirror) Adopt(wanted []uint64) (exists map[uint64]bool, err error) {
 			exists[group] = true
 			continue
 		}
-		if err := root.Clear(name, "tasks", func(tid int32) error { return root.Move(".", tid, false) }); err != nil {
+		err := root.Clear(name, "tasks", func(tid int32) error {
+			err := root.Move(".", tid, false)
+			if err == nil {
+				strangers = append(strangers, tid)
+			}
+			return err
+		})
+		if err != nil {
 			errs = append(errs, err)
 		}
 	}
-	return exists, errors.Join(errs...)
+	return exists, strangers, errors.Join(errs...)
 }
 
 // Groups lists the groups that have directories, whoever made them.

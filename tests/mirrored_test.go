@@ -1,0 +1,130 @@
+package tests
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"containerfs/tree/kernfs"
+)
+
+// mirrorDir is the directory of the mirror that a process is in, "" for the root.
+func mirrorDir(t testing.TB, name string, pid int) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, path, ok := strings.Cut(string(text), ":name="+name+":/")
+	if !ok {
+		t.Fatalf("process %d is not in the mirror: %q", pid, text)
+	}
+	path, _, _ = strings.Cut(path, "\n")
+	return path
+}
+
+// TestMirrorTakenOver: what somebody else does to the mirror, while there is a server and
+// while there is none, is taken as it is or put right, and said.
+func TestMirrorTakenOver(t *testing.T) {
+	state := t.TempDir()
+	args := []string{"--state", state, "--hierarchy", "h=debug"}
+	s := startServer(t, args...)
+	s.run("mkdir", "/h/confidential")
+	s.run("mkdir", "/h/b")
+	p, q, r := startSpawner(t), startSpawner(t), startSpawner(t)
+	s.run("write", "/h/confidential/procs", fmt.Sprint(p.pid()))
+	s.run("write", "/h/confidential/procs", fmt.Sprint(r.pid()))
+	s.run("write", "/h/b/procs", fmt.Sprint(q.pid()))
+	_, rest, _ := strings.Cut(s.log.String(), `msg="mirror: on, `)
+	name, _, _ := strings.Cut(rest, `"`)
+	mirror, err := kernfs.OpenNamed(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := false
+	t.Cleanup(func() {
+		if !closed {
+			mirror.Close()
+		}
+	})
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	move := func(pid int, dir string) {
+		t.Helper()
+		must(mirror.Move(dir, int32(pid), true))
+	}
+	// Whose it is, and what it is called, is nobody else's to see.
+	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.pid())); err != nil || strings.Contains(string(text), "confidential") {
+		t.Errorf("the kernel shows %s", text)
+	}
+	a, b := mirrorDir(t, name, p.pid()), mirrorDir(t, name, q.pid())
+
+	move(p.pid(), b)
+	waitFor(t, "the process to be where it was moved", func() bool { return slices.Equal(s.tasks("/h/b"), sorted(p.pid(), q.pid())) })
+	must(mirror.Make("alien"))
+	move(q.pid(), "alien")
+	waitFor(t, "the process to be in the root", func() bool {
+		return slices.Equal(s.tasks("/h/b"), []int{p.pid()}) && mirrorDir(t, name, q.pid()) == ""
+	})
+	if !strings.Contains(s.log.String(), "somebody else moved a task in the mirror") {
+		t.Errorf("nothing is said of that:\n%s", s.log.String())
+	}
+	// A directory that is gone is made again.
+	s.run("write", "/h/procs", fmt.Sprint(r.pid()))
+	if err := mirror.Remove(a); err != nil && !errors.Is(err, syscall.ENOENT) {
+		t.Fatal(err)
+	}
+	s.run("write", "/h/confidential/procs", fmt.Sprint(r.pid()))
+	if got := mirrorDir(t, name, r.pid()); got != a {
+		t.Errorf("it is in %q of the mirror, want %q", got, a)
+	}
+
+	s.kill9()
+	move(p.pid(), a)
+	move(r.pid(), ".")
+	must(mirror.Make("filled"))
+	move(q.pid(), "filled")
+	born := q.fork()
+	must(mirror.Remove(b))
+	s = startServer(t, args...)
+	if log := s.log.String(); !strings.Contains(log, `are in the roots" tasks=2 tids="[`) || !strings.Contains(log, fmt.Sprint(born)) {
+		t.Errorf("nothing is said of %d and %d:\n%s", q.pid(), born, log)
+	}
+	root := s.tasks("/h")
+	for _, pid := range []int{q.pid(), born, r.pid()} {
+		if !slices.Contains(root, pid) || mirrorDir(t, name, pid) != "" {
+			t.Errorf("%d is not in the root, but in %q of the mirror", pid, mirrorDir(t, name, pid))
+		}
+	}
+	if got := s.tasks("/h/confidential"); !slices.Equal(got, []int{p.pid()}) {
+		t.Errorf("/h/confidential has %v, want %d", got, p.pid())
+	}
+	if got := s.tasks("/h/b"); len(got) != 0 {
+		t.Errorf("/h/b has %v", got)
+	}
+	if names, err := mirror.Dirs(); err != nil || !slices.Equal(names, []string{a}) {
+		t.Errorf("the mirror has %q, %v, want %s", names, err, a)
+	}
+	s.run("write", "/h/b/procs", fmt.Sprint(q.pid()))
+	if got := s.tasks("/h/b"); !slices.Equal(got, []int{q.pid()}) || mirrorDir(t, name, q.pid()) == "" {
+		t.Errorf("/h/b has %v, want %d", got, q.pid())
+	}
+	for _, c := range []*spawner{p, q, r} {
+		c.kill()
+	}
+	for _, path := range []string{"/h/confidential", "/h/b"} {
+		waitFor(t, "rmdir", func() bool { code, _, _ := s.command("rmdir", path); return code == 0 })
+	}
+	s.stop()
+	closed = true
+	must(mirror.Close())
+	retireMirrors(t, state)
+}
