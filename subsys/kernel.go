@@ -130,6 +130,14 @@ func (s *kernelCpuset) Attach(task *tree.Task, from, to *tree.Container) (func()
 	return both(s.Subsystem, s.kernel, task, from, to)
 }
 
+// Reattach is tree.Reattacher's.
+func (s *kernelCpuset) Reattach(task *tree.Task, c *tree.Container) error {
+	if err := s.kernel.Reattach(task, c); err != nil {
+		return err
+	}
+	return s.Subsystem.Reattach(task, c)
+}
+
 // Fork is tree.Forker's.
 func (s *kernelCpuset) Fork(parent, child *tree.Task, c *tree.Container) {
 	s.Subsystem.Fork(parent, child, c)
@@ -354,6 +362,11 @@ func (s *kernelCpuacct) Bind(root *tree.Container) {
 // Attach is tree.Attacher's.
 func (s *kernelCpuacct) Attach(task *tree.Task, from, to *tree.Container) (func(), error) {
 	return both(s.Subsystem, s.kernel, task, from, to)
+}
+
+// Reattach is tree.Reattacher's.
+func (s *kernelCpuacct) Reattach(task *tree.Task, c *tree.Container) error {
+	return s.kernel.Reattach(task, c)
 }
 
 // Fork is tree.Forker's.

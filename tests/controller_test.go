@@ -127,6 +127,7 @@ func (k controllers) test(t *testing.T) {
 		{"somebody else's hand", k.disturbed},
 		{"a server that was killed", k.killed},
 		{"another server with the same state", k.restarted},
+		{"somebody else between two servers", k.between},
 	} {
 		t.Run(test.name, test.run)
 	}

@@ -228,6 +228,13 @@ func (s *Subsystem) Attach(task *tree.Task, from, to *tree.Container) (func(), e
 	return s.t.attach(task, s.node(to))
 }
 
+// Reattach is tree.Reattacher's: a task that somebody else has moved in the kernel is
+// put where it should be.
+func (s *Subsystem) Reattach(task *tree.Task, c *tree.Container) error {
+	_, err := s.Attach(task, c, c)
+	return err
+}
+
 // Fork is tree.Forker's: a child has its forker's origin.
 func (s *Subsystem) Fork(parent, child *tree.Task, c *tree.Container) {
 	if s.t.leader == s {

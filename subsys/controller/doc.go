@@ -56,7 +56,7 @@
 // that somebody removed is made again, without the limits that it had; tasks that
 // somebody moved out or in are named in the log, and left where they are, for a
 // directory says only what limits apply. Which container a task is in is the
-// mirror's to say.
+// mirror's to say. Attached again to where it is, a task is put right.
 //
 // # Synchronization
 //
