@@ -27,6 +27,61 @@ func mirrorDir(t testing.TB, name string, pid int) string {
 	return path
 }
 
+// mirror is the name of the server's mirror, as it says.
+func (s *server) mirror() string {
+	s.t.Helper()
+	_, rest, on := strings.Cut(s.log.String(), `msg="mirror: on, `)
+	if !on {
+		s.t.Fatalf("it says of no mirror:\n%s", s.log.String())
+	}
+	name, _, _ := strings.Cut(rest, `"`)
+	return name
+}
+
+// TestMirrorOfOneServer: without state each server has a mirror of its own, which goes
+// with it, or with the start of another when it was killed. Its tasks live on.
+func TestMirrorOfOneServer(t *testing.T) {
+	p := startSpawner(t)
+	var s *server
+	begin := func() (name string) {
+		t.Helper()
+		s = startServer(t, "--state", "none", "--hierarchy", "h=debug")
+		s.run("mkdir", "/h/a")
+		s.run("write", "/h/a/procs", fmt.Sprint(p.pid()))
+		name = s.mirror()
+		if mirrorDir(t, name, p.pid()) == "" {
+			t.Errorf("in a container it is in the root of the mirror")
+		}
+		return name
+	}
+	there := func(name string) bool {
+		t.Helper()
+		names, err := kernfs.Names()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Contains(names, name)
+	}
+	first := begin()
+	s.stop()
+	if there(first) {
+		t.Errorf("%s is there after its server's end", first)
+	}
+	second := begin()
+	if second == first || !there(second) {
+		t.Errorf("the second server has %s, the first had %s", second, first)
+	}
+	s.kill9()
+	third := begin()
+	if there(second) || third == second {
+		t.Errorf("%s is there though its server was killed, the third has %s", second, third)
+	}
+	s.stop()
+	if there(third) || !lives(p.pid()) {
+		t.Errorf("%s is there, or the process is not", third)
+	}
+}
+
 // TestMirrorTakenOver: what somebody else does to the mirror, while there is a server and
 // while there is none, is taken as it is or put right, and said.
 func TestMirrorTakenOver(t *testing.T) {
@@ -39,8 +94,7 @@ func TestMirrorTakenOver(t *testing.T) {
 	s.run("write", "/h/confidential/procs", fmt.Sprint(p.pid()))
 	s.run("write", "/h/confidential/procs", fmt.Sprint(r.pid()))
 	s.run("write", "/h/b/procs", fmt.Sprint(q.pid()))
-	_, rest, _ := strings.Cut(s.log.String(), `msg="mirror: on, `)
-	name, _, _ := strings.Cut(rest, `"`)
+	name := s.mirror()
 	mirror, err := kernfs.OpenNamed(name)
 	if err != nil {
 		t.Fatal(err)
