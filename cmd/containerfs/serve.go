@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -101,6 +102,9 @@ subsystems of flags come in addition.
 			&cli.StringFlag{Name: "mirror", Usage: "anchor membership in a cgroup hierarchy of the kernel: `auto` or off", Value: "auto"},
 		}, serviceFlags()...),
 		Action: func(c *cli.Context) error {
+			// So a crash ends it by SIGABRT. Go's exit code would be that of a command
+			// line which makes no sense, and nobody would start the server again.
+			debug.SetTraceback("crash")
 			conf, err := serveConfig(c)
 			if err != nil {
 				return err
