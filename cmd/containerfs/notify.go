@@ -27,6 +27,11 @@ func (n notifier) reloading() {
 	n.send(daemon.SdNotifyReloading + "\n" + strings.TrimSuffix(daemon.SdNotifyMonotonicUsec(), "\n"))
 }
 
+// status is what `systemctl status` shows of the server, "" for nothing.
+func (n notifier) status(text string) {
+	n.send("STATUS=" + strings.ReplaceAll(text, "\n", " "))
+}
+
 func (n notifier) stopping() { n.send(daemon.SdNotifyStopping) }
 
 // watchdog tells the manager that the server is alive, four times in the time that the

@@ -60,8 +60,10 @@ func (s *service) reload() {
 	}
 	if err := s.tryReload(); err != nil {
 		s.log.Error("not reloaded, what was in force stays", "err", err)
+		s.notify.status("not reloaded, what was in force stays: " + err.Error())
 		return
 	}
+	s.notify.status("")
 	s.log.Info("reloaded")
 }
 
