@@ -331,13 +331,21 @@ func (u *installedUnit) works() {
 		t.Errorf("/healthz: %d %s", code, body)
 	}
 	// The agent cleans up through the server that started it.
-	writeFile(t, "/root/agent", "#!/bin/sh\n/usr/bin/containerfs rmdir /h$1\n")
+	writeFile(t, "/root/agent", `#!/bin/sh
+for dir in /etc /root /tmp /run/containerfs; do echo >$dir/agent-was-here; done
+/usr/bin/containerfs rmdir /h$1
+`)
 	os.Chmod("/root/agent", 0o755)
 	u.run("write", "/h/release_agent", "/root/agent")
 	u.run("write", "/h/c/notify_on_release", "1")
 	u.run("write", "/h/c/kill", "1")
 	waitFor(t, "the process to be killed", func() bool { return !lives(child) })
 	waitFor(t, "the agent to remove the container", func() bool { return !u.lists("/h", "c") })
+	for dir, writable := range map[string]bool{"/etc": false, "/root": false, "/tmp": false, "/run/containerfs": true} {
+		if _, err := os.Stat(dir + "/agent-was-here"); (err == nil) != writable {
+			t.Errorf("what the agent wrote to %s: %v", dir, err)
+		}
+	}
 	if u.is("MainPID") != pid || u.is("NRestarts") != restarts {
 		t.Error("the server has not lived through it")
 	}
@@ -531,7 +539,7 @@ func (u *installedUnit) isKilled() {
 	defer m.end()
 	restarts := number(t, u.is("NRestarts"))
 	syscall.Kill(number(t, u.is("MainPID")), syscall.SIGKILL)
-	m.fork() // nobody sees
+	m.fork()          // nobody sees
 	u.run("ls", "/h") // the client waits for the next one
 	waitFor(t, "the next server", func() bool { return u.is("ActiveState") == "active" })
 	if got := number(t, u.is("NRestarts")); got != restarts+1 {
@@ -543,7 +551,7 @@ func (u *installedUnit) isKilled() {
 // hangs: a server that does nothing is killed and started again.
 func (u *installedUnit) hangs() {
 	t := u.t
-	u.configure(unitConfig, "WatchdogSec=10", "TimeoutAbortSec=2")
+	u.configure(unitConfig, "WatchdogSec=6")
 	u.systemctl("restart", containerfsUnit)
 	m := u.startMember("watched")
 	defer m.end()
