@@ -171,18 +171,30 @@ func (s *server) base() string {
 // dir is the directory in which a process is in a controller's hierarchy.
 func (k controllers) dir(t *testing.T, controller string, pid int) string {
 	t.Helper()
+	path := cgroupOf(t, pid, func(list string) bool {
+		return k.version == 2 && list == "" || k.version == 1 && slices.Contains(strings.Split(list, ","), controller)
+	})
+	if path == "" {
+		t.Fatalf("%d is in no directory of %s", pid, controller)
+	}
+	return path
+}
+
+// cgroupOf is the directory in which a process is in the hierarchy that is meant by
+// what /proc lists for it: "" for version 2, else controllers or name=. Without such
+// a hierarchy it is "".
+func cgroupOf(t testing.TB, pid int, meant func(list string) bool) string {
+	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
 		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
-		list, path, _ := strings.Cut(rest, ":")
-		if k.version == 2 && list == "" || k.version == 1 && slices.Contains(strings.Split(list, ","), controller) {
+		if list, path, _ := strings.Cut(rest, ":"); meant(list) {
 			return path
 		}
 	}
-	t.Fatalf("no %s in %s", controller, text)
 	return ""
 }
 

@@ -149,19 +149,8 @@ func (u *installedUnit) configure(config string, settings ...string) {
 // placeOf is where a process is: in systemd's tree, and in the mirror.
 func placeOf(t testing.TB, pid int) (unit, mirror string) {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
-		switch list, path, _ := strings.Cut(rest, ":"); {
-		case list == "":
-			unit = path
-		case strings.HasPrefix(list, "name=containerfs-"):
-			mirror = path
-		}
-	}
+	unit = cgroupOf(t, pid, func(list string) bool { return list == "" })
+	mirror = cgroupOf(t, pid, func(list string) bool { return strings.HasPrefix(list, "name=containerfs-") })
 	return unit, mirror
 }
 
