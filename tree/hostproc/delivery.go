@@ -49,9 +49,10 @@ const backlog = 1 << 18
 // A delivery is the way of the events from the reader to the Model.
 //
 // Reader: enter, then receive and put as often as there is something, then
-// leave. Applier: run. The order of the atomics matters for quiet: the reader
-// announces itself before it takes anything from the socket, and leaves after
-// what it took is counted in received.
+// leave. Applier: run, and whoever waits for what is on its way, by help: it is
+// there sooner than another goroutine is awake. The order of the atomics matters for
+// quiet: the reader announces itself before it takes anything from the socket, and
+// leaves after what it took is counted in received.
 type delivery struct {
 	reading  atomic.Bool
 	received atomic.Uint64 // entries put
@@ -65,6 +66,11 @@ type delivery struct {
 	exits    atomic.Uint64
 	ids      atomic.Uint64
 	limit    int
+
+	// applying is held by who calls the Model. It comes before mu.
+	applying sync.Mutex
+	model    Model
+	batch    []event // that is being applied, or was: its memory is used again
 
 	mu       sync.Mutex
 	pending  []event // entries not yet taken by the applier
@@ -91,8 +97,8 @@ func (d *delivery) leave() {
 }
 
 // put hands entries on, and waits while too many are there. It returns false
-// when the delivery is closed.
-func (d *delivery) put(batch []event) bool {
+// when the delivery is closed. Whoever helps need not have the applier told.
+func (d *delivery) put(batch []event, helps bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for len(d.pending) >= d.limit && !d.closed {
@@ -104,7 +110,9 @@ func (d *delivery) put(batch []event) bool {
 	for i := range batch {
 		d.putLocked(&batch[i])
 	}
-	d.entries.Signal()
+	if !helps {
+		d.entries.Signal()
+	}
 	return true
 }
 
@@ -134,36 +142,64 @@ func (d *delivery) ask() uint64 {
 }
 
 // run calls the Model until close.
-func (d *delivery) run(m Model) {
-	ids, _ := m.(IDModel)
-	execs, _ := m.(ExecModel)
-	var batch []event
+func (d *delivery) run() {
 	for {
 		d.mu.Lock()
 		for len(d.pending) == 0 && !d.closed {
 			d.entries.Wait()
 		}
-		if d.closed {
-			d.mu.Unlock()
+		closed := d.closed
+		d.mu.Unlock()
+		if closed {
 			return
 		}
-		batch, d.pending = d.pending, batch[:0]
-		d.resync = -1
-		d.room.Signal()
-		d.mu.Unlock()
-		asleep := sleep()
-		for i := range batch {
-			d.apply(m, ids, execs, &batch[i], asleep)
-			d.applied.Add(1)
-			if i%64 == 63 {
-				d.wake()
-			}
+		d.applying.Lock()
+		d.step()
+		d.applying.Unlock()
+	}
+}
+
+// help applies what is pending, until the count is reached, if nobody else does.
+func (d *delivery) help(mark uint64) {
+	if d.applying.TryLock() {
+		for d.applied.Load() < mark && d.step() {
 		}
-		d.wake()
-		if cap(batch) > 1<<14 {
-			batch = nil // a storm's memory is not kept
+		d.applying.Unlock()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.pending) > 0 {
+		d.entries.Signal() // which was left out
+	}
+}
+
+// step applies what is pending, and returns false when there was nothing. The caller
+// holds applying.
+func (d *delivery) step() bool {
+	d.mu.Lock()
+	if len(d.pending) == 0 || d.closed {
+		d.mu.Unlock()
+		return false
+	}
+	d.batch, d.pending = d.pending, d.batch[:0]
+	d.resync = -1
+	d.room.Signal()
+	d.mu.Unlock()
+	ids, _ := d.model.(IDModel)
+	execs, _ := d.model.(ExecModel)
+	asleep := sleep()
+	for i := range d.batch {
+		d.apply(d.model, ids, execs, &d.batch[i], asleep)
+		d.applied.Add(1)
+		if i%64 == 63 {
+			d.wake()
 		}
 	}
+	d.wake()
+	if cap(d.batch) > 1<<14 {
+		d.batch = nil // a storm's memory is not kept
+	}
+	return true
 }
 
 func (d *delivery) apply(m Model, ids IDModel, execs ExecModel, e *event, asleep int64) {
@@ -230,4 +266,10 @@ func (d *delivery) close() {
 	d.entries.Broadcast()
 	d.room.Broadcast()
 	d.progress.Broadcast()
+}
+
+// ended returns when the Model is not called any more. The delivery is closed.
+func (d *delivery) ended() {
+	d.applying.Lock()
+	defer d.applying.Unlock()
 }

@@ -132,6 +132,8 @@ func Open(opts Options) (*Host, error) {
 // Start begins to call the Model, first of all Resync. It is called once; the
 // Model's methods can run before it returns.
 func (h *Host) Start(m Model) {
+	h.delivery.applying.Lock() // nobody helps before the Model is known
+	defer h.delivery.applying.Unlock()
 	if h.started.Swap(true) {
 		panic("hostproc: Host started twice")
 	}
@@ -142,8 +144,9 @@ func (h *Host) Start(m Model) {
 			h.wg.Go(f)
 		}
 	}
+	h.delivery.model = m
 	h.delivery.ask()
-	run(func() { h.delivery.run(m) })
+	run(h.delivery.run)
 	if h.conn != nil {
 		run(h.read)
 	} else {
@@ -167,6 +170,7 @@ func (h *Host) Close() error {
 		h.reader.stop()
 	}
 	h.wg.Wait()
+	h.delivery.ended()
 	if h.conn != nil {
 		h.reader.close()
 		h.conn.close()
@@ -204,14 +208,14 @@ func (h *Host) read() {
 		}
 		some := false
 		for more := true; more && failed == nil; some = some || more {
-			more, failed = h.receive()
+			more, failed = h.receive(false)
 		}
 		if busy = some; some {
 			now := time.Now()
 			busy, last = now.Sub(last) < 2*nap, now
 		}
 	}
-	if _, err := h.receive(); err != nil {
+	if _, err := h.receive(false); err != nil {
 		failed = err
 	}
 	select {
@@ -226,8 +230,9 @@ func (h *Host) read() {
 }
 
 // receive moves a batch of events from the socket to the delivery. There may be more
-// if there was one. Whoever drains does so itself rather than wake the reader for it.
-func (h *Host) receive() (more bool, err error) {
+// if there was one. Whoever drains does so itself rather than wake the reader for it,
+// and then helps to deliver them.
+func (h *Host) receive(helps bool) (more bool, err error) {
 	h.receiving.Lock()
 	defer h.receiving.Unlock()
 	d := h.delivery
@@ -243,7 +248,7 @@ func (h *Host) receive() (more bool, err error) {
 	}
 	h.batch, err = h.conn.receive(h.batch[:0])
 	h.life.RUnlock()
-	if len(h.batch) > 0 && !d.put(h.batch) {
+	if len(h.batch) > 0 && !d.put(h.batch, helps) {
 		return false, nil
 	}
 	if err == unix.EAGAIN {
@@ -299,10 +304,11 @@ func (h *Host) Drain() {
 		mark := d.received.Load() + batchSize + 1 + h.queued()
 		for more, left := true, h.queued()/batchSize+2; more && left > 0; left-- {
 			var err error
-			if more, err = h.receive(); !more && err == nil {
+			if more, err = h.receive(true); !more && err == nil {
 				mark = d.received.Load() // the socket was empty
 			}
 		}
+		d.help(mark)
 		d.wait(func() bool {
 			return h.quiet() || d.applied.Load() >= mark && !h.conn.overflow.Load() || h.readErr.Load() != nil
 		})
