@@ -102,6 +102,7 @@ func (d *delivery) put(batch []event, helps bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for len(d.pending) >= d.limit && !d.closed {
+		d.entries.Signal() // who helps may have left it out
 		d.room.Wait()
 	}
 	if d.closed {
