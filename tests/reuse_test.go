@@ -93,12 +93,15 @@ func TestReusedPID(t *testing.T) {
 		rounds = 20000
 	}
 	outcomes := map[error]int{}
-	for range rounds {
+	// Else the server was never stopped before the check, and never behind it.
+	all := func() bool { return outcomes[linux.EACCES] > 0 && outcomes[linux.ESRCH] > 0 }
+	window := 600 * time.Microsecond // in which a move takes place, on this machine at this time
+	for round := 0; round < rounds || !all() && round < 30*rounds; round++ {
 		victim := sleeper(t, mover)
 		pid := victim.Process.Pid
 		answer := make(chan error)
 		go func() { answer <- user.write("/h/c/tasks", fmt.Sprint(pid)) }()
-		time.Sleep(rand.N(600 * time.Microsecond))
+		time.Sleep(window*7/10 + rand.N(window*6/10))
 		s.cmd.Process.Signal(syscall.SIGSTOP)
 		if err := unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WSTOPPED, nil); err != nil {
 			t.Fatal(err)
@@ -111,6 +114,12 @@ func TestReusedPID(t *testing.T) {
 			continue // the number went to somebody else
 		}
 		outcomes[err]++
+		switch err {
+		case linux.EACCES: // stopped too early, mostly
+			window = min(window+window/20, 50*time.Millisecond)
+		case nil: // too late
+			window = max(window-window/20, 100*time.Microsecond)
+		}
 		if in, err := root.read("/h/c/tasks"); in != "" || err != nil {
 			t.Errorf("%d is in the container: tasks %q, %v", pid, in, err)
 		}
@@ -138,8 +147,7 @@ func TestReusedPID(t *testing.T) {
 			t.Errorf("an answer was %v", err)
 		}
 	}
-	// Else the server was never stopped before, and never behind the check.
-	if outcomes[linux.EACCES] == 0 || outcomes[linux.ESRCH] == 0 {
+	if !all() {
 		t.Errorf("not all instants were hit")
 	}
 }

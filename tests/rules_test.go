@@ -412,9 +412,7 @@ func TestRulesAreUrgent(t *testing.T) {
 		t.Errorf("%d urgent threads without rules", n)
 	}
 	r := startRuled(t, "64001 cpu x create\n")
-	n := 0
-	waitFor(t, "three urgent threads", func() bool { n = urgent(r.server); return n >= 3 })
-	if n > 3 {
-		t.Errorf("%d urgent threads: one that Go made of an urgent one is urgent, too", n)
-	}
+	// A fourth one is there while the server looks after what it serves; one that Go
+	// made of an urgent one would be there all the time.
+	waitFor(t, "three urgent threads", func() bool { return urgent(r.server) == 3 })
 }

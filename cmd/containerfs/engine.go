@@ -235,7 +235,9 @@ func (e *engine) restore(conf config, exists map[uint64]bool) error {
 	return nil
 }
 
-// maintain does what has to be done again and again, until ctx is done.
+// maintain does what has to be done again and again, until ctx is done. With rules it
+// is done ahead of the host's processes: who holds the lock of changes and waits for a
+// CPU has those wait that are to be placed.
 func (e *engine) maintain(ctx context.Context) {
 	tick := time.NewTicker(enforceEvery)
 	defer tick.Stop()
@@ -245,25 +247,34 @@ func (e *engine) maintain(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		for _, s := range e.subsystems {
-			if s, ok := s.(subsys.Enforcer); ok {
-				s.Enforce()
-			}
+		if e.rules != "" {
+			hostproc.Urgently(func() { e.look(n) })
+		} else {
+			e.look(n)
 		}
-		if n := e.tree.Audit(); n > 0 {
-			e.log.Warn("tasks were not where the model had them", "tasks", n)
-		}
-		e.tree.Sweep(idleFor)
-		if e.journal != nil {
-			if e.mirror == nil {
-				e.journal.SaveTasks()
-			}
-			if n%measureEvery == 0 {
-				e.journal.Checkpoint()
-			}
-		}
-		e.audit.Flush()
 	}
+}
+
+// look puts right what others have changed, and tidies up, for the n-th time.
+func (e *engine) look(n int) {
+	for _, s := range e.subsystems {
+		if s, ok := s.(subsys.Enforcer); ok {
+			s.Enforce()
+		}
+	}
+	if n := e.tree.Audit(); n > 0 {
+		e.log.Warn("tasks were not where the model had them", "tasks", n)
+	}
+	e.tree.Sweep(idleFor)
+	if e.journal != nil {
+		if e.mirror == nil {
+			e.journal.SaveTasks()
+		}
+		if n%measureEvery == 0 {
+			e.journal.Checkpoint()
+		}
+	}
+	e.audit.Flush()
 }
 
 // keepLast keeps what was measured until now, and where tasks are.
