@@ -15,8 +15,7 @@ type placement struct {
 	rule *rules.Rule
 	path []string
 
-	to    *tree.Container // that of path, when it was found
-	moves bool
+	to *tree.Container // that of path, when it was found
 }
 
 // put moves a task to where rules say, in one move, and reports whether it was
@@ -27,7 +26,6 @@ func (c *Classifier) put(j job, info tree.TaskInfo, all ...placement) (moved boo
 		var to []*tree.Container
 		for i := range all {
 			p := &all[i]
-			p.moves = false
 			if p.to, err = c.container(p.h, p.path, p.rule.Create); err != nil {
 				break
 			}
@@ -41,20 +39,18 @@ func (c *Classifier) put(j job, info tree.TaskInfo, all ...placement) (moved boo
 		if err != nil || len(to) == 0 {
 			return false, err
 		}
+		changed := make(map[*tree.Container]bool)
 		err = c.fs.tree.Attach(tree.AttachRequest{
 			Actor: &c.at.actor, To: to[0], Also: to[1:], ID: info.TID, Process: j.whole,
 			Allow: func(task tree.TaskInfo, from, to *tree.Container) error {
 				if task.TGID != info.TGID || task.TID == info.TID && task.Start != info.Start {
 					return syscall.ESRCH
 				}
-				for _, p := range todo {
-					if p.to != to {
-						continue
-					}
-					if c.isByHand(j, p.h) {
-						return errByHand
-					}
-					p.moves = p.moves || from != to
+				if c.isByHand(j, to.Hierarchy()) {
+					return errByHand
+				}
+				if from != to {
+					changed[to] = true
 				}
 				return nil
 			},
@@ -66,7 +62,7 @@ func (c *Classifier) put(j job, info tree.TaskInfo, all ...placement) (moved boo
 			return false, err
 		}
 		for _, p := range todo {
-			if p.moves {
+			if changed[p.to] {
 				moved = true
 				c.at.told(deed{op: "move", node: containerDir{p.to}, data: strconv.AppendInt(nil, int64(info.TID), 10),
 					set: "line=" + strconv.Itoa(p.rule.Line)}, nil)
