@@ -133,18 +133,6 @@ func Descendants(pids []int) ([]Process, error) {
 	return found, nil
 }
 
-// Threads are the threads of a process.
-func Threads(pid int) []int {
-	entries, _ := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
-	var tids []int
-	for _, e := range entries {
-		if tid, err := strconv.Atoi(e.Name()); err == nil {
-			tids = append(tids, tid)
-		}
-	}
-	return tids
-}
-
 // cgroups is where the kernel's cgroups are mounted; another place in tests.
 var cgroups = "/sys/fs/cgroup"
 
