@@ -104,12 +104,7 @@ func TestDoctorFiles(t *testing.T) {
 // TestDoctorSockets: the sockets that a service manager has passed are looked at as
 // those of the server's own, and those that nobody listens on are told.
 func TestDoctorSockets(t *testing.T) {
-	dir, err := os.MkdirTemp("", "cfs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	os.Chmod(dir, 0o755)
+	dir := openDir(t)
 	path := dir + "/9p.sock"
 	l, err := net.Listen("unix", path)
 	passed := inherit(t, l, err)

@@ -36,9 +36,11 @@ func startRuled(t *testing.T, rules string, args ...string) *ruled {
 	return r
 }
 
+// openDir is a directory that everybody can go through, with a path short enough for
+// sockets.
 func openDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "cfs-rules")
+	dir, err := os.MkdirTemp("", "cfs")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -340,12 +340,7 @@ func inherit(t testing.TB, l net.Listener, err error) *os.File {
 // TestSocketActivation: the sockets of a service manager are served on the terms that
 // belong to their names, and are there before the server and after it.
 func TestSocketActivation(t *testing.T) {
-	dir, err := os.MkdirTemp("", "cfs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	os.Chmod(dir, 0o755)
+	dir := openDir(t)
 	path := dir + "/9p.sock"
 	u, err := net.Listen("unix", path)
 	unixSocket := inherit(t, u, err)

@@ -35,8 +35,8 @@ const maxRounds = 32
 // Attach moves a task, or a process, to a container, or to one in each of several
 // hierarchies: all or nothing, and nobody sees it in some of them only. Errors, in
 // this order: EINVAL for two containers of one hierarchy, ENODEV when a container is
-// removed, ESRCH when there is no such
-// task, Allow's, the first of a subsystem's CanAttach, EOPNOTSUPP for one
+// removed, ESRCH when there is no such task, Allow's, the first of a subsystem's
+// CanAttach, EOPNOTSUPP for one
 // of several threads where a ProcessMover is bound, EINVAL for a task that
 // the kernel does not move, the first of a subsystem's Attach, ESRCH when the
 // task ended meanwhile, and EAGAIN when a process makes threads faster than they

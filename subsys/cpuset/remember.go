@@ -1,6 +1,7 @@
 package cpuset
 
 import (
+	"bytes"
 	"encoding/binary"
 	"maps"
 	"os"
@@ -46,20 +47,13 @@ func (s *Subsystem) Remember(rows Rows) error {
 	return rows.All(func(key string, value []byte) {
 		s.memory.last[key] = string(value)
 		tid, err := strconv.ParseInt(key, 10, 32)
-		if text, ok := cutPrefix(value, s.memory.boot); ok && err == nil {
+		if text, ok := bytes.CutPrefix(value, []byte(s.memory.boot)); ok && err == nil {
 			var r remembered
 			if r.start, r.origin, ok = readOrigin(text); ok {
 				s.before[int32(tid)] = r
 			}
 		}
 	})
-}
-
-func cutPrefix(value []byte, prefix string) ([]byte, bool) {
-	if len(value) < len(prefix) || string(value[:len(prefix)]) != prefix {
-		return nil, false
-	}
-	return value[len(prefix):], true
 }
 
 func readOrigin(text []byte) (start uint64, origin Set, ok bool) {
