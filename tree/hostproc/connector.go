@@ -199,21 +199,33 @@ func (c *connector) message(i int) (e event, h header, ok bool) {
 	return decode(c.slots[i][:min(m.len, slotSize)])
 }
 
+// What a receive tells of the queue.
+type queue int
+
+const (
+	queueUnknown queue = iota // the kernel has dropped something, or its word was not had
+	queueEmpty                // it had nothing
+	queueEmptied              // it had no more, or what it had besides came meanwhile
+	queueFull                 // it had as much as is taken at once
+)
+
 // receive appends the next batch of events to into. It returns EAGAIN when the
 // queue is empty.
-func (c *connector) receive(into []event) ([]event, error) {
+func (c *connector) receive(into []event) ([]event, queue, error) {
 	n, err := c.recvmmsg()
 	switch {
 	case err == unix.ENOBUFS:
 		// The kernel says so before it gives what was queued earlier.
 		c.overflowed()
-		return into, nil
+		return into, queueUnknown, nil
 	case err == unix.EINTR:
-		return into, nil
+		return into, queueUnknown, nil
 	case err == unix.EAGAIN && c.overflow.Load():
-		return c.recovered(into), nil
+		return c.recovered(into), queueUnknown, nil
+	case err == unix.EAGAIN:
+		return into, queueEmpty, err
 	case err != nil:
-		return into, err
+		return into, queueUnknown, err
 	}
 	c.heard.Add(uint64(n))
 	for i := range n {
@@ -234,11 +246,15 @@ func (c *connector) receive(into []event) ([]event, error) {
 	}
 	if c.overflow.Load() {
 		if c.left < uint64(n) {
-			return c.recovered(into), nil
+			return c.recovered(into), queueUnknown, nil
 		}
 		c.left -= uint64(n)
+		return into, queueUnknown, nil
 	}
-	return into, nil
+	if n < batchSize {
+		return into, queueEmptied, nil
+	}
+	return into, queueFull, nil
 }
 
 func (c *connector) overflowed() {

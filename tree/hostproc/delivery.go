@@ -38,7 +38,7 @@ type IDModel interface {
 
 // An ExecModel is a Model that wants to know when a program was executed, too.
 type ExecModel interface {
-	// Executed follows Exec. ts is the event's time stamp, as SetID's.
+	// Executed is called in the place of Exec. ts is the event's time stamp, as SetID's.
 	Executed(tgid int32, ts int64)
 }
 
@@ -160,6 +160,30 @@ func (d *delivery) run() {
 	}
 }
 
+// fetch receives what is in the socket, in which so many messages may be queued, and
+// returns the count that applied reaches with it. What comes meanwhile is not waited for.
+func (d *delivery) fetch(queued uint64, receive func() (queue, error)) (mark uint64) {
+	// What the reader holds, at most a batch, is neither in the socket nor
+	// counted in received; and a resync can come on top.
+	mark = d.received.Load() + batchSize + 1 + queued
+	// The kernel's word that it has dropped something comes before all that is queued.
+	dropped := false
+	for range queued/batchSize + 1 {
+		left, err := receive()
+		switch {
+		case err != nil:
+			return mark
+		case left == queueEmpty, left == queueEmptied && !dropped:
+			return d.received.Load()
+		}
+		dropped = dropped || left == queueUnknown
+	}
+	if dropped {
+		return mark
+	}
+	return d.received.Load() // full batches, with all that was queued
+}
+
 // help applies what is pending, until the count is reached, if nobody else does.
 func (d *delivery) help(mark uint64) {
 	if d.applying.TryLock() {
@@ -214,9 +238,10 @@ func (d *delivery) apply(m Model, ids IDModel, execs ExecModel, e *event, asleep
 		})
 	case kindExec:
 		d.execs.Add(1)
-		m.Exec(b)
 		if execs != nil {
 			execs.Executed(b, e.ts)
+		} else {
+			m.Exec(b)
 		}
 	case kindExit:
 		d.exits.Add(1)

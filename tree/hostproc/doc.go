@@ -30,8 +30,8 @@
 // it returns in a storm that never ends.
 //
 // While nobody drains, events that come one after the other are let gather for a nap of
-// 2 ms, so that a storm wakes the reader 500 times a second and not with each event;
-// the first after a pause is delivered at once. Whoever drains takes from the socket
+// 2 ms (1 ms if that is Urgent), so that a storm wakes the reader 500 times a second and
+// not with each event; the first after a pause is delivered at once. Whoever drains takes from the socket
 // what is there and does not wait for the reader to wake. So what nobody asks for,
 // such as a line of the event log, can be a nap late; what is read is never stale.
 //

@@ -43,7 +43,7 @@ func TestForged(t *testing.T) {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(20 * time.Second); ; {
-		batch, err := c.receive(nil)
+		batch, _, err := c.receive(nil)
 		if err != nil && err != unix.EAGAIN {
 			t.Fatal(err)
 		}

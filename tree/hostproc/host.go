@@ -199,6 +199,7 @@ func (h *Host) read() {
 	var failed error
 	// While events come closer together than a nap or two, they are let gather.
 	busy := false
+	nap := h.nap()
 	var last time.Time
 	for failed == nil && !h.stopping() {
 		if busy {
@@ -207,8 +208,11 @@ func (h *Host) read() {
 			failed = h.reader.wait() // also when who drains has found an error
 		}
 		some := false
-		for more := true; more && failed == nil; some = some || more {
-			more, failed = h.receive(false)
+		for more := true; more && failed == nil; {
+			var left queue
+			left, failed = h.receive(false)
+			some = some || left != queueEmpty
+			more = left == queueFull || left == queueUnknown
 		}
 		if busy = some; some {
 			now := time.Now()
@@ -229,36 +233,45 @@ func (h *Host) read() {
 	}
 }
 
-// receive moves a batch of events from the socket to the delivery. There may be more
-// if there was one. Whoever drains does so itself rather than wake the reader for it,
+// nap is how long the reader of a socket that is busy lets events gather: a wake-up for
+// each of them would cost more than all the rest. Drain does not wait for its end.
+func (h *Host) nap() time.Duration {
+	if h.urgent {
+		return time.Millisecond
+	}
+	return 2 * time.Millisecond
+}
+
+// receive moves a batch of events from the socket to the delivery, and says what that
+// tells of the queue. Whoever drains does so itself rather than wake the reader for it,
 // and then helps to deliver them.
-func (h *Host) receive(helps bool) (more bool, err error) {
+func (h *Host) receive(helps bool) (left queue, err error) {
 	h.receiving.Lock()
 	defer h.receiving.Unlock()
 	d := h.delivery
 	d.enter()
 	defer d.leave()
 	if h.failed != nil {
-		return false, h.failed
+		return queueUnknown, h.failed
 	}
 	h.life.RLock()
 	if h.closed {
 		h.life.RUnlock()
-		return false, nil
+		return queueEmpty, nil
 	}
-	h.batch, err = h.conn.receive(h.batch[:0])
+	h.batch, left, err = h.conn.receive(h.batch[:0])
 	h.life.RUnlock()
 	if len(h.batch) > 0 && !d.put(h.batch, helps) {
-		return false, nil
+		return queueEmpty, nil
 	}
 	if err == unix.EAGAIN {
-		return false, nil
+		return left, nil
 	}
 	if err != nil {
 		h.failed = err
 		h.reader.stop()
 	}
-	return err == nil, err
+	return left, err
 }
 
 func (h *Host) stopping() bool {
@@ -299,15 +312,7 @@ func (h *Host) Drain() {
 		if h.quiet() {
 			return
 		}
-		// What the reader holds, at most a batch, is neither in the socket nor
-		// counted in received; and a resync can come on top.
-		mark := d.received.Load() + batchSize + 1 + h.queued()
-		for more, left := true, h.queued()/batchSize+2; more && left > 0; left-- {
-			var err error
-			if more, err = h.receive(true); !more && err == nil {
-				mark = d.received.Load() // the socket was empty
-			}
-		}
+		mark := d.fetch(h.queued(), func() (queue, error) { return h.receive(true) })
 		d.help(mark)
 		d.wait(func() bool {
 			return h.quiet() || d.applied.Load() >= mark && !h.conn.overflow.Load() || h.readErr.Load() != nil

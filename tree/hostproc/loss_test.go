@@ -31,7 +31,7 @@ func TestLoss(t *testing.T) {
 		var lost uint64
 		resyncs := 0
 		for {
-			batch, err := c.receive(nil)
+			batch, _, err := c.receive(nil)
 			for _, e := range batch {
 				if e.kind == kindResync {
 					resyncs++
@@ -66,7 +66,7 @@ func TestLoss(t *testing.T) {
 				t.Fatal(err)
 			}
 			reap(t)
-			if batch, err := c.receive(nil); err != nil {
+			if batch, _, err := c.receive(nil); err != nil {
 				t.Fatal(err)
 			} else {
 				for _, e := range batch {
@@ -84,7 +84,7 @@ func TestLoss(t *testing.T) {
 			continue // a CPU's first loss can be before its first event
 		}
 		for {
-			if _, err := c.receive(nil); err == unix.EAGAIN {
+			if _, _, err := c.receive(nil); err == unix.EAGAIN {
 				break
 			} else if err != nil {
 				t.Fatal(err)

@@ -8,10 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nap is how long the reader of a socket that is busy lets events gather: a wake-up for
-// each of them would cost more than all the rest. Drain does not wait for its end.
-const nap = 2 * time.Millisecond
-
 // A waiter is how the reader waits for its socket. The socket itself is not in the
 // runtime's poller, which the kernel would wake for each event even while nobody
 // waits for one. An epoll of its own is, and says so once for each wait.
