@@ -18,8 +18,8 @@ import (
 // executed and of ids that change by who delivers the host's events, who never waits
 // for it: what is to be classified waits in a queue, which a goroutine of its own
 // works off, ahead of what the host's processes do (see Config.Urgently). It never
-// looks at what a task was when its event came, but at what it is when its turn comes:
-// a later event of it comes later.
+// looks at what a task was before its event, but at what it is after: a later event of
+// it comes later.
 //
 // What does not find room in the queue is looked for among all processes, by the time
 // of their last event (see Program).
@@ -60,7 +60,8 @@ type job struct {
 	task  *tree.Task
 	tgid  int32
 	whole bool
-	at    int64 // of the event
+	seen  *rules.Subject // what the process was after the event, unless nobody looked
+	at    int64          // of the event
 }
 
 // ruleSet is rules in force.
@@ -134,13 +135,15 @@ func (c *Classifier) isClosed() bool {
 	return c.closed
 }
 
-// Executed is told that a process has executed a program, after the Tree was, and
-// when. It does not block.
-func (c *Classifier) Executed(t *tree.Tree, tgid int32, at int64) { c.add(t, tgid, at) }
+// Executed is told that a process has executed a program, after the Tree was, when, and
+// what was seen of it since, if anything. It does not block.
+func (c *Classifier) Executed(t *tree.Tree, tgid int32, seen *rules.Subject, at int64) {
+	c.add(t, tgid, seen, at)
+}
 
 // Changed is told that a thread has changed its user or group, likewise. The first
 // thread's are its process's: the C library has all threads change.
-func (c *Classifier) Changed(t *tree.Tree, tid int32, at int64) { c.add(t, tid, at) }
+func (c *Classifier) Changed(t *tree.Tree, tid int32, at int64) { c.add(t, tid, nil, at) }
 
 // Forked is told of a fork, after the Tree was. A child that is forked while its
 // forker waits to be moved is where that was, and has to follow. A child made with
@@ -157,15 +160,15 @@ func (c *Classifier) Forked(t *tree.Tree, e tree.ForkEvent) {
 	waits := c.inHand[forker] > 0
 	c.mu.Unlock()
 	if waits {
-		c.add(t, e.TID, e.Time)
+		c.add(t, e.TID, nil, e.Time)
 	}
 }
 
-func (c *Classifier) add(t *tree.Tree, tid int32, at int64) {
+func (c *Classifier) add(t *tree.Tree, tid int32, seen *rules.Subject, at int64) {
 	if len(c.set.Load().file.Rules) == 0 {
 		return
 	}
-	j := job{at: at}
+	j := job{seen: seen, at: at}
 	noted := at // of a forked one its forker's, which may be older
 	t.View(func() {
 		if j.task = t.Task(tid); j.task == nil {
@@ -376,7 +379,7 @@ func (c *Classifier) classify(j job) {
 	if len(set.file.Rules) == 0 || c.fs.protected[j.tgid] {
 		return
 	}
-	info, s, err := c.identify(j.task)
+	info, s, err := c.identify(j)
 	if err != nil || info.Kernel {
 		return
 	}
@@ -434,23 +437,21 @@ func (c *Classifier) classify(j job) {
 	}
 }
 
-// identify finds out what a task is now. The task is the same before and after the
-// look, so what was seen is its.
-func (c *Classifier) identify(task *tree.Task) (info tree.TaskInfo, s rules.Subject, err error) {
-	tid := task.TID()
+// identify finds out what a task is. It is the task of the event before the look and
+// after it, so what was seen is its.
+func (c *Classifier) identify(j job) (info tree.TaskInfo, s rules.Subject, err error) {
+	tid := j.task.TID()
+	if j.seen != nil {
+		s = *j.seen
+	} else if s, err = c.look(tid); err != nil {
+		return info, s, err
+	}
 	if info, err = c.fs.host.Task(tid); err != nil {
 		return info, s, err
 	}
-	if s, err = c.look(tid); err != nil {
-		return info, s, err
-	}
-	again, err := c.fs.host.Task(tid)
-	if err != nil {
-		return info, s, err
-	}
 	live := false
-	c.fs.tree.View(func() { live = task.Live() && task.TID() == tid && task.Is(info) })
-	if !live || again.Start != info.Start {
+	c.fs.tree.View(func() { live = j.task.Live() && j.task.TID() == tid && j.task.Is(info) })
+	if !live {
 		return info, s, syscall.ESRCH
 	}
 	s.PID = info.TGID

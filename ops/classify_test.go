@@ -23,7 +23,8 @@ type ruled struct {
 	exe     map[int32]string
 	gid     map[int32]uint32
 	comm    map[int32]string
-	looking func(tid int32) // inside of each look
+	unseen  bool            // the rules look themselves at who executes a program
+	looking func(tid int32) // inside of each such look
 }
 
 // told is the tree as the host tells it of events, and the classifier after it.
@@ -41,12 +42,15 @@ func (m told) Fork(e tree.ForkEvent) {
 
 func (m told) Exec(tgid int32) {
 	at := m.r.host.Now()
-	m.r.mu.Lock()
-	note := &Program{UID: m.r.uid(tgid), Exe: m.r.exe[tgid], At: m.r.host.Now()}
-	m.r.mu.Unlock()
-	m.r.tree.SetNote(tgid, note)
+	var seen *rules.Subject
+	if s, err := m.r.see(tgid); err == nil {
+		m.r.tree.SetNote(tgid, &Program{UID: s.UID, Exe: s.Exe, At: m.r.host.Now()})
+		if !m.r.unseen {
+			seen = &s
+		}
+	}
 	m.r.tree.Exec(tgid)
-	m.r.c.Executed(m.r.tree, tgid, at)
+	m.r.c.Executed(m.r.tree, tgid, seen, at)
 }
 
 func (m told) Exit(tid int32) { m.r.tree.Exit(tid) }
@@ -61,19 +65,8 @@ func (r *ruled) uid(tid int32) uint32 {
 func newRuled(t *testing.T, limit int, text string) *ruled {
 	t.Helper()
 	r := &ruled{exe: make(map[int32]string), gid: make(map[int32]uint32), comm: make(map[int32]string)}
-	look := func(tid int32) (rules.Subject, error) {
-		if _, err := r.host.Host.Task(tid); err != nil {
-			return rules.Subject{}, err
-		}
-		if r.looking != nil {
-			r.looking(tid)
-		}
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return rules.Subject{UID: r.uid(tid), GID: r.gid[tid], Exe: r.exe[tid], Comm: r.comm[tid]}, nil
-	}
 	r.world = newWorld(t, func(cfg *Config, _ *tree.Config) {
-		r.c = NewClassifier(limit, look, cfg.Log)
+		r.c = NewClassifier(limit, r.look, cfg.Log)
 		cfg.Rules = r.c
 	})
 	r.host.Run(told{r})
@@ -82,6 +75,26 @@ func newRuled(t *testing.T, limit int, text string) *ruled {
 	r.client = r.as(root)
 	r.force(text)
 	return r
+}
+
+// look is the Classifier's.
+func (r *ruled) look(tid int32) (rules.Subject, error) {
+	if _, err := r.host.Host.Task(tid); err != nil {
+		return rules.Subject{}, err
+	}
+	if r.looking != nil {
+		r.looking(tid)
+	}
+	return r.see(tid)
+}
+
+func (r *ruled) see(tid int32) (rules.Subject, error) {
+	if _, err := r.host.Host.Task(tid); err != nil {
+		return rules.Subject{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return rules.Subject{UID: r.uid(tid), GID: r.gid[tid], Exe: r.exe[tid], Comm: r.comm[tid]}, nil
 }
 
 func (r *ruled) force(text string) {
@@ -254,6 +267,7 @@ func TestByHand(t *testing.T) {
 	// To where it is already, by hand: that is where it was wanted.
 	r.must(r.write("n/tasks", fmt.Sprint(p)))
 	q := r.fork(1000)
+	r.unseen = true
 	r.looking = func(tid int32) {
 		r.looking = nil
 		r.must(r.write("n/tasks", fmt.Sprint(q)))
@@ -287,6 +301,7 @@ func TestReusedTID(t *testing.T) {
 	r := newRuled(t, 100, "1000 m x create\n")
 	r.must(r.mkdir("m/x"))
 	r.c.Start(false)
+	r.unseen = true
 	p := r.fork(1000)
 	r.exec(p, "/bin/a")
 	r.looking = func(tid int32) {
@@ -317,6 +332,21 @@ func TestReusedTID(t *testing.T) {
 		t.Error("it was not looked at again")
 	}
 	r.at(q, "/", "/")
+	r.counted("1:1/0")
+
+	// The same when what was seen of it with its event is all that is looked at.
+	r.unseen, r.looking = false, nil
+	o := r.fork(1000)
+	r.host.onTask = func(tid int32) {
+		if tid == o {
+			r.host.onTask = nil
+			r.host.Exit(o)
+			r.host.SetOwner(r.host.ForkAs(hostsim.InitTID, o), 3000)
+		}
+	}
+	r.exec(o, "/bin/a")
+	r.settle()
+	r.at(o, "/", "/")
 	r.counted("1:1/0")
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"containerfs/ops"
+	"containerfs/ops/rules"
 	"containerfs/tree"
 	"containerfs/tree/hostproc"
 )
@@ -29,14 +30,12 @@ func (m model) Fork(e tree.ForkEvent) {
 	m.rules.Forked(m.Tree, e)
 }
 
-// Exec is hostproc.Model's.
-func (m model) Exec(tgid int32) {
-	m.note(tgid, m.host.Now())
+// Executed is hostproc.ExecModel's. What the note is made of is also what the rules go by.
+func (m model) Executed(tgid int32, ts int64) {
+	seen := m.note(tgid, m.host.Now())
 	m.Tree.Exec(tgid)
+	m.rules.Executed(m.Tree, tgid, seen, ts)
 }
-
-// Executed is hostproc.ExecModel's.
-func (m model) Executed(tgid int32, ts int64) { m.rules.Executed(m.Tree, tgid, ts) }
 
 // SetID is hostproc.IDModel's.
 func (m model) SetID(tid, tgid int32, group bool, real, effective uint32, ts int64) {
@@ -45,10 +44,16 @@ func (m model) SetID(tid, tgid int32, group bool, real, effective uint32, ts int
 	m.rules.Changed(m.Tree, tid, ts)
 }
 
-func (m model) note(tgid int32, at int64) {
-	if uid, exe, err := m.host.Program(tgid); err == nil {
-		m.SetNote(tgid, &ops.Program{UID: uid, Exe: exe, At: at})
+// note notes the program of a process, and returns all that was seen of it; nil when
+// the process is gone.
+func (m model) note(tgid int32, at int64) *rules.Subject {
+	id, err := m.host.Identity(tgid)
+	if err != nil {
+		return nil
 	}
+	m.SetNote(tgid, &ops.Program{UID: id.UID, Exe: id.Exe, At: at})
+	s := subjectOf(tgid, id)
+	return &s
 }
 
 // Resync is hostproc.Model's.

@@ -2,6 +2,7 @@ package hostproc
 
 import (
 	"bytes"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -65,6 +66,18 @@ func (p *procFS) identity(tid int32) (Identity, error) {
 	}
 	id.Exe = p.exe(tid)
 	return id, nil
+}
+
+// exe is the file that a thread executes, "" where there is none or it cannot be
+// seen.
+func (p *procFS) exe(tid int32) string {
+	var buf [unix.PathMax]byte
+	n, err := unix.Readlinkat(p.fd, strconv.Itoa(int(tid))+"/exe", buf[:])
+	if err != nil {
+		return ""
+	}
+	// The kernel says so of a program that was replaced while it runs.
+	return string(bytes.TrimSuffix(buf[:n], []byte(" (deleted)")))
 }
 
 // parseIdentity reads the text of a status file.
