@@ -17,13 +17,13 @@ import (
 
 // Periods of what is done again and again.
 const (
-	enforceEvery = time.Second     // SPEC §11
-	auditEvery   = time.Second     // the model against the mirror
-	idleFor      = 2 * time.Second // until the directory of a css group is removed
-	retireWithin = 5 * time.Second // the mirror, at the end
-	measureEvery = 10              // enforceEverys: until what was measured is kept
-	checkUpTo    = 100_000         // containers, for which a check at the start takes no time
-	maxSaid      = 20              // tasks that a line of the log names
+	enforceEvery = time.Second       // SPEC §11
+	auditFor     = enforceEvery / 50 // of each: the model against the mirror
+	idleFor      = 2 * time.Second   // until the directory of a css group is removed
+	retireWithin = 5 * time.Second   // the mirror, at the end
+	measureEvery = 10                // enforceEverys: until what was measured is kept
+	checkUpTo    = 100_000           // containers, for which a check at the start takes no time
+	maxSaid      = 20                // tasks that a line of the log names
 )
 
 // engine is the host with its model and what is served of it.
@@ -34,6 +34,7 @@ type engine struct {
 	tree       *tree.Tree
 	subsystems []tree.Subsystem
 	fs         *ops.FS
+	auditor    *tree.Auditor
 	audit      *ops.Audit
 	rules      string // the file; "" without
 	id         string // of the mirror and the kernel directories
@@ -96,6 +97,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	if e.tree, err = tree.New(cfg); err != nil {
 		return nil, err
 	}
+	e.auditor = e.tree.Auditor()
 	classifier := ops.NewClassifier(ops.DefaultRuleQueue, e.subject, log)
 	e.fs = ops.New(ops.Config{
 		Tree: e.tree, Host: e.host, Recorder: recorder, Log: log, Audit: e.audit, Rules: classifier,
@@ -262,7 +264,7 @@ func (e *engine) look(n int) {
 			s.Enforce()
 		}
 	}
-	if n := e.tree.Audit(); n > 0 {
+	if n := e.auditor.Audit(auditFor); n > 0 {
 		e.log.Warn("tasks were not where the model had them", "tasks", n)
 	}
 	e.tree.Sweep(idleFor)

@@ -1,0 +1,197 @@
+package tree
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// An Auditor compares the model with the mirror a css group at a time, so that neither
+// the host nor who wants to move a task has to wait for a look at all tasks at once.
+// It is for one goroutine.
+type Auditor struct {
+	t     *Tree
+	begun bool          // a round, which begins with what is in no group's directory
+	last  uint64        // the group that was compared last in it
+	owed  time.Duration // that the last calls took beyond what was allowed
+}
+
+// Auditor makes an Auditor.
+func (t *Tree) Auditor() *Auditor { return &Auditor{t: t} }
+
+// Audit compares for about as long as is allowed, from where it stopped the last time to
+// the end of the round at most. A group is compared at once: what that takes too long
+// later calls do without, so that calls at intervals take no larger part of the time.
+// See Tree.Audit.
+func (a *Auditor) Audit(allowed time.Duration) (mended int) {
+	a.owed -= allowed
+	if a.owed >= 0 {
+		return 0
+	}
+	mended = a.audit(func(took time.Duration) bool {
+		a.owed += took
+		return a.owed >= 0
+	})
+	a.owed = max(a.owed, 0)
+	return mended
+}
+
+// audit goes on until enough says so, or the round ends.
+func (a *Auditor) audit(enough func(took time.Duration) bool) (mended int) {
+	t := a.t
+	if t.mirror == nil {
+		return 0
+	}
+	if !a.begun {
+		n, took := t.compare(func() (tids []int32) {
+			tids, _ = t.mirror.Members(ForeignGroup)
+			t.Update(func() { t.strayed = false })
+			return tids
+		})
+		mended += n
+		a.begun, a.last = true, 0
+		if enough(took) {
+			return mended
+		}
+	}
+	for _, g := range t.mirrored(a.last) {
+		n, took := t.compare(func() []int32 { return t.differing(g) })
+		mended += n
+		a.last = g.num
+		if enough(took) {
+			return mended
+		}
+	}
+	a.begun = false
+	return mended
+}
+
+// Audit compares the model with the mirror, which wins: a task that somebody
+// else moved is taken where it is, and one in a directory that is nobody's goes
+// back to the root. It returns how many tasks it put right. Without a mirror
+// there is nothing to compare.
+func (t *Tree) Audit() int {
+	return t.Auditor().audit(func(time.Duration) bool { return false })
+}
+
+// compare puts right what a look finds, and says how long that took.
+func (t *Tree) compare(look func() []int32) (mended int, took time.Duration) {
+	t.changeMu.Lock()
+	defer t.changeMu.Unlock()
+	began := time.Now()
+	t.host.Drain()
+	if suspects := look(); len(suspects) > 0 {
+		t.host.Drain()
+		for _, tid := range suspects {
+			if t.mend(tid) {
+				mended++
+			}
+		}
+	}
+	return mended, time.Since(began)
+}
+
+// Strayed reports whether a task was seen in a directory of the mirror that is
+// nobody's since the last Audit.
+func (t *Tree) Strayed() (strayed bool) {
+	t.View(func() { strayed = t.strayed })
+	return strayed
+}
+
+// mirrored are the groups above a number that have a directory, the root group aside,
+// in order.
+func (t *Tree) mirrored(above uint64) (gs []*Group) {
+	t.View(func() {
+		for _, g := range t.groups.byNum {
+			if g.inMirror && g != t.groups.root && g.num > above {
+				gs = append(gs, g)
+			}
+		}
+	})
+	slices.SortFunc(gs, func(a, b *Group) int { return cmp.Compare(a.num, b.num) })
+	return gs
+}
+
+// differing are the tids in which the directory of a group and its list differ.
+func (t *Tree) differing(g *Group) (tids []int32) {
+	members, err := t.mirror.Members(g.num)
+	if err != nil {
+		t.log.Warn("the members of a css group cannot be read from the mirror", "group", g.num, "err", err)
+		return nil
+	}
+	in := make(map[int32]bool, len(members))
+	for _, tid := range members {
+		in[tid] = true
+	}
+	t.View(func() {
+		for task := g.tasks; task != nil; task = task.next {
+			if !in[task.TID()] {
+				tids = append(tids, task.TID())
+			}
+		}
+		for tid := range in {
+			if task := t.tasks[tid]; task == nil || task.group != g {
+				tids = append(tids, tid)
+			}
+		}
+	})
+	return tids
+}
+
+// mend puts the place of one task right.
+func (t *Tree) mend(tid int32) bool {
+	info, err := t.host.Task(tid)
+	if err != nil {
+		return false // gone, or on its way out
+	}
+	t.adopt(info)
+	num, err := t.mirror.Where(tid)
+	var task *Task
+	var from, to *Group
+	var stray bool
+	t.View(func() {
+		to, stray = t.mirroredLocked(num, err)
+		if task = t.tasks[tid]; task != nil {
+			from = task.group
+		}
+		if stray {
+			to = t.groups.root
+		}
+	})
+	if stray {
+		if err := t.mirror.Move(0, tid, false); err != nil {
+			if !errors.Is(err, syscall.ESRCH) {
+				t.log.Error("a task cannot be taken out of a directory of the mirror that is nobody's", "tid", tid, "err", err)
+			}
+			return false
+		}
+	}
+	if task == nil || to == nil || from == to {
+		return stray
+	}
+	t.log.Warn("somebody else moved a task in the mirror", "tid", tid, "from", from.num, "to", to.num)
+	t.Update(func() {
+		task.proc.mix()
+		if parent := t.procs[info.PPID]; parent != nil {
+			parent.mixed = true
+		}
+		t.regroupLocked(task, to)
+	})
+	for _, h := range t.hierarchies {
+		was, is := from.container(h), to.container(h)
+		if was == is {
+			continue
+		}
+		for _, b := range h.bound {
+			if b.attach == nil {
+				continue
+			}
+			if _, err := b.attach.Attach(task, was, is); err != nil && !errors.Is(err, syscall.ESRCH) {
+				t.log.Warn("a task that somebody else moved lacks an effect", "tid", tid, "subsystem", b.Name(), "err", err)
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,61 @@
+package tree_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestAuditor: what others have moved is found a css group at a time, each in its turn,
+// and a group that took long is made up for by calls that do nothing.
+func TestAuditor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _, _, root, c, d := moves(t, true)
+		p, q, r := f.host.Fork(1), f.host.Fork(1), f.host.Fork(1)
+		f.attach(c, p)
+		f.attach(d, q)
+		gc, _ := f.host.Group(p)
+		gd, _ := f.host.Group(q)
+		slow := time.Duration(0)
+		f.host.Look = func(int32) { time.Sleep(slow) }
+		a := f.Auditor()
+		f.host.Steal(r, 99) // nobody's
+		f.host.Steal(p, gd)
+		f.host.Steal(q, gc)
+		if n := a.Audit(time.Millisecond); n != 3 {
+			t.Fatalf("a round that takes no time puts %d right, want 3", n)
+		}
+		f.wantTasks(root, 1, r)
+		f.wantTasks(c, q)
+		f.wantTasks(d, p)
+
+		f.host.Steal(r, 99)
+		f.host.Steal(p, gc)
+		f.host.Steal(q, gd)
+		slow = 50 * time.Millisecond
+		const allowed = 20 * time.Millisecond
+		began := time.Now()
+		var all time.Duration
+		for _, want := range []int{1, 2} { // what is nobody's, then c's
+			n := 0
+			for n == 0 {
+				if all > time.Second {
+					t.Fatalf("%d are not found", want)
+				}
+				all += allowed
+				before := time.Now()
+				n = a.Audit(allowed)
+				if looked := time.Since(before); n == 0 && looked > 0 || n > 0 && before.Sub(began) >= all {
+					t.Errorf("looked for %v, when %v had been used of %v", looked, before.Sub(began), all)
+				}
+			}
+			if n != want {
+				t.Errorf("%d were put right, want %d", n, want)
+			}
+		}
+		slow = 0
+		f.wantTasks(root, 1, r)
+		f.wantTasks(c, p)
+		f.wantTasks(d, q)
+	})
+}
