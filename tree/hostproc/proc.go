@@ -28,8 +28,9 @@ func failTask(op string, tid int32, err error) error {
 
 // A procFS reads /proc through a descriptor of its root.
 type procFS struct {
-	fd   int
-	bufs sync.Pool // of *procBuf
+	fd    int
+	bufs  sync.Pool          // of *procBuf
+	stats kernfs.Held[int32] // of stat files, by tid
 }
 
 // A procBuf has the memory of one look-up or scan, so that neither allocates.
@@ -51,7 +52,10 @@ func openProc() (*procFS, error) {
 	return p, nil
 }
 
-func (p *procFS) close() { unix.Close(p.fd) }
+func (p *procFS) close() {
+	p.stats.Close()
+	unix.Close(p.fd)
+}
 
 func (p *procFS) buf() *procBuf { return p.bufs.Get().(*procBuf) }
 
@@ -62,34 +66,81 @@ func (p *procFS) task(tid int32) (tree.TaskInfo, error) {
 	if tid <= 0 {
 		return tree.TaskInfo{}, unix.ESRCH
 	}
-	// While the file is open its reads are of this very thread or fail. What
-	// is asked before a read that succeeds is therefore about the same thread.
-	fd, err := p.open(b.name(tid, 0, "stat"), unix.O_RDONLY)
-	if err != nil {
-		return tree.TaskInfo{}, err
-	}
-	defer unix.Close(fd)
 	tgid := tid
-	// Signal 0 asks whether tid is a process: EPERM says yes as well.
-	if err := unix.Tgkill(int(tid), int(tid), 0); err == unix.ESRCH {
-		s, err := p.status(tid)
-		if err != nil {
-			return tree.TaskInfo{}, err
+	s, err := p.stat(b, tid, func() error {
+		// Signal 0 asks whether tid is a process: EPERM says yes as well.
+		tgid = tid
+		if err := unix.Tgkill(int(tid), int(tid), 0); err == unix.ESRCH {
+			s, err := p.status(tid)
+			if err != nil {
+				return err
+			}
+			tgid = s.tgid
 		}
-		tgid = s.tgid
-	}
-	text, err := b.readAll(fd)
+		return nil
+	})
 	if err != nil {
 		return tree.TaskInfo{}, err
-	}
-	s, ok := parseStat(text)
-	if !ok {
-		return tree.TaskInfo{}, unix.EIO
 	}
 	if !s.live() {
 		return tree.TaskInfo{}, unix.ESRCH
 	}
 	return s.info(tgid), nil
+}
+
+// stat reads the stat file of a thread, after something else was asked about it. While
+// the file is open its reads are of this very thread or fail. What is asked before a read
+// that succeeds is therefore about the same thread, however long the file was open.
+func (p *procFS) stat(b *procBuf, tid int32, ask func() error) (s stat, err error) {
+	for fd, held := p.stats.Take(tid); ; held = false {
+		if !held {
+			if fd, err = p.open(b.name(tid, 0, "stat"), unix.O_RDONLY); err != nil {
+				return s, err
+			}
+		}
+		if s, err = b.stat(fd, ask); err == nil && s.live() {
+			p.stats.Keep(tid, fd)
+			return s, nil
+		}
+		unix.Close(fd)
+		if !held || err == nil {
+			return s, err
+		}
+		// That thread is gone, but there may be another.
+	}
+}
+
+// heldStat is stat of who asks nothing else.
+func (p *procFS) heldStat(b *procBuf, tid int32) (stat, error) {
+	return p.stat(b, tid, func() error { return nil })
+}
+
+// freshStat reads a stat file that is not wanted again soon.
+func (p *procFS) freshStat(b *procBuf, tid int32) (s stat, err error) {
+	text, err := p.read(b, b.name(tid, 0, "stat"))
+	if err != nil {
+		return s, err
+	}
+	s, ok := parseStat(text)
+	if !ok {
+		return s, unix.EIO
+	}
+	return s, nil
+}
+
+func (b *procBuf) stat(fd int, ask func() error) (s stat, err error) {
+	if err := ask(); err != nil {
+		return s, err
+	}
+	text, err := b.readAll(fd)
+	if err != nil {
+		return s, err
+	}
+	s, ok := parseStat(text)
+	if !ok {
+		return s, unix.EIO
+	}
+	return s, nil
 }
 
 func (s *stat) info(tgid int32) tree.TaskInfo {
@@ -139,7 +190,7 @@ func (p *procFS) tasks(tgid int32, yield func(tree.TaskInfo) bool) error {
 		if tgid < 0 {
 			return nil
 		}
-		_, err := p.process(b, tgid, yield)
+		_, err := p.process(b, tgid, p.heldStat, yield)
 		return err
 	}
 	if b.dirs == nil {
@@ -152,21 +203,18 @@ func (p *procFS) tasks(tgid int32, yield func(tree.TaskInfo) bool) error {
 	}
 	defer unix.Close(root)
 	_, err = numbers(root, b.dirs, func(pid int32) (bool, error) {
-		return p.process(b, pid, yield)
+		return p.process(b, pid, p.freshStat, yield)
 	})
 	return err
 }
 
-func (p *procFS) process(b *procBuf, tgid int32, yield func(tree.TaskInfo) bool) (more bool, err error) {
-	text, err := p.read(b, b.name(tgid, 0, "stat"))
+// process yields the threads of a process, whose own stat file is read by look.
+func (p *procFS) process(b *procBuf, tgid int32, look func(*procBuf, int32) (stat, error), yield func(tree.TaskInfo) bool) (more bool, err error) {
+	leader, err := look(b, tgid)
 	if err == unix.ESRCH {
 		return true, nil
 	} else if err != nil {
 		return false, err
-	}
-	leader, ok := parseStat(text)
-	if !ok {
-		return false, unix.EIO
 	}
 	if leader.threads <= 1 {
 		return !leader.live() || yield(leader.info(tgid)), nil
@@ -180,14 +228,10 @@ func (p *procFS) process(b *procBuf, tgid int32, yield func(tree.TaskInfo) bool)
 		if len(b.list) >= int(leader.threads) {
 			break
 		}
-		text, err := p.read(b, b.name(tgid, 0, "stat"))
-		if err == unix.ESRCH {
+		if leader, err = look(b, tgid); err == unix.ESRCH {
 			return true, nil
 		} else if err != nil {
 			return false, err
-		}
-		if leader, ok = parseStat(text); !ok {
-			return false, unix.EIO
 		}
 	}
 	for _, tid := range b.list {

@@ -48,13 +48,13 @@ func mountDetached(cfg int, called string) (*Dir, error) {
 		return nil, &OpError{"fsmount", called, err}
 	}
 	// fsmount's descriptor is O_PATH: good for openat2, not for the rest.
-	root := &Dir{fd, called}
+	root := &Dir{fd: fd, path: called}
 	defer root.Close()
 	dir, err := root.openat(".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, root.fail("open", ".", err)
 	}
-	return &Dir{dir, called}, nil
+	return &Dir{fd: dir, path: called}, nil
 }
 
 // A File is a control file of a directory.

@@ -21,8 +21,9 @@ func (e *OpError) Unwrap() error { return e.Err }
 
 // A Dir is a directory of a cgroup file system.
 type Dir struct {
-	fd   int
-	path string
+	fd    int
+	path  string
+	moves Held[moveFile]
 }
 
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
@@ -37,11 +38,12 @@ func OpenDir(path string) (*Dir, error) {
 	if err != nil {
 		return nil, &OpError{"open", path, err}
 	}
-	return &Dir{fd, path}, nil
+	return &Dir{fd: fd, path: path}, nil
 }
 
 // Close gives the descriptor back.
 func (d *Dir) Close() error {
+	d.moves.Close()
 	if err := unix.Close(d.fd); err != nil {
 		return &OpError{"close", d.path, err}
 	}
@@ -57,7 +59,7 @@ func (d *Dir) Open(name string) (*Dir, error) {
 	if err != nil {
 		return nil, d.fail("open", name, err)
 	}
-	return &Dir{fd, d.path + "/" + name}, nil
+	return &Dir{fd: fd, path: d.path + "/" + name}, nil
 }
 
 // Make makes a directory directly in d. EEXIST comes back as it is.
@@ -76,6 +78,13 @@ func (d *Dir) Remove(name string) error {
 		return d.fail("rmdir", name, unix.EINVAL)
 	}
 	_, err := retry(func() (int, error) { return 0, unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR) })
+	if err == nil {
+		for _, process := range [...]bool{false, true} {
+			if fd, ok := d.moves.Take(moveFile{name, process}); ok {
+				unix.Close(fd)
+			}
+		}
+	}
 	return d.fail("rmdir", name, err)
 }
 
@@ -87,23 +96,52 @@ func (d *Dir) Write(name string, value []byte) error {
 		return d.fail("open", name, err)
 	}
 	defer unix.Close(fd)
+	return d.fail("write", name, write(fd, value))
+}
+
+func write(fd int, value []byte) error {
 	n, err := retry(func() (int, error) { return unix.Write(fd, value) })
 	if err == nil && n != len(value) {
 		err = unix.EIO
 	}
-	return d.fail("write", name, err)
+	return err
 }
 
 // Move moves a task to the directory dir ("." for d itself): one thread by
 // its tid, or with process set all threads of the process. The kernel accepts
 // a task that is exiting, and a zombie, without moving it.
 func (d *Dir) Move(dir string, id int32, process bool) error {
-	name := dir + "/tasks"
-	if process {
-		name = dir + "/cgroup.procs"
-	}
+	f := moveFile{dir, process}
 	var b [12]byte
-	return d.Write(name, strconv.AppendInt(b[:0], int64(id), 10))
+	value := strconv.AppendInt(b[:0], int64(id), 10)
+	if fd, ok := d.moves.Take(f); ok {
+		err := write(fd, value)
+		if err != unix.ENODEV {
+			d.moves.Keep(f, fd)
+			return d.fail("write", f.name(), err)
+		}
+		unix.Close(fd) // the directory was removed, but there may be one of the same name
+	}
+	fd, err := d.openat(f.name(), unix.O_WRONLY)
+	if err != nil {
+		return d.fail("open", f.name(), err)
+	}
+	err = write(fd, value)
+	d.moves.Keep(f, fd)
+	return d.fail("write", f.name(), err)
+}
+
+// moveFile is a file that tasks are moved by.
+type moveFile struct {
+	dir     string
+	process bool
+}
+
+func (f moveFile) name() string {
+	if f.process {
+		return f.dir + "/cgroup.procs"
+	}
+	return f.dir + "/tasks"
 }
 
 // Read appends the content of a control file to buf.

@@ -135,6 +135,33 @@ func TestDir(t *testing.T) {
 	if err := d.Move("7", pid, false); !IsGone(err) {
 		t.Fatalf("Move to a directory that is gone: %v", err)
 	}
+	// One of the same name is another, also when somebody else has removed the first.
+	if err := d.Make("7"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := errors.Join(d.Move("7", pid, true), d.Move(".", pid, true)); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Unlinkat(d.fd, "7", unix.AT_REMOVEDIR); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Move("7", pid, true); !IsGone(err) {
+			t.Fatalf("Move to a directory that somebody removed: %v", err)
+		}
+		if err := d.Make("7"); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Move("7", pid, true); err != nil {
+			t.Fatal(err)
+		}
+		if ids, err := d.IDs("7/tasks"); err != nil || !slices.Equal(ids, []int32{pid}) {
+			t.Fatalf("IDs: %v %v", ids, err)
+		}
+	}
+	if err := errors.Join(d.Move(".", pid, true), d.Remove("7")); err != nil {
+		t.Fatal(err)
+	}
 	var op *OpError
 	if err := d.Move(".", 1<<22+1, false); !errors.Is(err, unix.ESRCH) || !errors.As(err, &op) || op.Op != "write" {
 		t.Fatalf("Move of nobody: %v", err)
