@@ -53,6 +53,7 @@ type request struct {
 	typ   uint8
 	msg   *message
 	taken time.Duration // when the session took it up, by the clock of the counters
+	held  int64         // of the account's allowance, for a worker's reply
 
 	fid    uint32
 	fid2   uint32 // newfid, or the other directory; noFid if there is none

@@ -42,7 +42,9 @@
 //   - A tag is outstanding until its reply is in the buffer of replies. An Rflush
 //     is never before the reply to the request that it names.
 //   - A session's memory is bounded by Config's limits, but for what its Files keep,
-//     which is theirs to bound, whatever the peer sends and whether it reads or not.
+//     which is theirs to bound, whatever the peer sends and whether it reads or not. So
+//     is what all sessions of an account, an address or a uid, have of replies that
+//     were not taken: who wants more waits, and who left his lying is hung up on.
 //   - uid 0 is never the outcome of a doubt: a peer that cannot be told for
 //     certain is refused with EACCES.
 //   - Nothing is read from a peer that its listener does not allow, and no frame

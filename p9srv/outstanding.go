@@ -61,19 +61,21 @@ func (s *session) resume() error {
 }
 
 // forWorker decides who serves a request: a worker if it can be slow, or
-// if a worker has an earlier one of the same fid.
-func (s *session) forWorker(r *request) bool {
+// if a worker has an earlier one of the same fid. slowFile says that the fid's File is
+// known to be: nobody looks at a fid that a worker has.
+func (s *session) forWorker(r *request) (worker, slowFile bool) {
 	s.mu.Lock()
 	busy := len(s.queues) > 0 && (len(s.queues[r.fid]) > 0 || len(s.queues[r.fid2]) > 0)
 	f := s.fids[r.fid]
 	s.mu.Unlock()
 	switch {
 	case busy || r.msg.pace == slow:
-		return true
+		return true, false
 	case r.msg.pace == quick, r.msg.pace == opens && p9.OpenFlags(r.flags).Mode() == p9.WriteOnly:
-		return false
+		return false, false
 	}
-	return f != nil && f.isSlow()
+	slowFile = f != nil && f.isSlow()
+	return slowFile, slowFile
 }
 
 // giveToWorker puts a request behind the earlier ones of its fids.
@@ -170,6 +172,7 @@ func (s *session) work(r *request) {
 func (s *session) answeredLocked(r *request) {
 	delete(s.tags, r.tag)
 	s.outReplies++
+	s.outHeld += r.held
 	for _, f := range r.flushes {
 		s.out.b = appendRflush(s.out.b, f.tag)
 		s.answeredLocked(f)
@@ -225,6 +228,8 @@ func (s *session) writeBatch() error {
 		}
 		s.batch, s.batched = nil, 0
 	}
+	s.outHeld += s.held
+	s.held = 0
 	s.serving = false
 	s.writing = true
 	s.writeLocked()
@@ -234,24 +239,29 @@ func (s *session) writeBatch() error {
 // writeLocked writes until out is empty. The caller has set writing.
 func (s *session) writeLocked() {
 	for s.out != nil {
-		buf, replies := s.out, s.outReplies
-		s.out, s.outReplies = nil, 0
+		buf, replies, held := s.out, s.outReplies, s.outHeld
+		s.out, s.outReplies, s.outHeld = nil, 0, 0
 		err := s.writeErr
 		due := s.writeDue
+		now := time.Now()
+		s.writeBegan = now
 		s.mu.Unlock()
 		if err == nil {
 			// Moving the deadline costs more than looking at the clock.
-			if now := time.Now(); due.Sub(now) < s.srv.cfg.WriteTimeout/2 {
+			if due.Sub(now) < s.srv.cfg.WriteTimeout/2 {
 				due = now.Add(s.srv.cfg.WriteTimeout)
 				s.conn.SetWriteDeadline(due)
 			}
 			_, err = s.conn.Write(buf.b)
 			if err != nil {
 				s.conn.Close()
+				s.cancel()
 			}
 		}
 		putBuffer(buf)
+		s.account.unsent.Release(held)
 		s.mu.Lock()
+		s.writeBegan = time.Time{}
 		s.writeErr = err
 		s.writeDue = due
 		s.outstanding -= replies

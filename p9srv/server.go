@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hugelgupf/p9/p9"
+	"golang.org/x/sync/semaphore"
 
 	"containerfs/ops"
 )
@@ -31,6 +32,7 @@ type Config struct {
 	MaxFids     int    // of a connection: 65536, several times what Linux caches of a busy mount
 	MaxRequests int    // outstanding on a connection: 64, enough that no client seen waits for it
 	MaxConns    int    // of an address, or of a uid on unix sockets: 16384
+	MaxUnsent   int64  // bytes of replies that such a one has not taken: 128 MiB
 
 	VersionTimeout time.Duration // from connecting to an agreed version: 10 s
 	FrameTimeout   time.Duration // from the first to the last byte of a frame: 30 s
@@ -42,6 +44,8 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxFids, 1<<16)
 	setDefault(&c.MaxRequests, 64)
 	setDefault(&c.MaxConns, 1<<14)
+	setDefault(&c.MaxUnsent, 128<<20)
+	c.MaxUnsent = max(c.MaxUnsent, 4*int64(c.MaxMsize))
 	setDefault(&c.VersionTimeout, 10*time.Second)
 	setDefault(&c.FrameTimeout, 30*time.Second)
 	setDefault(&c.WriteTimeout, 30*time.Second)
@@ -72,7 +76,7 @@ type Server struct {
 	closed    bool
 	listeners map[*Listener]struct{}
 	sessions  map[*session]struct{}
-	conns     map[string]int // by address
+	accounts  map[string]*account // by address or uid
 }
 
 // New makes a server.
@@ -85,7 +89,7 @@ func New(cfg Config) *Server {
 		log:       cfg.Logger,
 		listeners: make(map[*Listener]struct{}),
 		sessions:  make(map[*session]struct{}),
-		conns:     make(map[string]int),
+		accounts:  make(map[string]*account),
 	}
 }
 
@@ -141,7 +145,8 @@ func (srv *Server) start(raw net.Conn, l *Listener) {
 		srv.start(raw, l)
 		return
 	}
-	if closed := srv.closed || l.withdrawn; closed || srv.conns[from] >= srv.cfg.MaxConns {
+	a := srv.accounts[from]
+	if closed := srv.closed || l.withdrawn; closed || a != nil && a.conns >= srv.cfg.MaxConns {
 		srv.mu.Unlock()
 		conn.Close()
 		if !closed {
@@ -150,7 +155,12 @@ func (srv *Server) start(raw net.Conn, l *Listener) {
 		}
 		return
 	}
-	srv.conns[from]++
+	if a == nil {
+		a = &account{unsent: semaphore.NewWeighted(srv.cfg.MaxUnsent)}
+		srv.accounts[from] = a
+	}
+	a.conns++
+	s.account = a
 	srv.sessions[s] = struct{}{}
 	srv.running.Add(1)
 	srv.mu.Unlock()
@@ -162,8 +172,11 @@ func (srv *Server) start(raw net.Conn, l *Listener) {
 		srv.mu.Lock()
 		defer srv.mu.Unlock()
 		delete(srv.sessions, s)
-		if srv.conns[from]--; srv.conns[from] == 0 {
-			delete(srv.conns, from)
+		if a.conns--; a.conns == 0 {
+			delete(srv.accounts, from)
+			if !a.unsent.TryAcquire(srv.cfg.MaxUnsent) {
+				srv.log.Error("replies are accounted for that nobody has", "peer", from)
+			}
 		}
 	}()
 }

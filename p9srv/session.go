@@ -37,6 +37,9 @@ type session struct {
 	peer     peer
 	log      *slog.Logger
 	stripe   *stripe
+	account  *account        // set by Server.start
+	ctx      context.Context // until the session ends, or is to
+	cancel   context.CancelFunc
 
 	// The loop's own. dialect and msize change only while no worker runs.
 	dialect    *dialect // nil before a version is agreed on
@@ -47,6 +50,7 @@ type session struct {
 	batch      *buffer // replies of this batch, nil if none
 	batched    int     // how many
 	usual      int     // how many bytes to make room for in a batch
+	held       int64   // of the account's allowance, for the batch
 	versionDue time.Time
 	now        time.Duration // the clock of the counters when the loop took up the batch
 	tallies    []tally       // of the batch
@@ -66,13 +70,15 @@ type session struct {
 
 	out        *buffer // workers' replies that are not being written yet, nil if none
 	outReplies int     // how many, with the Rflushes among them
+	outHeld    int64   // of the account's allowance, for them
 
-	serving  bool // the loop is in a batch and will write what is in out
-	writing  bool // someone is in conn.Write, or about to be
-	writeErr error
-	writeDue time.Time // the deadline in force for writes
-	ending   bool      // no more is read; the deadline for reads is in the past
-	endErr   error     // why, if the session itself decided so
+	serving    bool // the loop is in a batch and will write what is in out
+	writing    bool // someone is in conn.Write, or about to be
+	writeErr   error
+	writeDue   time.Time // the deadline in force for writes
+	writeBegan time.Time // when conn.Write was called; zero when it has returned
+	ending     bool      // no more is read; the deadline for reads is in the past
+	endErr     error     // why, if the session itself decided so
 }
 
 func newSession(srv *Server, l *Listener, conn net.Conn, p peer) *session {
@@ -85,6 +91,7 @@ func newSession(srv *Server, l *Listener, conn net.Conn, p peer) *session {
 		stripe:   srv.counters.stripe(),
 	}
 	s.cond.L = &s.mu
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.in.open(conn)
 	return s
 }
@@ -102,8 +109,10 @@ func (s *session) run() {
 	s.dropAll()
 	s.conn.Close()
 	s.in.release()
+	s.cancel()
 
 	s.mu.Lock()
+	s.account.unsent.Release(s.held + s.outHeld)
 	err = cmp.Or(s.endErr, s.writeErr, err)
 	s.mu.Unlock()
 	if err == io.EOF {
@@ -207,11 +216,20 @@ func (s *session) frame(frame []byte) error {
 		s.refuse(typ, tag, linux.EINVAL)
 		return nil
 	}
-	r.taken = s.now
-	if s.forWorker(r) {
+	worker, slowFile := s.forWorker(r)
+	data := s.dataRoom(r, slowFile)
+	if worker {
+		if err := s.reserve(data); err != nil {
+			return err
+		}
+		r.taken, r.held = s.now, data
 		s.giveToWorker(r)
 		return nil
 	}
+	if err := s.makeRoom(data + int64(len(frame)) + replyRoom); err != nil {
+		return err
+	}
+	r.taken = s.now
 	b := s.batchBuffer()
 	var err error
 	b.b, err = s.serve(r, b.b)
@@ -310,5 +328,6 @@ func (s *session) end(why error) {
 		s.endErr = why
 	}
 	s.ending = true
+	s.cancel()
 	s.conn.SetReadDeadline(time.Unix(1, 0))
 }
