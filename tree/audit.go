@@ -24,7 +24,7 @@ func (t *Tree) Auditor() *Auditor { return &Auditor{t: t} }
 // Audit compares for about as long as is allowed, from where it stopped the last time to
 // the end of the round at most. A group is compared at once: what that takes too long
 // later calls do without, so that calls at intervals take no larger part of the time.
-// See Tree.Audit.
+// Where a task was seen in nobody's directory, that is looked at first. See Tree.Audit.
 func (a *Auditor) Audit(allowed time.Duration) (mended int) {
 	a.owed -= allowed
 	if a.owed >= 0 {
@@ -44,14 +44,16 @@ func (a *Auditor) audit(enough func(took time.Duration) bool) (mended int) {
 	if t.mirror == nil {
 		return 0
 	}
-	if !a.begun {
+	if !a.begun || t.Strayed() {
 		n, took := t.compare(func() (tids []int32) {
 			tids, _ = t.mirror.Members(ForeignGroup)
 			t.Update(func() { t.strayed = false })
 			return tids
 		})
 		mended += n
-		a.begun, a.last = true, 0
+		if !a.begun {
+			a.begun, a.last = true, 0
+		}
 		if enough(took) {
 			return mended
 		}

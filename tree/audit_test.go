@@ -59,3 +59,38 @@ func TestAuditor(t *testing.T) {
 		f.wantTasks(d, q)
 	})
 }
+
+// TestAuditorGoesBack: a task that was seen where it has no business does not wait for
+// the next round.
+func TestAuditorGoesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _, _, root, c, _ := moves(t, true)
+		r := f.host.Fork(1)
+		p := f.host.Fork(r) // elsewhere: the mirror is asked where others that it forks are
+		f.attach(c, p)
+		slow := 50 * time.Millisecond
+		f.host.Look = func(int32) { time.Sleep(slow) }
+		a := f.Auditor()
+		f.host.Steal(r, 99)
+		if n := a.Audit(time.Millisecond); n != 1 {
+			t.Fatalf("%d were put right, want 1", n)
+		}
+		slow = 0
+		f.host.Steal(r, 99)
+		k := f.host.Fork(r)
+		f.Drain()
+		if !f.Strayed() {
+			t.Fatal("nobody has seen it")
+		}
+		if n := a.Audit(time.Hour); n != 2 {
+			t.Errorf("%d were put right, want 2", n)
+		}
+		if f.Strayed() {
+			t.Error("strayed after Audit")
+		}
+		f.wantTasks(root, 1, r, k)
+		if _, err := f.host.Mirror().Where(k); err != nil {
+			t.Error(err)
+		}
+	})
+}
