@@ -20,4 +20,10 @@
 // share one CPU, so that no target gains from the other one's idle time.
 //
 // diod runs in a mount namespace of its own, in which alone the hierarchy is mounted.
+//
+// What it costs to follow the host's forks is compared with bare readers, one for each
+// feed that the kernel offers: the proc connector, the same with an event mask (Linux
+// 6.6), and tracepoints whose records are in a ring of perf's (tracefs, CAP_PERFMON). A
+// reader's CPU time is that of its process; what the feed costs the kernel is in the
+// forks per second.
 package main

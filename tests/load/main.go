@@ -44,8 +44,8 @@ func run(args []string) error {
 			return errors.Join(err, threads(n))
 		case part == "diod" && len(rest) == 3:
 			return execDiod(rest[0], rest[1], rest[2])
-		case part == "reader" && len(rest) == 0:
-			return readEvents(os.Stdout)
+		case part == "reader" && len(rest) == 1:
+			return runReader(rest[0])
 		case part == "storm":
 			return runStorm(rest)
 		}

@@ -18,38 +18,6 @@ import (
 	"containerfs/tree/hostproc/storm"
 )
 
-// readEvents is a reader of the proc connector that does nothing with what it reads:
-// what any listener costs. It goes on for ever.
-func readEvents(stdout io.Writer) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_CONNECTOR)
-	if err != nil {
-		return err
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
-		return err
-	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
-		return err
-	}
-	// nlmsghdr, cn_msg of CN_IDX_PROC, PROC_CN_MCAST_LISTEN.
-	var listen [40]byte
-	le.PutUint32(listen[0:], 40)
-	le.PutUint16(listen[4:], 3)
-	le.PutUint32(listen[16:], 1)
-	le.PutUint32(listen[20:], 1)
-	le.PutUint16(listen[32:], 4)
-	le.PutUint32(listen[36:], 1)
-	if err := unix.Sendto(fd, listen[:], 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return err
-	}
-	fmt.Fprintln(stdout, "ready")
-	for b := make([]byte, 4096); ; {
-		if _, _, err := unix.Recvfrom(fd, b, 0); err != nil && err != unix.ENOBUFS && err != unix.EINTR {
-			return err
-		}
-	}
-}
-
 // runStorm forks for a while and prints how many children it has made. Each of two
 // threads forks, its child ends at once and is waited for.
 func runStorm(args []string) error {
@@ -83,42 +51,43 @@ func runStorm(args []string) error {
 }
 
 // tracking measures what it costs to follow the host's forks: how many there are per
-// second alone, beside a reader that does nothing with the events, and
-// beside containerfs, and what CPU time the two take per fork.
+// second alone, beside readers that do nothing with the events, a feed each, and
+// beside containerfs, and what CPU time these take per fork.
 func (b *book) tracking(w *world, stateless []string) error {
 	type follower struct {
 		name  string
-		start func() (pid int, stop func(), err error)
+		start func() (pid int, stop func() error, err error)
 		rates []float64
 		cpus  []float64 // per fork, µs
 	}
-	followers := []*follower{
-		{name: "alone", start: func() (int, func(), error) { return 0, func() {}, nil }},
-		{name: "bare reader", start: func() (int, func(), error) {
-			c, _, err := w.sub("reader")
+	followers := []*follower{{name: "alone", start: func() (int, func() error, error) { return 0, func() error { return nil }, nil }}}
+	var left strings.Builder
+	for _, f := range offered(feeds, &left) {
+		followers = append(followers, &follower{name: f.name, start: func() (int, func() error, error) {
+			c, _, err := w.sub("reader", f.part)
 			if err != nil {
 				return 0, nil, err
 			}
-			return c.Process.Pid, func() { kill(c) }, nil
-		}},
-		{name: "containerfs", start: func() (int, func(), error) {
-			c := child(exec.Command(b.program, append([]string{"serve", "--hierarchy", "bench=" + subsystems, "--listen", "unix://" + w.dir + "/track"}, stateless...)...))
-			c.SysProcAttr.Pdeathsig = unix.SIGTERM
-			c.Stderr = nil
-			stderr, err := c.StderrPipe()
-			if err == nil {
-				err = c.Start()
-			}
-			if err != nil {
-				return 0, nil, err
-			}
-			in := bufio.NewScanner(stderr)
-			for in.Scan() && in.Text() != "ready" {
-			}
-			go io.Copy(io.Discard, stderr)
-			return c.Process.Pid, func() { c.Process.Signal(unix.SIGTERM); c.Wait() }, nil
-		}},
+			return c.Process.Pid, func() error { return endReader(c) }, nil
+		}})
 	}
+	followers = append(followers, &follower{name: "containerfs", start: func() (int, func() error, error) {
+		c := child(exec.Command(b.program, append([]string{"serve", "--hierarchy", "bench=" + subsystems, "--listen", "unix://" + w.dir + "/track"}, stateless...)...))
+		c.SysProcAttr.Pdeathsig = unix.SIGTERM
+		c.Stderr = nil
+		stderr, err := c.StderrPipe()
+		if err == nil {
+			err = c.Start()
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+		in := bufio.NewScanner(stderr)
+		for in.Scan() && in.Text() != "ready" {
+		}
+		go io.Copy(io.Discard, stderr)
+		return c.Process.Pid, func() error { c.Process.Signal(unix.SIGTERM); c.Wait(); return nil }, nil
+	}})
 	var listed []time.Duration
 	for rep := range b.reps {
 		for n := range followers {
@@ -143,7 +112,7 @@ func (b *book) tracking(w *world, stateless []string) error {
 			if err == nil && f.name == "containerfs" {
 				err = w.listed(place{"unix", w.dir + "/track"}, 3*b.time, &listed)
 			}
-			stop()
+			err = errors.Join(err, stop())
 			var forks, took float64
 			if err == nil {
 				_, err = fmt.Sscan(strings.TrimSpace(string(out)), &forks, &took)
@@ -162,6 +131,7 @@ func (b *book) tracking(w *world, stateless []string) error {
 	for _, f := range followers {
 		fmt.Fprintf(&b.text, "| %s | %.0f | %.2f | %.1f |\n", f.name, median(f.rates, self), median(f.rates, self)/reader, median(f.cpus, self))
 	}
+	b.text.WriteString(left.String())
 	slices.Sort(listed)
 	fmt.Fprintf(&b.text, "\nIn such a storm, from a fork's return to its child's being walked to in proc, which must succeed at once: p50 %s µs, p99 %s µs (%d children).\n",
 		micros(listed[len(listed)/2]), micros(listed[len(listed)*99/100]), len(listed))
