@@ -28,10 +28,13 @@ type feed struct {
 
 var feeds = []feed{
 	{"bare reader", "all", func() error { return nil }, func(ctx context.Context, stdout, stderr io.Writer) error {
-		return readEvents(ctx, stdout, stderr, 0)
+		return readEvents(ctx, stdout, stderr, 0, false)
+	}},
+	{"bare reader, every 2 ms", "late", func() error { return nil }, func(ctx context.Context, stdout, stderr io.Writer) error {
+		return readEvents(ctx, stdout, stderr, 0, true)
 	}},
 	{"bare reader, event mask", "mask", unmasked, func(ctx context.Context, stdout, stderr io.Writer) error {
-		return readEvents(ctx, stdout, stderr, wantedEvents)
+		return readEvents(ctx, stdout, stderr, wantedEvents, false)
 	}},
 	{"bare reader, perf ring", "perf", ringless, readRings},
 }
@@ -92,9 +95,13 @@ const (
 	wantedEvents = eventFork | eventExec | eventExit | eventUID | eventGID // by containerfs
 )
 
+// lateness is how long a reader that is not woken for each event has them gather, in
+// ms: as long as containerfs does.
+const lateness = 2
+
 // readEvents is a reader of the proc connector: of all events, or with a mask of these
-// kinds only.
-func readEvents(ctx context.Context, stdout, stderr io.Writer, mask uint32) error {
+// kinds only. It is woken for each, or if late looks whether there are some.
+func readEvents(ctx context.Context, stdout, stderr io.Writer, mask uint32, late bool) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_CONNECTOR)
 	if err != nil {
 		return err
@@ -128,11 +135,16 @@ func readEvents(ctx context.Context, stdout, stderr io.Writer, mask uint32) erro
 		}
 	}()
 	var c counts
-	overflows := 0
+	overflows, flags := 0, 0
+	if late {
+		flags = unix.MSG_DONTWAIT
+	}
 	for b := make([]byte, 4096); ; {
-		n, _, err := unix.Recvfrom(fd, b, 0)
+		n, _, err := unix.Recvfrom(fd, b, flags)
 		if err == unix.ENOBUFS {
 			overflows++
+		} else if late && err == unix.EAGAIN {
+			unix.Poll(nil, lateness)
 		} else if err != nil && err != unix.EINTR {
 			return err
 		}

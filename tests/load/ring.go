@@ -16,10 +16,8 @@ import (
 )
 
 const (
-	tracefs = "/sys/kernel/tracing"
-
-	ringSize    = 1 << 20 // of a CPU, in bytes
-	ringTimeout = 2       // ms. containerfs has events gather for as long
+	tracefs  = "/sys/kernel/tracing"
+	ringSize = 1 << 20 // of a CPU, in bytes
 )
 
 // ringEvents are the tracepoints whose records are read, in the group sched.
@@ -199,7 +197,7 @@ func readRings(ctx context.Context, stdout, stderr io.Writer) error {
 	}
 	fmt.Fprintln(stdout, "ready")
 	for ctx.Err() == nil {
-		if _, err := unix.Poll(fds, ringTimeout); err != nil && err != unix.EINTR {
+		if _, err := unix.Poll(fds, lateness); err != nil && err != unix.EINTR {
 			return os.NewSyscallError("poll", err)
 		}
 		if err := rs.take(); err != nil {
