@@ -113,7 +113,7 @@ func readEvents(ctx context.Context, stdout, stderr io.Writer, mask uint32, late
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
 		return err
 	}
-	if err := multicast(fd, mcastListen, mask, 0); err != nil {
+	if err := listen(fd, mask); err != nil {
 		return err
 	}
 	fmt.Fprintln(stdout, "ready")
@@ -153,8 +153,8 @@ func readEvents(ctx context.Context, stdout, stderr io.Writer, mask uint32, late
 		}
 		switch native.Uint32(b[36:]) {
 		case eventNone:
-			if native.Uint32(b[28:]) != ending+1 || ctx.Err() == nil {
-				continue // another listener's
+			if !answers(b[:n], ending) {
+				continue
 			}
 			close(ended)
 			<-gone
@@ -177,6 +177,43 @@ func readEvents(ctx context.Context, stdout, stderr io.Writer, mask uint32, late
 			c.others++
 		}
 	}
+}
+
+// listen has the kernel send events to a socket, with a mask of these kinds only. What
+// it does without one it confirms.
+func listen(fd int, mask uint32) error {
+	const patience = 2 // s
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: patience}); err != nil {
+		return err
+	}
+	began, ack := time.Now(), rand.Uint32()
+	if err := multicast(fd, mcastListen, 0, ack); err != nil {
+		return err
+	}
+	for b := make([]byte, 4096); ; {
+		n, _, err := unix.Recvfrom(fd, b, 0)
+		if err == nil && answers(b[:n], ack) {
+			break
+		}
+		if err == unix.EAGAIN || time.Since(began) > patience*time.Second {
+			return errors.New("the kernel does not confirm that it sends events here")
+		} else if err != nil && err != unix.ENOBUFS && err != unix.EINTR {
+			return err
+		}
+	}
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{}); err != nil {
+		return err
+	}
+	if mask == 0 {
+		return nil
+	}
+	return multicast(fd, mcastListen, mask, 0)
+}
+
+// answers reports whether a message is the kernel's to who has asked with a number.
+// Those to others come, too.
+func answers(b []byte, ack uint32) bool {
+	return len(b) >= 40 && native.Uint32(b[36:]) == eventNone && native.Uint32(b[28:]) == ack+1
 }
 
 // multicast tells the kernel whether to send events to a socket, and with a mask which.
