@@ -7,42 +7,15 @@ import (
 	"syscall"
 	"testing"
 
+	"containerfs/subsys/subsystest"
 	"containerfs/tree"
+	"containerfs/tree/hostsim"
 )
 
-// rows is a state store in memory.
-type rows struct {
-	m      map[string][]byte
-	fail   error
-	writes int
-}
-
-func (r *rows) Write(rows map[string][]byte) error {
-	if r.fail != nil {
-		return r.fail
-	}
-	r.writes++
-	for k, v := range rows {
-		if v == nil {
-			delete(r.m, k)
-		} else {
-			r.m[k] = v
-		}
-	}
-	return nil
-}
-
-func (r *rows) All(f func(string, []byte)) error {
-	for k, v := range r.m {
-		f(k, v)
-	}
-	return nil
-}
-
 // newKept is a fixture that keeps caps in rows.
-func newKept(t *testing.T) (*fixture, *rows) {
+func newKept(t *testing.T) (*fixture, *hostsim.Rows) {
 	f := newFixture(t, everything)
-	r := &rows{m: map[string][]byte{}}
+	r := hostsim.NewRows()
 	if err := f.bc.Remember(r); err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +24,7 @@ func newKept(t *testing.T) (*fixture, *rows) {
 
 // restart kills the server, lets things happen of which its tree keeps nothing, and has
 // another that knows what was kept. It returns its containers by name.
-func (f *fixture) restart(r *rows, meanwhile func()) map[string]*tree.Container {
+func (f *fixture) restart(r *hostsim.Rows, meanwhile func()) map[string]*tree.Container {
 	f.t.Helper()
 	must := func(err error) {
 		f.t.Helper()
@@ -59,30 +32,7 @@ func (f *fixture) restart(r *rows, meanwhile func()) map[string]*tree.Container 
 			f.t.Fatal(err)
 		}
 	}
-	type child struct {
-		parent uint64
-		kept   tree.Kept
-	}
-	var hierarchy tree.KeptHierarchy
-	var children []child
-	groups := make(map[uint64][]uint64)
-	f.View(func() {
-		hierarchy = f.root.Hierarchy().Kept()
-		var walk func(c *tree.Container)
-		walk = func(c *tree.Container) {
-			c.Children(0, func(k *tree.Container) bool {
-				children = append(children, child{c.ID(), k.Kept()})
-				walk(k)
-				return true
-			})
-		}
-		walk(f.root)
-		f.Places(func(tid int32, p tree.Place) {
-			for _, c := range f.Task(tid).Group().Containers() {
-				groups[p.Group] = []uint64{c.ID()}
-			}
-		})
-	})
+	kept := subsystest.Keep(f.root)
 	if meanwhile != nil {
 		meanwhile()
 	}
@@ -94,20 +44,17 @@ func (f *fixture) restart(r *rows, meanwhile func()) map[string]*tree.Container 
 	var err error
 	f.Tree, err = tree.New(tree.Config{Host: f.sim, Mirror: f.sim.Mirror(), Observer: f, Subsystems: []tree.Subsystem{f.bc}})
 	must(err)
-	h, err := f.RestoreHierarchy(hierarchy)
+	f.root, err = kept.Restore(f.Tree)
 	must(err)
-	f.root = h.Root()
-	byID, byName := map[uint64]*tree.Container{f.root.ID(): f.root}, map[string]*tree.Container{}
-	for _, k := range children {
-		c, err := f.RestoreContainer(byID[k.parent], k.kept)
-		must(err)
-		byID[c.ID()], byName[k.kept.Name] = c, c
-	}
-	for num, ids := range groups {
-		must(f.RestoreGroup(num, []*tree.Container{byID[ids[0]]}, true))
-	}
 	f.sim.Run(f.Tree)
 	must(f.Resync())
+	byName := map[string]*tree.Container{}
+	f.View(func() {
+		f.root.Children(0, func(c *tree.Container) bool {
+			byName[c.Name()] = c
+			return true
+		})
+	})
 	return byName
 }
 
@@ -193,8 +140,8 @@ func TestCapsAreRemembered(t *testing.T) {
 	f.attach(f.root, ended)
 	f.wantRlimit(ended, numfile, 5, 100)
 	f.enforce()
-	if len(r.m) != 0 {
-		t.Errorf("%d rows are kept of nobody", len(r.m))
+	if len(r.M) != 0 {
+		t.Errorf("%d rows are kept of nobody", len(r.M))
 	}
 }
 
@@ -271,10 +218,10 @@ func TestLimitsAreHeldAfterRestart(t *testing.T) {
 		f.attach(a, p)
 		ps = append(ps, p)
 	}
-	r.writes = 0
+	r.Writes = 0
 	f.limit(a, numfile, 100)
-	if r.writes != 1 {
-		t.Errorf("%d writes, want 1", r.writes)
+	if r.Writes != 1 {
+		t.Errorf("%d writes, want 1", r.Writes)
 	}
 	f.restart(r, func() { f.setRlimit(ps[0], numfile, 500, 600) })
 	f.enforce()
@@ -282,7 +229,7 @@ func TestLimitsAreHeldAfterRestart(t *testing.T) {
 	f.attach(f.root, ps[0])
 	f.wantRlimit(ps[0], numfile, 500, 600)
 	// The same without anybody that is remembered.
-	r.m = map[string][]byte{}
+	r.M = map[string][]byte{}
 	f.restart(r, func() { f.setRlimit(ps[1], numfile, 500, 600) })
 	f.enforce()
 	f.wantRlimit(ps[1], numfile, 100, 100)
@@ -294,7 +241,7 @@ func TestCapsCannotBeKept(t *testing.T) {
 	a := f.mkdir(f.root, "a")
 	p, q := f.fork(1), f.fork(1)
 	f.attach(a, p)
-	r.fail = syscall.ENOSPC
+	r.Fail = syscall.ENOSPC
 	f.limit(a, numfile, 100)
 	f.wantRlimit(p, numfile, 1024, 4096)
 	if !strings.Contains(f.log.String(), "processes=1") {
@@ -303,21 +250,21 @@ func TestCapsCannotBeKept(t *testing.T) {
 	if err := f.Attach(tree.AttachRequest{To: a, ID: q}); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("attach: %v", err)
 	}
-	r.fail = nil
+	r.Fail = nil
 	f.enforce()
 	f.wantRlimit(p, numfile, 100, 100)
 	// Leaving needs no room.
-	r.fail = syscall.ENOSPC
+	r.Fail = syscall.ENOSPC
 	f.attach(f.root, p)
 	f.wantRlimit(p, numfile, 1024, 4096)
 	f.log.Reset()
 	f.enforce()
-	if !strings.Contains(f.log.String(), "could not be kept") || len(r.m) != 1 {
-		t.Errorf("%d rows, logged %s", len(r.m), f.log.String())
+	if !strings.Contains(f.log.String(), "could not be kept") || len(r.M) != 1 {
+		t.Errorf("%d rows, logged %s", len(r.M), f.log.String())
 	}
-	r.fail = nil
-	if err := f.bc.Close(); err != nil || len(r.m) != 0 {
-		t.Errorf("closed: %v, %d rows are left", err, len(r.m))
+	r.Fail = nil
+	if err := f.bc.Close(); err != nil || len(r.M) != 0 {
+		t.Errorf("closed: %v, %d rows are left", err, len(r.M))
 	}
 }
 
@@ -329,16 +276,16 @@ func TestRowsOfAnotherBoot(t *testing.T) {
 	p := f.fork(1)
 	f.attach(a, p)
 	f.enforce()
-	for key, row := range r.m {
-		r.m[key] = append([]byte("another"), row...)
+	for key, row := range r.M {
+		r.M[key] = append([]byte("another"), row...)
 	}
-	r.m["x"], r.m["7"] = nil, []byte(f.bc.memory.boot+"\x80")
+	r.M["x"], r.M["7"] = nil, []byte(f.bc.memory.boot+"\x80")
 	f.restart(r, nil)
 	f.enforce()
 	f.attach(f.root, p)
 	f.wantRlimit(p, numfile, 100, 100)
 	f.enforce()
-	if len(r.m) != 0 {
-		t.Errorf("rows %q are left", r.m)
+	if len(r.M) != 0 {
+		t.Errorf("rows %q are left", r.M)
 	}
 }

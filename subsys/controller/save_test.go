@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"containerfs/tree"
+	"containerfs/tree/hostsim"
 )
 
 // TestSettings: what was set comes back when the kernel has lost it, and is not set
@@ -101,35 +102,8 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// rows is a state store in memory.
-type rows struct {
-	m    map[string][]byte
-	fail error
-}
-
-func (r *rows) Write(rows map[string][]byte) error {
-	if r.fail != nil {
-		return r.fail
-	}
-	for k, v := range rows {
-		if v == nil {
-			delete(r.m, k)
-		} else {
-			r.m[k] = v
-		}
-	}
-	return nil
-}
-
-func (r *rows) All(f func(string, []byte)) error {
-	for k, v := range r.m {
-		f(k, v)
-	}
-	return nil
-}
-
 func TestOriginsIn(t *testing.T) {
-	r := &rows{m: map[string][]byte{}}
+	r := hostsim.NewRows()
 	o, err := OriginsIn(r)
 	if err != nil {
 		t.Fatal(err)
@@ -153,13 +127,13 @@ func TestOriginsIn(t *testing.T) {
 		t.Errorf("kept are %v, %v", all, err)
 	}
 	// Those of another boot are none.
-	for k, v := range r.m {
-		r.m[k] = []byte(strings.Replace(string(v), `"boot":"`, `"boot":"x`, 1))
+	for k, v := range r.M {
+		r.M[k] = []byte(strings.Replace(string(v), `"boot":"`, `"boot":"x`, 1))
 	}
-	if all, err := o.All(); err != nil || len(all) != 0 || len(r.m) != 0 {
-		t.Errorf("of another boot: %v, %v, %v", all, err, r.m)
+	if all, err := o.All(); err != nil || len(all) != 0 || len(r.M) != 0 {
+		t.Errorf("of another boot: %v, %v, %v", all, err, r.M)
 	}
-	r.m["v2 7"] = []byte("{")
+	r.M["v2 7"] = []byte("{")
 	if _, err := o.All(); !errors.Is(err, syscall.EIO) {
 		t.Errorf("damaged: %v", err)
 	}
