@@ -31,7 +31,7 @@ type memory struct {
 // remembered are the origins of another life, by tid, until the first Resync is
 // over. Guarded by the Tree's mu.
 type remembered struct {
-	start  uint64
+	start  uint64 // or later
 	origin Set
 }
 
@@ -72,18 +72,14 @@ func readOrigin(text []byte) (start uint64, origin Set, ok bool) {
 	return start, trim(words), true
 }
 
-// startSlack is how much later than its start a task's was noted at most, in clock
-// ticks: a fork tells only a bound of it.
-const startSlack = 100
-
 // recall is the origin of a member that was one before the server was. mu.
 func (s *Subsystem) recall(task *tree.Task) (origin Set) {
 	r, ok := s.before[task.TID()]
 	if !ok || s.tree.Settled() {
 		return nil
 	}
-	if start := task.Start(); start > r.start || r.start-start > startSlack {
-		return nil // another of its tid
+	if task.Start() > r.start {
+		return nil // a later one of its tid
 	}
 	return r.origin
 }
