@@ -4,6 +4,7 @@ package subsys
 
 import (
 	"log/slog"
+	"os"
 	"slices"
 
 	"containerfs/subsys/bc"
@@ -27,7 +28,7 @@ type Config struct {
 	Cpuset cpuset.Host
 
 	// CpusetRows keep what CPUs members had before. Nil: nothing does.
-	CpusetRows cpuset.Rows
+	CpusetRows tree.Rows
 
 	// Cpuacct is cpuacct's host. Nil: the real one.
 	Cpuacct cpuacct.Host
@@ -42,7 +43,7 @@ type Config struct {
 	BC bc.Host
 
 	// BCRows keep what rlimits processes had before. Nil: nothing does.
-	BCRows bc.Rows
+	BCRows tree.Rows
 
 	// Kernel is how the kernel's controllers in Enable are opened.
 	Kernel controller.Config
@@ -53,7 +54,7 @@ type Config struct {
 var Optional = append([]string{"ns"}, controller.Names...)
 
 // OriginsIn keeps, for Config.Kernel, where tasks came from in a state store.
-func OriginsIn(rows controller.Rows) (controller.Origins, error) { return controller.OriginsIn(rows) }
+func OriginsIn(rows tree.Rows) (controller.Origins, error) { return controller.OriginsIn(rows) }
 
 // Enforcer is a subsystem that has to look after the host: its effect wears off,
 // or what it accounts changes, without any event that would tell. Call Enforce
@@ -92,22 +93,14 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 	}
 	tasks := numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log)
 	counters := bc.New(cfg.BC, cfg.Log)
-	if cfg.BCRows != nil {
-		if err := counters.Remember(cfg.BCRows); err != nil {
-			cfg.Log.Warn("the rlimits that processes had before they were lowered are not known", "subsystem", "bc", "err", err)
-		}
-	}
+	counters.Remember(cfg.memory(cfg.BCRows, "bc", "the rlimits that processes had before they were lowered are not known"))
 	if l := controller.NewLimits(kernel); l.Any() {
 		tasks.LimitBy(l.ForNumtasks())
 		counters.LimitBy(l.ForBC())
 	}
 	var sets, accounts tree.Subsystem
 	ourSets, ourAccounts := cpuset.New(cfg.Cpuset, cfg.Log), cpuacct.New(cfg.Cpuacct, cfg.Log)
-	if cfg.CpusetRows != nil {
-		if err := ourSets.Remember(cfg.CpusetRows); err != nil {
-			cfg.Log.Warn("the CPUs that tasks had before they became members are not known", "subsystem", "cpuset", "err", err)
-		}
-	}
+	ourSets.Remember(cfg.memory(cfg.CpusetRows, "cpuset", "the CPUs that tasks had before they became members are not known"))
 	sets, accounts = ourSets, ourAccounts
 	if k := controller.Of(kernel, "cpuset"); k != nil {
 		sets = newKernelCpuset(ourSets, k)
@@ -133,4 +126,20 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 		}
 	}
 	return all, nil
+}
+
+// memory is what a subsystem keeps in rows, nil without. Where that cannot be read it
+// says what is lost.
+func (cfg *Config) memory(rows tree.Rows, subsystem, lost string) (m *tree.Memory) {
+	if rows == nil {
+		return nil
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err == nil {
+		m, err = tree.NewMemory(rows, string(boot))
+	}
+	if err != nil {
+		cfg.Log.Warn(lost, "subsystem", subsystem, "err", err)
+	}
+	return m
 }

@@ -72,7 +72,8 @@
 // css group is kept before a task is in it: the attach that needs a new one gives up,
 // waits outside of both locks, and begins anew. So no task is in what is not kept, and
 // Revert can take it away when it cannot be kept. Restore... builds what was kept
-// before the first Resync, which then places tasks by the mirror, or by a list.
+// before the first Resync, which then places tasks by the mirror, or by a list. What
+// tasks had of their own on the host, before a subsystem changed it, is in a Memory.
 //
 // # Fork events that can be wrong
 //

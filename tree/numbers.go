@@ -30,3 +30,15 @@ func Numbers(b []byte, numbers ...*uint64) error {
 	}
 	return nil
 }
+
+// AllNumbers reads back what AppendNumbers appended, however many.
+func AllNumbers(b []byte) (numbers []uint64, err error) {
+	for len(b) > 0 {
+		n, size := binary.Uvarint(b)
+		if size <= 0 {
+			return nil, syscall.EINVAL
+		}
+		numbers, b = append(numbers, n), b[size:]
+	}
+	return numbers, nil
+}

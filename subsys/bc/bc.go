@@ -43,7 +43,7 @@ type Subsystem struct {
 	tree *tree.Tree
 	id   int
 
-	// The next six are guarded by the Tree's mu.
+	// The next five are guarded by the Tree's mu.
 
 	root *tree.Container
 	// holding are the containers that held something at the last sample.
@@ -52,14 +52,12 @@ type Subsystem struct {
 	caps    map[*tree.Process]*caps
 	limiter Limiter // nil without
 	limited bool    // somebody has set a limit on a resource that is capped
-	// before are the caps of another life, see Remember; nil without.
-	before map[int32]remembered
 
 	// sampling is held while processes are measured, so that this takes one
 	// CPU at most. It comes before the Tree's locks.
 	sampling sync.Mutex
 
-	memory *memory // nil without, see Remember
+	memory *tree.Memory // of caps, by tgid; see Remember
 
 	// Only Enforce uses these.
 	rest    time.Time // no sample before

@@ -2,6 +2,7 @@ package bc
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"syscall"
@@ -16,10 +17,19 @@ import (
 func newKept(t *testing.T) (*fixture, *hostsim.Rows) {
 	f := newFixture(t, everything)
 	r := hostsim.NewRows()
-	if err := f.bc.Remember(r); err != nil {
-		t.Fatal(err)
-	}
+	f.remember(r)
 	return f, r
+}
+
+const boot = "this boot"
+
+func (f *fixture) remember(r *hostsim.Rows) {
+	f.t.Helper()
+	m, err := tree.NewMemory(r, boot)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.bc.Remember(m)
 }
 
 // restart kills the server, lets things happen of which its tree keeps nothing, and has
@@ -40,7 +50,7 @@ func (f *fixture) restart(r *hostsim.Rows, meanwhile func()) map[string]*tree.Co
 
 	f.log.Reset()
 	f.bc = New(f.host, slog.New(slog.NewTextHandler(&f.log, nil)))
-	must(f.bc.Remember(r))
+	f.remember(r)
 	var err error
 	f.Tree, err = tree.New(tree.Config{Host: f.sim, Mirror: f.sim.Mirror(), Observer: f, Subsystems: []tree.Subsystem{f.bc}})
 	must(err)
@@ -279,13 +289,35 @@ func TestRowsOfAnotherBoot(t *testing.T) {
 	for key, row := range r.M {
 		r.M[key] = append([]byte("another"), row...)
 	}
-	r.M["x"], r.M["7"] = nil, []byte(f.bc.memory.boot+"\x80")
+	q := f.fork(1)
+	r.M["x"], r.M["7"] = nil, []byte(boot+"\x80")
+	r.M[fmt.Sprint(q)] = tree.AppendNumbers([]byte(boot), 1<<40, 1, 2, 3)
 	f.restart(r, nil)
 	f.enforce()
-	f.attach(f.root, p)
+	for _, tid := range []int32{p, q} {
+		f.attach(f.root, tid)
+	}
 	f.wantRlimit(p, numfile, 100, 100)
+	f.wantRlimit(q, numfile, 1024, 4096)
 	f.enforce()
 	if len(r.M) != 0 {
 		t.Errorf("rows %q are left", r.M)
+	}
+}
+
+// A state directory is read by later servers: of each resource that is capped a row
+// has own soft, own hard, bound and was.
+func TestRowOfCaps(t *testing.T) {
+	f, r := newKept(t)
+	a := f.mkdir(f.root, "a")
+	f.limit(a, numfile, 100)
+	p := f.fork(1)
+	f.setRlimit(p, numfile, 300, 400)
+	f.attach(a, p)
+	f.enforce()
+	const none = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"
+	want := boot + "\x04" + "\xac\x02\x90\x03dd" + "\x00\x00" + none + none
+	if got := string(r.M["2"]); len(r.M) != 1 || got != want {
+		t.Errorf("kept is %q, want %q", got, want)
 	}
 }

@@ -214,7 +214,7 @@ func (s *Subsystem) keep(thread *tree.Task, k *caps) {
 // was written, or without a server, unless it has left to where nothing bounds it.
 // With mu held.
 func (s *Subsystem) inheritCaps(parent, child *tree.Task, c *tree.Container) {
-	if len(s.caps) == 0 && len(s.before) == 0 || child.TID() != child.TGID() {
+	if len(s.caps) == 0 && s.tree.Settled() || child.TID() != child.TGID() {
 		return
 	}
 	if k := s.recall(child); k != nil {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"containerfs/tree"
 )
 
 // An Origin is where a task was in the kernel's hierarchy before this server took
@@ -41,18 +43,9 @@ type Origins interface {
 	All() ([]Origin, error)
 }
 
-// Rows are what a state store offers a subsystem.
-type Rows interface {
-	// Write sets rows, those with nil values are removed, and returns when that
-	// is kept, all or nothing.
-	Write(rows map[string][]byte) error
-
-	All(f func(key string, value []byte)) error
-}
-
 // OriginsIn keeps origins in rows, which are this boot's: of another boot there is
 // none.
-func OriginsIn(rows Rows) (Origins, error) {
+func OriginsIn(rows tree.Rows) (Origins, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, err
@@ -61,7 +54,7 @@ func OriginsIn(rows Rows) (Origins, error) {
 }
 
 type stored struct {
-	rows Rows
+	rows tree.Rows
 	boot string
 }
 

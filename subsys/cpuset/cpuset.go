@@ -60,8 +60,6 @@ type Subsystem struct {
 	// tasks that an attach is moving out of the root or back into it.
 	origins map[*tree.Task]Set
 
-	before map[int32]remembered // see Remember; nil without
-
 	// left are the tasks whose origins were restored since the last settle.
 	left []*tree.Task
 
@@ -69,7 +67,7 @@ type Subsystem struct {
 	// Only Enforce uses it.
 	beyond int
 
-	memory *memory // nil without
+	memory *tree.Memory // of origins, by tid; see Remember
 }
 
 // New makes the subsystem and logs what the host will not do.

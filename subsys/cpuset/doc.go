@@ -12,8 +12,8 @@
 //
 // A member is a task in a container that is not a root. Its origin is the mask
 // that it had in the root, before it left it, or that its forker had; unknown
-// for a task that was found in a container when the server started, and for one
-// whose forker the kernel does not name.
+// for a task that was found in a container when the server started, unless an
+// earlier one kept it (Remember), and for one whose forker the kernel does not name.
 //
 // # Effect on the host
 //

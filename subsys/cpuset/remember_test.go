@@ -13,8 +13,15 @@ import (
 func newKept(t *testing.T) (*fixture, *hostsim.Rows) {
 	f := newFixture(t, true)
 	r := hostsim.NewRows()
-	f.ok(f.cpuset.Remember(r))
+	f.remember(r)
 	return f, r
+}
+
+func (f *fixture) remember(r *hostsim.Rows) {
+	f.t.Helper()
+	m, err := tree.NewMemory(r, "this boot")
+	f.ok(err)
+	f.cpuset.Remember(m)
 }
 
 // restart kills the server, lets things happen of which its tree keeps nothing, and has
@@ -27,7 +34,7 @@ func (f *fixture) restart(r *hostsim.Rows, meanwhile func()) {
 
 	f.cpuset = New(f.machine, slog.New(slog.NewTextHandler(&f.log, nil)))
 	f.log.Reset()
-	f.ok(f.cpuset.Remember(r))
+	f.remember(r)
 	var err error
 	f.Tree, err = tree.New(tree.Config{Host: f.sim, Mirror: f.sim.Mirror(), Subsystems: []tree.Subsystem{f.cpuset, f.last}})
 	f.ok(err)
@@ -100,5 +107,18 @@ func TestOriginsAreWrittenOnce(t *testing.T) {
 	}
 	if r.Writes != 1 || len(r.M) != 1 {
 		t.Errorf("%d writes of %d rows, want 1 of 1", r.Writes, len(r.M))
+	}
+}
+
+// A state directory is read by later servers: a row has the words of an origin.
+func TestRowOfOrigin(t *testing.T) {
+	f, r := newKept(t)
+	f.made("a", "0", "0")
+	p := f.fork(initTID)
+	f.narrow(p, 1, 3)
+	f.ok(f.attach(p, "a"))
+	f.cpuset.Enforce()
+	if got, want := string(r.M["2"]), "this boot\x02\x0a"; len(r.M) != 1 || got != want {
+		t.Errorf("kept is %q, want %q", got, want)
 	}
 }

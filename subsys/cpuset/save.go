@@ -1,7 +1,6 @@
 package cpuset
 
 import (
-	"encoding/binary"
 	"syscall"
 
 	"containerfs/tree"
@@ -34,15 +33,11 @@ func (s *Subsystem) Restore(c *tree.Container, b []byte) error {
 		now.flags = rootFlags
 	}
 	if len(b) > 0 {
-		var words []uint64
-		for len(b) > 0 {
-			n, size := binary.Uvarint(b)
-			if size <= 0 || len(words) > 2+2*maxSaved {
-				return syscall.EINVAL
-			}
-			words, b = append(words, n), b[size:]
+		words, err := tree.AllNumbers(b)
+		if err != nil {
+			return err
 		}
-		if len(words) < 2 || words[0] >= uint64(memoryMigrate)<<1 || words[1] > uint64(len(words)-2) {
+		if len(words) < 2 || len(words) > 2+2*maxSaved || words[0] >= uint64(memoryMigrate)<<1 || words[1] > uint64(len(words)-2) {
 			return syscall.EINVAL
 		}
 		now.flags = flags(words[0])
