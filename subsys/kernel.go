@@ -1,6 +1,7 @@
 package subsys
 
 import (
+	"io"
 	"slices"
 	"syscall"
 
@@ -14,11 +15,73 @@ import (
 // controller of their name do what they do, when that is asked for.
 var Enforced = []string{"cpuset", "cpuacct"}
 
-// both has what a subsystem of ours and the kernel's controller of its name do for a
-// task. The kernel's place comes first, since it decides what the host allows then;
-// on the way out of the root it comes last, since ours has to see what there was.
-func both(ours tree.Attacher, kernel *controller.Subsystem, task *tree.Task, from, to *tree.Container) (func(), error) {
-	order := []tree.Attacher{kernel, ours}
+// pair has for each callback what a subsystem of ours and the kernel's controller of its
+// name do. It is embedded beside ours, which is embedded a level deeper: so what pair has
+// comes first, and all else is ours.
+type pair struct {
+	ours   subsystem
+	kernel *controller.Subsystem
+	files  []tree.File
+
+	// Set in the Create of the root state, and by Bind.
+	tree *tree.Tree
+	root *tree.Container
+}
+
+// subsystem is what there is of ours in any case.
+type subsystem interface {
+	tree.Subsystem
+	tree.Binder
+	tree.Attacher
+	tree.Forker
+	tree.Exiter
+	Enforcer
+	io.Closer
+}
+
+// Files is tree.Subsystem's.
+func (p *pair) Files() []tree.File { return p.files }
+
+// Create is tree.Subsystem's.
+func (p *pair) Create(c *tree.Container) (tree.State, error) {
+	state, err := p.ours.Create(c)
+	if err != nil {
+		return nil, err
+	}
+	if c.IsRoot() {
+		p.tree, p.root = c.Tree(), c
+	}
+	if _, err := p.kernel.Create(c); err != nil {
+		p.ours.Destroy(c, state)
+		return nil, err
+	}
+	return state, nil
+}
+
+// Destroy is tree.Subsystem's.
+func (p *pair) Destroy(c *tree.Container, state tree.State) {
+	p.kernel.Destroy(c, state)
+	p.ours.Destroy(c, state)
+}
+
+// CanBind is tree.CanBinder's.
+func (p *pair) CanBind(h *tree.Hierarchy) error { return p.kernel.CanBind(h) }
+
+// WholeProcesses is tree.ProcessMover's.
+func (p *pair) WholeProcesses() bool { return p.kernel.WholeProcesses() }
+
+// Bind is tree.Binder's.
+func (p *pair) Bind(root *tree.Container) {
+	p.root = root
+	p.ours.Bind(root)
+	p.kernel.Bind(root)
+}
+
+// Attach is tree.Attacher's. The kernel's place comes first, since it decides what the
+// host allows then; on the way out of the root it comes last, since ours has to see
+// what there was.
+func (p *pair) Attach(task *tree.Task, from, to *tree.Container) (func(), error) {
+	order := []tree.Attacher{p.kernel, p.ours}
 	if from.IsRoot() {
 		slices.Reverse(order)
 	}
@@ -42,25 +105,70 @@ func both(ours tree.Attacher, kernel *controller.Subsystem, task *tree.Task, fro
 	}, nil
 }
 
+// Reattach is tree.Reattacher's.
+func (p *pair) Reattach(task *tree.Task, c *tree.Container) error {
+	if err := p.kernel.Reattach(task, c); err != nil {
+		return err
+	}
+	if ours, ok := p.ours.(tree.Reattacher); ok {
+		return ours.Reattach(task, c)
+	}
+	return nil
+}
+
+// Fork is tree.Forker's.
+func (p *pair) Fork(parent, child *tree.Task, c *tree.Container) {
+	p.ours.Fork(parent, child, c)
+	p.kernel.Fork(parent, child, c)
+}
+
+// Exit is tree.Exiter's.
+func (p *pair) Exit(task *tree.Task, c *tree.Container) {
+	p.ours.Exit(task, c)
+	p.kernel.Exit(task, c)
+}
+
+// Move is tree.Mover's.
+func (p *pair) Move(task *tree.Task, from, to *tree.Container) {
+	if ours, ok := p.ours.(tree.Mover); ok {
+		ours.Move(task, from, to)
+	}
+	p.kernel.Move(task, from, to)
+}
+
+// Enforce is Enforcer's.
+func (p *pair) Enforce() {
+	p.ours.Enforce()
+	p.kernel.Enforce()
+}
+
+// Close is io.Closer's.
+func (p *pair) Close() error {
+	err := p.ours.Close()
+	if e := p.kernel.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
 // kernelCpuset is cpuset with the kernel's cpuset below it: what is in force is in
 // the kernel's directories as well, so that nobody can run or allocate elsewhere,
 // not even for a moment.
 type kernelCpuset struct {
-	*cpuset.Subsystem
-	kernel *controller.Subsystem
-	files  []tree.File
+	pair
+	ourCpuset
 	cpus   *tree.File // of cpuset
 	mems   *tree.File
-	tree   *tree.Tree
-	root   *tree.Container
 	online string // what the base was given; changeMu
 }
+
+type ourCpuset struct{ *cpuset.Subsystem }
 
 // passed are the kernel's files that cpuset does not have itself.
 var passed = []string{"sched_load_balance", "memory_pressure", "memory_spread_page", "memory_spread_slab"}
 
 func newKernelCpuset(ours *cpuset.Subsystem, kernel *controller.Subsystem) *kernelCpuset {
-	s := &kernelCpuset{Subsystem: ours, kernel: kernel}
+	s := &kernelCpuset{pair: pair{ours: ours, kernel: kernel}, ourCpuset: ourCpuset{ours}}
 	rows := ours.Files()
 	for i, f := range rows {
 		switch f.Name {
@@ -87,77 +195,9 @@ func newKernelCpuset(ours *cpuset.Subsystem, kernel *controller.Subsystem) *kern
 	return s
 }
 
-// Files is tree.Subsystem's.
-func (s *kernelCpuset) Files() []tree.File { return s.files }
-
-// Create is tree.Subsystem's.
-func (s *kernelCpuset) Create(c *tree.Container) (tree.State, error) {
-	state, err := s.Subsystem.Create(c)
-	if err != nil {
-		return nil, err
-	}
-	if c.IsRoot() {
-		s.tree, s.root = c.Tree(), c
-	}
-	if _, err := s.kernel.Create(c); err != nil {
-		s.Subsystem.Destroy(c, state)
-		return nil, err
-	}
-	return state, nil
-}
-
-// Destroy is tree.Subsystem's.
-func (s *kernelCpuset) Destroy(c *tree.Container, state tree.State) {
-	s.kernel.Destroy(c, state)
-	s.Subsystem.Destroy(c, state)
-}
-
-// CanBind is tree.CanBinder's.
-func (s *kernelCpuset) CanBind(h *tree.Hierarchy) error { return s.kernel.CanBind(h) }
-
-// WholeProcesses is tree.ProcessMover's.
-func (s *kernelCpuset) WholeProcesses() bool { return s.kernel.WholeProcesses() }
-
-// Bind is tree.Binder's.
-func (s *kernelCpuset) Bind(root *tree.Container) {
-	s.root = root
-	s.Subsystem.Bind(root)
-	s.kernel.Bind(root)
-}
-
-// Attach is tree.Attacher's.
-func (s *kernelCpuset) Attach(task *tree.Task, from, to *tree.Container) (func(), error) {
-	return both(s.Subsystem, s.kernel, task, from, to)
-}
-
-// Reattach is tree.Reattacher's.
-func (s *kernelCpuset) Reattach(task *tree.Task, c *tree.Container) error {
-	if err := s.kernel.Reattach(task, c); err != nil {
-		return err
-	}
-	return s.Subsystem.Reattach(task, c)
-}
-
-// Fork is tree.Forker's.
-func (s *kernelCpuset) Fork(parent, child *tree.Task, c *tree.Container) {
-	s.Subsystem.Fork(parent, child, c)
-	s.kernel.Fork(parent, child, c)
-}
-
-// Exit is tree.Exiter's.
-func (s *kernelCpuset) Exit(task *tree.Task, c *tree.Container) {
-	s.Subsystem.Exit(task, c)
-	s.kernel.Exit(task, c)
-}
-
-// Move is tree.Mover's.
-func (s *kernelCpuset) Move(task *tree.Task, from, to *tree.Container) {
-	s.kernel.Move(task, from, to)
-}
-
 // PostClone is tree.PostCloner's.
 func (s *kernelCpuset) PostClone(c *tree.Container) error {
-	if err := s.Subsystem.PostClone(c); err != nil {
+	if err := s.ourCpuset.PostClone(c); err != nil {
 		return err
 	}
 	return s.sync(c)
@@ -165,7 +205,7 @@ func (s *kernelCpuset) PostClone(c *tree.Container) error {
 
 // Enforce is Enforcer's: what is online is followed in the kernel's directories, too.
 func (s *kernelCpuset) Enforce() {
-	s.Subsystem.Enforce()
+	s.ours.Enforce()
 	_ = s.tree.Change(func() error {
 		online := s.value(s.root, s.cpus) + " " + s.value(s.root, s.mems)
 		if s.kernel.Binds(s.root) && online != s.online {
@@ -177,15 +217,6 @@ func (s *kernelCpuset) Enforce() {
 		return nil
 	})
 	s.kernel.Enforce()
-}
-
-// Close is io.Closer's.
-func (s *kernelCpuset) Close() error {
-	err := s.Subsystem.Close()
-	if e := s.kernel.Close(); err == nil {
-		err = e
-	}
-	return err
 }
 
 // write is the writer of cpus or mems: ours, and then the kernel's. What the kernel
@@ -277,14 +308,14 @@ func (s *kernelCpuset) below(c *tree.Container, err error, do func(*tree.Contain
 // kernelCpuacct is cpuacct with the kernel's counts, which miss nothing, whoever
 // watches. The root's are ours: it stands for tasks that are anywhere.
 type kernelCpuacct struct {
-	*cpuacct.Subsystem
-	kernel *controller.Subsystem
-	files  []tree.File
-	tree   *tree.Tree
+	pair
+	ourCpuacct
 }
 
+type ourCpuacct struct{ *cpuacct.Subsystem }
+
 func newKernelCpuacct(ours *cpuacct.Subsystem, kernel *controller.Subsystem) *kernelCpuacct {
-	s := &kernelCpuacct{Subsystem: ours, kernel: kernel}
+	s := &kernelCpuacct{pair{ours: ours, kernel: kernel}, ourCpuacct{ours}}
 	for _, f := range ours.Files() {
 		switch f.Name {
 		case "usage":
@@ -325,79 +356,4 @@ func (s *kernelCpuacct) reset(ours tree.File) func(*tree.Actor, *tree.Container,
 		}
 		return s.kernel.Set(c, "cpuacct.usage", "0")
 	}
-}
-
-// Files is tree.Subsystem's.
-func (s *kernelCpuacct) Files() []tree.File { return s.files }
-
-// Create is tree.Subsystem's.
-func (s *kernelCpuacct) Create(c *tree.Container) (tree.State, error) {
-	state, err := s.Subsystem.Create(c)
-	if err != nil {
-		return nil, err
-	}
-	s.tree = c.Tree()
-	if _, err := s.kernel.Create(c); err != nil {
-		s.Subsystem.Destroy(c, state)
-		return nil, err
-	}
-	return state, nil
-}
-
-// Destroy is tree.Subsystem's.
-func (s *kernelCpuacct) Destroy(c *tree.Container, state tree.State) {
-	s.kernel.Destroy(c, state)
-	s.Subsystem.Destroy(c, state)
-}
-
-// CanBind is tree.CanBinder's.
-func (s *kernelCpuacct) CanBind(h *tree.Hierarchy) error { return s.kernel.CanBind(h) }
-
-// Bind is tree.Binder's.
-func (s *kernelCpuacct) Bind(root *tree.Container) {
-	s.Subsystem.Bind(root)
-	s.kernel.Bind(root)
-}
-
-// Attach is tree.Attacher's.
-func (s *kernelCpuacct) Attach(task *tree.Task, from, to *tree.Container) (func(), error) {
-	return both(s.Subsystem, s.kernel, task, from, to)
-}
-
-// Reattach is tree.Reattacher's.
-func (s *kernelCpuacct) Reattach(task *tree.Task, c *tree.Container) error {
-	return s.kernel.Reattach(task, c)
-}
-
-// Fork is tree.Forker's.
-func (s *kernelCpuacct) Fork(parent, child *tree.Task, c *tree.Container) {
-	s.Subsystem.Fork(parent, child, c)
-	s.kernel.Fork(parent, child, c)
-}
-
-// Exit is tree.Exiter's.
-func (s *kernelCpuacct) Exit(task *tree.Task, c *tree.Container) {
-	s.Subsystem.Exit(task, c)
-	s.kernel.Exit(task, c)
-}
-
-// Move is tree.Mover's.
-func (s *kernelCpuacct) Move(task *tree.Task, from, to *tree.Container) {
-	s.Subsystem.Move(task, from, to)
-	s.kernel.Move(task, from, to)
-}
-
-// Enforce is Enforcer's.
-func (s *kernelCpuacct) Enforce() {
-	s.Subsystem.Enforce()
-	s.kernel.Enforce()
-}
-
-// Close is io.Closer's.
-func (s *kernelCpuacct) Close() error {
-	err := s.Subsystem.Close()
-	if e := s.kernel.Close(); err == nil {
-		err = e
-	}
-	return err
 }

@@ -35,3 +35,26 @@ func TestAll(t *testing.T) {
 		}
 	}
 }
+
+// What is optional is missing without a word: these are all that the two, or the kernel's
+// controller below them, have.
+var (
+	_ interface {
+		subsystem
+		tree.CanBinder
+		tree.CanAttacher
+		tree.ProcessMover
+		tree.Reattacher
+		tree.Mover
+		tree.PostCloner
+		tree.Saver
+	} = new(kernelCpuset)
+	_ interface {
+		subsystem
+		tree.CanBinder
+		tree.ProcessMover
+		tree.Reattacher
+		tree.Mover
+		tree.Saver
+	} = new(kernelCpuacct)
+)
