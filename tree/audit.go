@@ -27,7 +27,7 @@ func (t *Tree) Auditor() *Auditor { return &Auditor{t: t} }
 // Where a task was seen in nobody's directory, that is looked at first. See Tree.Audit.
 func (a *Auditor) Audit(allowed time.Duration) (mended int) {
 	a.owed -= allowed
-	if a.owed >= 0 {
+	if a.owed >= 0 && !a.t.Strayed() {
 		return 0
 	}
 	mended = a.audit(func(took time.Duration) bool {
@@ -38,27 +38,24 @@ func (a *Auditor) Audit(allowed time.Duration) (mended int) {
 	return mended
 }
 
-// audit goes on until enough says so, or the round ends.
+// audit goes on until enough says so, or the round ends, but not without one group.
 func (a *Auditor) audit(enough func(took time.Duration) bool) (mended int) {
 	t := a.t
 	if t.mirror == nil {
 		return 0
 	}
 	if !a.begun || t.Strayed() {
-		n, took := t.compare(func() (tids []int32) {
-			tids, _ = t.mirror.Members(ForeignGroup)
-			t.Update(func() { t.strayed = false })
-			return tids
-		})
+		n, took := t.compare(t.foreign)
 		mended += n
+		enough(took)
 		if !a.begun {
 			a.begun, a.last = true, 0
 		}
-		if enough(took) {
-			return mended
-		}
 	}
-	for _, g := range t.mirrored(a.last) {
+	began := time.Now()
+	groups := t.mirrored(a.last)
+	enough(time.Since(began))
+	for _, g := range groups {
 		n, took := t.compare(func() []int32 { return t.differing(g) })
 		mended += n
 		a.last = g.num
@@ -68,6 +65,16 @@ func (a *Auditor) audit(enough func(took time.Duration) bool) (mended int) {
 	}
 	a.begun = false
 	return mended
+}
+
+// foreign are the tids in directories that are nobody's.
+func (t *Tree) foreign() []int32 {
+	t.Update(func() { t.strayed = false }) // what is seen from now on may not be listed
+	tids, err := t.mirror.Members(ForeignGroup)
+	if err != nil {
+		t.Update(func() { t.strayed = true })
+	}
+	return tids
 }
 
 // Audit compares the model with the mirror, which wins: a task that somebody

@@ -252,6 +252,10 @@ func (c *connector) receive(into []event) ([]event, queue, error) {
 		return into, queueUnknown, nil
 	}
 	if n < batchSize {
+		// An error ends a batch as well, and is told by the next receive.
+		if c.broken() {
+			return into, queueUnknown, nil
+		}
 		return into, queueEmptied, nil
 	}
 	return into, queueFull, nil
@@ -270,6 +274,13 @@ func (c *connector) recovered(into []event) []event {
 // pending is true when there is something to receive.
 func (c *connector) pending() bool {
 	fds := [1]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds[:], 0)
+	return n != 0 || err != nil
+}
+
+// broken is true when the kernel has something to say that comes before what is queued.
+func (c *connector) broken() bool {
+	fds := [1]unix.PollFd{{Fd: int32(c.fd)}}
 	n, err := unix.Poll(fds[:], 0)
 	return n != 0 || err != nil
 }

@@ -166,7 +166,6 @@ func (d *delivery) fetch(queued uint64, receive func() (queue, error)) (mark uin
 	// What the reader holds, at most a batch, is neither in the socket nor
 	// counted in received; and a resync can come on top.
 	mark = d.received.Load() + batchSize + 1 + queued
-	// The kernel's word that it has dropped something comes before all that is queued.
 	dropped := false
 	for range queued/batchSize + 1 {
 		left, err := receive()

@@ -39,6 +39,9 @@ type Host struct {
 	// Look, if set, is called before each look at a task by Task.
 	Look func(tid int32)
 
+	// Listed, if set, is called after each listing of a directory of the mirror.
+	Listed func(group uint64)
+
 	// deliver serialises deliveries, which call the model.
 	deliver sync.Mutex
 	model   Model
@@ -486,6 +489,9 @@ func (m mirror) Where(tid int32) (uint64, error) {
 }
 
 func (m mirror) Members(group uint64) (tids []int32, err error) {
+	if f := m.h.Listed; f != nil {
+		defer f(group)
+	}
 	m.h.mu.Lock()
 	defer m.h.mu.Unlock()
 	if group != tree.ForeignGroup && !m.h.dirs[group] {

@@ -115,20 +115,32 @@ func (d *Dir) Move(dir string, id int32, process bool) error {
 	var b [12]byte
 	value := strconv.AppendInt(b[:0], int64(id), 10)
 	if fd, ok := d.moves.Take(f); ok {
-		err := write(fd, value)
-		if err != unix.ENODEV {
-			d.moves.Keep(f, fd)
-			return d.fail("write", f.name(), err)
+		// The directory may have been removed, or renamed, and another have its name.
+		if d.isStill(f.name(), fd) {
+			if err := write(fd, value); err != unix.ENODEV {
+				d.moves.Keep(f, fd)
+				return d.fail("write", f.name(), err)
+			}
 		}
-		unix.Close(fd) // the directory was removed, but there may be one of the same name
+		unix.Close(fd)
 	}
 	fd, err := d.openat(f.name(), unix.O_WRONLY)
 	if err != nil {
 		return d.fail("open", f.name(), err)
 	}
-	err = write(fd, value)
-	d.moves.Keep(f, fd)
+	if err = write(fd, value); err == unix.ENODEV {
+		unix.Close(fd)
+	} else {
+		d.moves.Keep(f, fd)
+	}
 	return d.fail("write", f.name(), err)
+}
+
+// isStill reports whether an open file is the one that has its name.
+func (d *Dir) isStill(name string, fd int) bool {
+	var named, open unix.Stat_t
+	return unix.Fstatat(d.fd, name, &named, unix.AT_SYMLINK_NOFOLLOW) == nil && unix.Fstat(fd, &open) == nil &&
+		named.Ino == open.Ino && named.Dev == open.Dev
 }
 
 // moveFile is a file that tasks are moved by.

@@ -159,7 +159,20 @@ func TestDir(t *testing.T) {
 			t.Fatalf("IDs: %v %v", ids, err)
 		}
 	}
-	if err := errors.Join(d.Move(".", pid, true), d.Remove("7")); err != nil {
+	// One that is renamed is another's.
+	if err := unix.Renameat(d.fd, "7", d.fd, "8"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Move("7", pid, true); !IsGone(err) {
+		t.Fatalf("Move to a directory that somebody renamed: %v", err)
+	}
+	if err := errors.Join(d.Make("7"), d.Move(".", pid, true), d.Move("7", pid, true)); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := d.IDs("7/tasks"); err != nil || !slices.Equal(ids, []int32{pid}) {
+		t.Fatalf("IDs: %v %v", ids, err)
+	}
+	if err := errors.Join(d.Move(".", pid, true), d.Remove("7"), d.Remove("8")); err != nil {
 		t.Fatal(err)
 	}
 	var op *OpError

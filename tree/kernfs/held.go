@@ -1,29 +1,21 @@
 package kernfs
 
 import (
-	"hash/maphash"
 	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// heldPlaces is how many descriptors a Held keeps.
-const heldPlaces = 512
+// heldMost is how many descriptors a Held keeps.
+const heldMost = 512
 
 // Held keeps some descriptors open that may be wanted again soon: to open a file of
-// /proc or of a cgroup costs more than the call that it is opened for. A key has its
-// place, where it takes turns with others. The zero value is empty.
+// /proc or of a cgroup costs more than the call that it is opened for. The zero value is
+// empty.
 type Held[K comparable] struct {
 	mu     sync.Mutex
-	seed   maphash.Seed
-	places []heldPlace[K]
+	fds    map[K]int
 	closed bool
-}
-
-type heldPlace[K comparable] struct {
-	key  K
-	fd   int
-	full bool
 }
 
 // Take returns the descriptor of a key, if there is one. It is the caller's alone, who
@@ -31,18 +23,13 @@ type heldPlace[K comparable] struct {
 func (h *Held[K]) Take(key K) (fd int, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.places == nil {
-		return 0, false
+	if fd, ok = h.fds[key]; ok {
+		delete(h.fds, key)
 	}
-	p := h.placeLocked(key)
-	if !p.full || p.key != key {
-		return 0, false
-	}
-	p.full = false
-	return p.fd, true
+	return fd, ok
 }
 
-// Keep takes a descriptor over.
+// Keep takes a descriptor over. Where there are too many, any other is closed.
 func (h *Held[K]) Keep(key K, fd int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -50,19 +37,19 @@ func (h *Held[K]) Keep(key K, fd int) {
 		unix.Close(fd)
 		return
 	}
-	if h.places == nil {
-		h.seed = maphash.MakeSeed()
-		h.places = make([]heldPlace[K], heldPlaces)
+	if h.fds == nil {
+		h.fds = make(map[K]int)
 	}
-	p := h.placeLocked(key)
-	if p.full {
-		unix.Close(p.fd)
+	if was, ok := h.fds[key]; ok {
+		unix.Close(was)
+	} else if len(h.fds) == heldMost {
+		for other, fd := range h.fds {
+			unix.Close(fd)
+			delete(h.fds, other)
+			break
+		}
 	}
-	*p = heldPlace[K]{key, fd, true}
-}
-
-func (h *Held[K]) placeLocked(key K) *heldPlace[K] {
-	return &h.places[maphash.Comparable(h.seed, key)%heldPlaces]
+	h.fds[key] = fd
 }
 
 // Close closes what is kept, and what will be.
@@ -70,10 +57,8 @@ func (h *Held[K]) Close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
-	for _, p := range h.places {
-		if p.full {
-			unix.Close(p.fd)
-		}
+	for _, fd := range h.fds {
+		unix.Close(fd)
 	}
-	h.places = nil
+	h.fds = nil
 }
