@@ -1,7 +1,6 @@
 package p9srv
 
 import (
-	"context"
 	"errors"
 	"io"
 	"sync"
@@ -18,15 +17,18 @@ type account struct {
 	conns  int // guarded by Server.mu
 	unsent *semaphore.Weighted
 
-	relieving sync.Mutex // leaf, held by who looks for a connection to hang up on
+	mu      sync.Mutex // a leaf
+	waiting int        // sessions for room
+	watched bool       // relieve will be called, and again as long as there are some
 }
 
 const (
 	msgTreaddir uint8 = 40
+	msgTgetlock uint8 = 54
 	msgTread    uint8 = 116
 
 	ownRoom   = 1 << minBufferShift // that each batch has, in the least buffer
-	replyRoom = 512                 // for a reply, besides its data and what it repeats
+	replyRoom = 512                 // for what a reply has besides
 )
 
 // patience is how long a connection may leave its replies lying when others of its
@@ -38,6 +40,8 @@ var errUntaken = errors.New("replies were not taken while there was no room for 
 // dataRoom is how much data the reply to a request can have.
 func (s *session) dataRoom(r *request, slowFile bool) int64 {
 	switch {
+	case r.typ == msgTgetlock:
+		return int64(len(r.lock.client)) // which it repeats
 	case r.typ != msgTread && r.typ != msgTreaddir:
 		return 0
 	case slowFile:
@@ -46,68 +50,92 @@ func (s *session) dataRoom(r *request, slowFile bool) int64 {
 	return int64(min(r.count, s.msize))
 }
 
-// makeRoom sees to it that a reply of the loop is within its account's allowance.
-func (s *session) makeRoom(n int64) error {
-	if s.batch != nil {
-		n += int64(len(s.batch.b))
+// reserveInBatch waits until a reply of the loop with so much data is within the
+// account's allowance. For that the batch may be written.
+func (s *session) reserveInBatch(data int64) error {
+	lacks := func() int64 {
+		n := data + replyRoom - ownRoom - s.held
+		if s.batch != nil {
+			n += int64(len(s.batch.b))
+		}
+		return max(n, 0)
 	}
-	more := n - ownRoom - s.held
-	if more <= 0 {
-		return nil
+	n := lacks()
+	if !s.tryReserve(n) {
+		if err := s.writeBatch(); err != nil {
+			return err
+		}
+		n = lacks() // in an empty batch
+		if err := s.awaitRoom(n); err != nil {
+			return err
+		}
 	}
-	more = max(more, ownRoom)
-	err := s.reserve(more)
-	if err == nil {
-		s.held += more
-	}
-	return err
+	s.held += n
+	return nil
 }
 
-// reserve waits until so many bytes are within the account's allowance. While there is
-// no room, who does not take what it has is hung up on.
+// reserve waits until so many bytes of a worker's reply are within the account's
+// allowance.
 func (s *session) reserve(n int64) error {
-	unsent := s.account.unsent
-	if n == 0 || unsent.TryAcquire(n) {
+	if s.tryReserve(n) {
 		return nil
 	}
-	// While serving is unset, workers write their own replies.
 	if err := s.writeBatch(); err != nil {
 		return err
 	}
-	for {
-		s.srv.relieve(s.account)
-		ctx, cancel := context.WithTimeout(s.ctx, patience/4)
-		err := unsent.Acquire(ctx, n)
-		cancel()
-		if err == nil {
-			break
-		}
-		if s.ctx.Err() != nil {
-			return io.EOF // the session's end was asked for
-		}
+	return s.awaitRoom(n)
+}
+
+func (s *session) tryReserve(n int64) bool { return n == 0 || s.account.unsent.TryAcquire(n) }
+
+// awaitRoom waits in turn, with the batch written: while serving is unset, workers write
+// their own replies. Meanwhile who does not take what he has is hung up on.
+func (s *session) awaitRoom(n int64) error {
+	a := s.account
+	a.mu.Lock()
+	if a.waiting++; !a.watched {
+		a.watched = true
+		s.srv.relieveSoon(a)
+	}
+	a.mu.Unlock()
+	err := a.unsent.Acquire(s.ctx, n)
+	a.mu.Lock()
+	a.waiting--
+	a.mu.Unlock()
+	if err != nil {
+		return io.EOF // the session's end was asked for
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.serving = true
+	s.mu.Unlock()
 	s.now = s.srv.counters.clock() // the wait is not the request's
-	return s.writeErr
+	return nil
+}
+
+func (srv *Server) relieveSoon(a *account) {
+	time.AfterFunc(patience/4, func() {
+		srv.relieve(a)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.watched = a.waiting > 0; a.watched {
+			srv.relieveSoon(a)
+		}
+	})
 }
 
 // relieve hangs up on the connections of an account that have left their replies lying
 // for too long.
 func (srv *Server) relieve(a *account) {
-	if !a.relieving.TryLock() {
-		return
-	}
-	defer a.relieving.Unlock()
 	srv.mu.Lock()
-	all := srv.sessionList()
+	var sessions []*session
+	for s := range srv.sessions {
+		if s.account == a {
+			sessions = append(sessions, s)
+		}
+	}
 	srv.mu.Unlock()
 	now := time.Now()
-	for _, s := range all {
-		if s.account != a {
-			continue
-		}
+	for _, s := range sessions {
 		s.mu.Lock()
 		untaken := !s.writeBegan.IsZero() && now.Sub(s.writeBegan) >= patience
 		s.mu.Unlock()

@@ -45,7 +45,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxRequests, 64)
 	setDefault(&c.MaxConns, 1<<14)
 	setDefault(&c.MaxUnsent, 128<<20)
-	c.MaxUnsent = max(c.MaxUnsent, 4*int64(c.MaxMsize))
+	c.MaxUnsent = max(c.MaxUnsent, 4*int64(c.MaxMsize)) // one waits in turn, not for ever
 	setDefault(&c.VersionTimeout, 10*time.Second)
 	setDefault(&c.FrameTimeout, 30*time.Second)
 	setDefault(&c.WriteTimeout, 30*time.Second)

@@ -226,7 +226,7 @@ func (s *session) frame(frame []byte) error {
 		s.giveToWorker(r)
 		return nil
 	}
-	if err := s.makeRoom(data + int64(len(frame)) + replyRoom); err != nil {
+	if err := s.reserveInBatch(data); err != nil {
 		return err
 	}
 	r.taken = s.now
