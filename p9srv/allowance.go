@@ -89,8 +89,13 @@ func (s *session) reserve(n int64) error {
 func (s *session) tryReserve(n int64) bool { return n == 0 || s.account.unsent.TryAcquire(n) }
 
 // awaitRoom waits in turn, with the batch written: while serving is unset, workers write
-// their own replies. Meanwhile who does not take what he has is hung up on.
+// their own replies. Meanwhile who does not take what he has is hung up on. Who needs
+// nothing now that the batch is written does not wait.
 func (s *session) awaitRoom(n int64) error {
+	if n == 0 {
+		s.startServing()
+		return nil
+	}
 	a := s.account
 	a.mu.Lock()
 	if a.waiting++; !a.watched {
@@ -105,10 +110,7 @@ func (s *session) awaitRoom(n int64) error {
 	if err != nil {
 		return io.EOF // the session's end was asked for
 	}
-	s.mu.Lock()
-	s.serving = true
-	s.mu.Unlock()
-	s.now = s.srv.counters.clock() // the wait is not the request's
+	s.startServing()
 	return nil
 }
 

@@ -53,10 +53,7 @@ func (s *session) waitFor(ready func() bool) error {
 // resume writes the batch and goes on serving.
 func (s *session) resume() error {
 	err := s.writeBatch()
-	s.mu.Lock()
-	s.serving = true
-	s.mu.Unlock()
-	s.now = s.srv.counters.clock()
+	s.startServing()
 	return err
 }
 

@@ -71,6 +71,25 @@ func TestReserve(t *testing.T) {
 	if err := s.reserveInBatch(0); err != nil || s.held != 0 {
 		t.Errorf("%v, %d held for a small reply", err, s.held)
 	}
+	// Nor do many, of which a batch is full, behind others that wait.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go unsent.Acquire(ctx, 1)
+	for unsent.TryAcquire(0) { // nobody waits yet
+		time.Sleep(time.Millisecond)
+	}
+	s.batchBuffer().b = append(s.batchBuffer().b, make([]byte, ownRoom)...)
+	many := make(chan error)
+	go func() { many <- s.reserveInBatch(0) }()
+	select {
+	case err := <-many:
+		if err != nil || s.held != 0 || s.batch != nil {
+			t.Errorf("%v, %d held, batch %v after many small replies", err, s.held, s.batch)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("small replies wait for room")
+	}
+	cancel()
 	// Who waits for room is told of the end, and holds nothing then.
 	waited := make(chan error)
 	go func() { waited <- s.reserveInBatch(read) }()

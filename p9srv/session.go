@@ -144,10 +144,7 @@ func (s *session) loop() error {
 		if err := s.in.fill(); err != nil {
 			return s.readError(err)
 		}
-		s.now = s.srv.counters.clock()
-		s.mu.Lock()
-		s.serving = true
-		s.mu.Unlock()
+		s.startServing()
 		fresh = false
 		for {
 			frame, err := s.in.frame(s.bound())
@@ -167,6 +164,15 @@ func (s *session) loop() error {
 			return err
 		}
 	}
+}
+
+// startServing begins a batch, or goes on after one was written: what took time until
+// now is not the requests'.
+func (s *session) startServing() {
+	s.mu.Lock()
+	s.serving = true
+	s.mu.Unlock()
+	s.now = s.srv.counters.clock()
 }
 
 // bound is the largest frame to accept.
