@@ -1,7 +1,6 @@
 package p9srv_test
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -13,33 +12,15 @@ import (
 	"containerfs/p9srv/p9test"
 )
 
-// A journal is where a Server logs to, of several goroutines.
-type journal struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.b.Write(p)
-}
-
-func (j *journal) has(s string) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return strings.Contains(j.b.String(), s)
-}
-
 // TestAllowance: many connections of one account that take nothing have no more than
 // it may have together; another of the account goes on, since they are hung up on.
 func TestAllowance(t *testing.T) {
 	for _, slow := range []bool{false, true} {
 		t.Run(fmt.Sprintf("slow=%v", slow), func(t *testing.T) {
 			p9srv.SetPatience(t, 100*time.Millisecond)
-			log := new(journal)
+			log := new(syncBuffer)
 			t.Cleanup(func() { // after the server's end
-				if log.has("accounted for") {
+				if strings.Contains(log.String(), "accounted for") {
 					t.Error("an account ends with replies that nobody has")
 				}
 			})
@@ -68,12 +49,7 @@ func TestAllowance(t *testing.T) {
 				})
 			}
 			flooding.Wait()
-			peak := uint64(0)
-			for range 5 {
-				time.Sleep(10 * time.Millisecond)
-				peak = max(peak, inuse())
-			}
-			grown := int64(peak) - int64(before)
+			grown := growth(before, 5)
 			t.Logf("%d connections that take nothing: %d KiB", many, grown>>10)
 			// Beside the replies each has a buffer of requests, and what it is itself.
 			if grown > 2*most+many*100<<10 {
@@ -93,7 +69,7 @@ func TestAllowance(t *testing.T) {
 				w.Send("Tread 1 1 0 1048576")
 				return strings.HasPrefix(w.Receive(), "Rread")
 			})
-			if !log.has("replies were not taken") {
+			if !strings.Contains(log.String(), "replies were not taken") {
 				t.Error("nobody was hung up on")
 			}
 		})

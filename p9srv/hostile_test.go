@@ -402,12 +402,7 @@ func TestNeverReads(t *testing.T) {
 					}
 				}
 			}()
-			peak := uint64(0)
-			for range 10 {
-				time.Sleep(10 * time.Millisecond)
-				peak = max(peak, inuse())
-			}
-			grown := int64(peak) - int64(before)
+			grown := growth(before, 10)
 			t.Logf("slow=%v: 1000 reads of 1 MiB that nobody takes: %d KiB", slow, grown>>10)
 			// A window of 64 workers has 64 KiB each, and their replies together.
 			if grown > 12<<20 {

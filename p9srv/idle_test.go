@@ -29,6 +29,16 @@ func inuse() uint64 {
 	return m.HeapInuse + m.StackInuse
 }
 
+// growth is how much more is in use than before, at the most of so many looks.
+func growth(before uint64, looks int) int64 {
+	peak := uint64(0)
+	for range looks {
+		time.Sleep(10 * time.Millisecond)
+		peak = max(peak, inuse())
+	}
+	return int64(peak) - int64(before)
+}
+
 // TestIdleConnections measures what an attached connection costs that has been
 // busy once, and what the others notice of many of them: 10,000 with SOAK.
 func TestIdleConnections(t *testing.T) {
