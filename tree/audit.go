@@ -12,10 +12,9 @@ import (
 // the host nor who wants to move a task has to wait for a look at all tasks at once.
 // It is for one goroutine.
 type Auditor struct {
-	t     *Tree
-	begun bool          // a round, which begins with what is in no group's directory
-	last  uint64        // the group that was compared last in it
-	owed  time.Duration // that the last calls took beyond what was allowed
+	t    *Tree
+	last uint64        // the group compared last in this round; 0 for a new one, which begins with what is nobody's
+	owed time.Duration // that the last calls took beyond what was allowed
 }
 
 // Auditor makes an Auditor.
@@ -44,13 +43,10 @@ func (a *Auditor) audit(enough func(took time.Duration) bool) (mended int) {
 	if t.mirror == nil {
 		return 0
 	}
-	if !a.begun || t.Strayed() {
+	if a.last == 0 || t.Strayed() {
 		n, took := t.compare(t.foreign)
 		mended += n
 		enough(took)
-		if !a.begun {
-			a.begun, a.last = true, 0
-		}
 	}
 	began := time.Now()
 	groups := t.mirrored(a.last)
@@ -63,7 +59,7 @@ func (a *Auditor) audit(enough func(took time.Duration) bool) (mended int) {
 			return mended
 		}
 	}
-	a.begun = false
+	a.last = 0
 	return mended
 }
 

@@ -272,15 +272,13 @@ func (c *connector) recovered(into []event) []event {
 }
 
 // pending is true when there is something to receive.
-func (c *connector) pending() bool {
-	fds := [1]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds[:], 0)
-	return n != 0 || err != nil
-}
+func (c *connector) pending() bool { return c.polls(unix.POLLIN) }
 
 // broken is true when the kernel has something to say that comes before what is queued.
-func (c *connector) broken() bool {
-	fds := [1]unix.PollFd{{Fd: int32(c.fd)}}
+func (c *connector) broken() bool { return c.polls(0) }
+
+func (c *connector) polls(events int16) bool {
+	fds := [1]unix.PollFd{{Fd: int32(c.fd), Events: events}}
 	n, err := unix.Poll(fds[:], 0)
 	return n != 0 || err != nil
 }

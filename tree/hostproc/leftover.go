@@ -138,15 +138,11 @@ func ServerGone(id string) bool {
 func (p *procFS) alive(pid int32, start uint64) (bool, error) {
 	b := p.buf()
 	defer p.bufs.Put(b)
-	text, err := p.read(b, b.name(pid, 0, "stat"))
+	s, err := p.freshStat(b, pid)
 	if err == unix.ESRCH {
 		return false, nil
 	} else if err != nil {
 		return false, failTask("look up", pid, err)
-	}
-	s, ok := parseStat(text)
-	if !ok {
-		return false, failTask("look up", pid, unix.EIO)
 	}
 	if s.start != start {
 		return false, nil

@@ -197,12 +197,9 @@ func (m *Mirror) where(tid int32) (uint64, error) {
 			return group, nil
 		}
 		forked = forked || inCgroup(text)
-		if text, err = b.readAll(fd); err != nil {
+		s, err := statOf(b.readAll(fd))
+		if err != nil {
 			return 0, err
-		}
-		s, ok := parseStat(text)
-		if !ok {
-			return 0, unix.EIO
 		}
 		if !s.live() {
 			return 0, unix.ESRCH

@@ -98,7 +98,10 @@ func (p *procFS) stat(b *procBuf, tid int32, ask func() error) (s stat, err erro
 				return s, err
 			}
 		}
-		if s, err = b.stat(fd, ask); err == nil && s.live() {
+		if err = ask(); err == nil {
+			s, err = statOf(b.readAll(fd))
+		}
+		if err == nil && s.live() {
 			p.stats.Keep(tid, fd)
 			return s, nil
 		}
@@ -116,31 +119,8 @@ func (p *procFS) heldStat(b *procBuf, tid int32) (stat, error) {
 }
 
 // freshStat reads a stat file that is not wanted again soon.
-func (p *procFS) freshStat(b *procBuf, tid int32) (s stat, err error) {
-	text, err := p.read(b, b.name(tid, 0, "stat"))
-	if err != nil {
-		return s, err
-	}
-	s, ok := parseStat(text)
-	if !ok {
-		return s, unix.EIO
-	}
-	return s, nil
-}
-
-func (b *procBuf) stat(fd int, ask func() error) (s stat, err error) {
-	if err := ask(); err != nil {
-		return s, err
-	}
-	text, err := b.readAll(fd)
-	if err != nil {
-		return s, err
-	}
-	s, ok := parseStat(text)
-	if !ok {
-		return s, unix.EIO
-	}
-	return s, nil
+func (p *procFS) freshStat(b *procBuf, tid int32) (stat, error) {
+	return statOf(p.read(b, b.name(tid, 0, "stat")))
 }
 
 func (s *stat) info(tgid int32) tree.TaskInfo {
@@ -236,15 +216,11 @@ func (p *procFS) process(b *procBuf, tgid int32, look func(*procBuf, int32) (sta
 	}
 	for _, tid := range b.list {
 		// The leader's is read again: an exec can have replaced it.
-		text, err := p.read(b, b.name(tgid, tid, "stat"))
+		s, err := statOf(p.read(b, b.name(tgid, tid, "stat")))
 		if err == unix.ESRCH {
 			continue
 		} else if err != nil {
 			return false, err
-		}
-		s, ok := parseStat(text)
-		if !ok {
-			return false, unix.EIO
 		}
 		if s.live() && !yield(s.info(tgid)) {
 			return false, nil

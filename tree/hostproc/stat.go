@@ -1,6 +1,10 @@
 package hostproc
 
-import "bytes"
+import (
+	"bytes"
+
+	"golang.org/x/sys/unix"
+)
 
 // Bits of a task's flags, include/linux/sched.h.
 const (
@@ -25,6 +29,18 @@ func (s *stat) live() bool {
 		return false
 	}
 	return s.flags&flagExiting == 0
+}
+
+// statOf is the stat in what was read, with the error of the reading.
+func statOf(text []byte, err error) (stat, error) {
+	if err != nil {
+		return stat{}, err
+	}
+	s, ok := parseStat(text)
+	if !ok {
+		return s, unix.EIO
+	}
+	return s, nil
 }
 
 // parseStat reads the text of a stat file. The name of the program, in
