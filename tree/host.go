@@ -24,7 +24,8 @@ type TaskInfo struct {
 // may be called concurrently.
 type Host interface {
 	// Task looks a thread up now. It fails with ESRCH when there is no such
-	// thread, or when it is exiting or a zombie.
+	// thread, or when it is a zombie, or exiting and the Tree was told of its exit. One that
+	// is exiting may be shown before.
 	Task(tid int32) (TaskInfo, error)
 
 	// Owner returns the real and the saved uid of a thread, or ESRCH.

@@ -67,6 +67,10 @@ type delivery struct {
 	ids      atomic.Uint64
 	limit    int
 
+	// Called before the Model is told of an exit, or has to find out what has exited.
+	exited func(tid int32)
+	missed func()
+
 	// applying is held by who calls the Model. It comes before mu.
 	applying sync.Mutex
 	model    Model
@@ -82,7 +86,7 @@ type delivery struct {
 }
 
 func newDelivery() *delivery {
-	d := &delivery{resync: -1, limit: backlog}
+	d := &delivery{resync: -1, limit: backlog, exited: func(int32) {}, missed: func() {}}
 	for _, c := range []*sync.Cond{&d.entries, &d.room, &d.progress} {
 		c.L = &d.mu
 	}
@@ -244,6 +248,7 @@ func (d *delivery) apply(m Model, ids IDModel, execs ExecModel, e *event, asleep
 		}
 	case kindExit:
 		d.exits.Add(1)
+		d.exited(a)
 		m.Exit(a)
 	case kindUID, kindGID:
 		d.ids.Add(1)
@@ -252,6 +257,7 @@ func (d *delivery) apply(m Model, ids IDModel, execs ExecModel, e *event, asleep
 		}
 	case kindResync:
 		d.resyncs.Add(1)
+		d.missed()
 		m.Resync(e.lost)
 	}
 }

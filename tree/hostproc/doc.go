@@ -55,8 +55,9 @@
 // An EXIT comes after the thread's tid is free, so that in theory it can follow
 // the FORK of another task with that tid, a whole round of tids later.
 //
-// A thread that has begun to exit is no thread any more for Task, Tasks and
-// Where, before its EXIT is delivered. A leader that is dead while other
+// A thread that has begun to exit is no thread any more for Tasks and Where, before
+// its EXIT is delivered, nor for Task at the first look; one that was looked at before
+// is, until it has come to its end or its EXIT is delivered. A leader that is dead while other
 // threads of its process live is not listed; they are.
 //
 // # Synchronization

@@ -120,6 +120,9 @@ func Open(opts Options) (*Host, error) {
 	switch {
 	case err == nil:
 		h.source = Source{Connector: true, ReceiveBuffer: h.conn.size}
+		h.proc.pidfds.Store(hasPidfds())
+		h.delivery.exited = h.proc.threads.Drop
+		h.delivery.missed = h.proc.threads.DropAll
 	case errors.Is(err, ErrNoConnector):
 		h.source.Reason = err.Error()
 	default:
@@ -227,6 +230,8 @@ func (h *Host) read() {
 	default:
 		err := error(&OpError{"receive", "proc connector", failed})
 		h.readErr.Store(&err)
+		h.proc.pidfds.Store(false)
+		h.proc.threads.DropAll()
 		h.delivery.wake()
 		// Nothing will be known from events any more: go on as well as can be.
 		h.poll()
@@ -353,11 +358,11 @@ func (h *Host) Task(tid int32) (tree.TaskInfo, error) {
 
 // Owner implements tree.Host.
 func (h *Host) Owner(tid int32) (ruid, suid uint32, err error) {
-	s, err := h.proc.status(tid)
+	ruid, suid, err = h.proc.owner(tid)
 	if err != nil {
 		return 0, 0, failTask("owner of", tid, err)
 	}
-	return s.ruid, s.suid, nil
+	return ruid, suid, nil
 }
 
 // Tasks implements tree.Host.

@@ -35,6 +35,20 @@ func deadLeaderMain() {
 	syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0)
 }
 
+// dyingLeaderMain does so when its input ends.
+func dyingLeaderMain() {
+	runtime.LockOSThread()
+	go func() {
+		runtime.LockOSThread()
+		fmt.Println(unix.Gettid())
+		time.Sleep(time.Minute)
+		os.Exit(0)
+	}()
+	var b [1]byte
+	syscall.Read(0, b[:])
+	syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0)
+}
+
 // execThreadMain executes another program from a thread that is not the first.
 func execThreadMain() {
 	go func() {

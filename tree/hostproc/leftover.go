@@ -138,7 +138,7 @@ func ServerGone(id string) bool {
 func (p *procFS) alive(pid int32, start uint64) (bool, error) {
 	b := p.buf()
 	defer p.bufs.Put(b)
-	s, err := p.freshStat(b, pid)
+	s, err := p.stat(b, pid)
 	if err == unix.ESRCH {
 		return false, nil
 	} else if err != nil {

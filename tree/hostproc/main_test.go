@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +31,8 @@ func TestMain(m *testing.M) {
 			execThreadMain()
 		case "dead-leader":
 			deadLeaderMain()
+		case "dying-leader":
+			dyingLeaderMain()
 		}
 	}
 	code := m.Run()
@@ -113,8 +116,17 @@ func mirrored(t testing.TB, id string) *Mirror {
 // first line that it writes.
 func start(t testing.TB, args ...string) (cmd *exec.Cmd, line string) {
 	t.Helper()
+	return startWith(t, nil, args...)
+}
+
+// startWith gives it an input, too.
+func startWith(t testing.TB, stdin *os.File, args ...string) (cmd *exec.Cmd, line string) {
+	t.Helper()
 	cmd = exec.Command(os.Args[0], args...)
 	cmd.Stderr = os.Stderr
+	if stdin != nil {
+		cmd.Stdin = stdin
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -130,9 +142,17 @@ func start(t testing.TB, args ...string) (cmd *exec.Cmd, line string) {
 	return cmd, strings.TrimSpace(line)
 }
 
-func sleeper(t testing.TB) *exec.Cmd {
-	t.Helper()
+func sleeper(t testing.TB) *exec.Cmd { return started(t, exec.Command("sleep", "1000")) }
+
+// sleeperAs runs as another user.
+func sleeperAs(t testing.TB, uid uint32) *exec.Cmd {
 	cmd := exec.Command("sleep", "1000")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	return started(t, cmd)
+}
+
+func started(t testing.TB, cmd *exec.Cmd) *exec.Cmd {
+	t.Helper()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package hostproc
 import (
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -28,10 +29,26 @@ func failTask(op string, tid int32, err error) error {
 
 // A procFS reads /proc through a descriptor of its root.
 type procFS struct {
-	fd    int
-	bufs  sync.Pool          // of *procBuf
-	stats kernfs.Held[int32] // of stat files, by tid
+	fd      int
+	bufs    sync.Pool // of *procBuf
+	threads kernfs.Held[int32, thread]
+
+	// pidfds says that threads are looked at again by a pidfd. That shows some as
+	// living that are exiting: who sets it drops those of which the exit was told.
+	pidfds atomic.Bool
 }
+
+// thread is one that was looked at. What its file tells is of this very thread, or
+// nothing.
+type thread struct {
+	fd     int  // its stat file
+	pidfd  bool // no, its pidfd
+	start  uint64
+	kernel bool
+}
+
+// Close gives the descriptor back.
+func (t thread) Close() { unix.Close(t.fd) }
 
 // A procBuf has the memory of one look-up or scan, so that neither allocates.
 type procBuf struct {
@@ -53,73 +70,110 @@ func openProc() (*procFS, error) {
 }
 
 func (p *procFS) close() {
-	p.stats.Close()
+	p.threads.Close()
 	unix.Close(p.fd)
 }
 
 func (p *procFS) buf() *procBuf { return p.bufs.Get().(*procBuf) }
 
 // task looks up one thread by its tid alone.
-func (p *procFS) task(tid int32) (tree.TaskInfo, error) {
-	b := p.buf()
-	defer p.bufs.Put(b)
+func (p *procFS) task(tid int32) (info tree.TaskInfo, err error) {
 	if tid <= 0 {
-		return tree.TaskInfo{}, unix.ESRCH
+		return info, unix.ESRCH
 	}
-	tgid := tid
-	s, err := p.stat(b, tid, func() error {
-		// Signal 0 asks whether tid is a process: EPERM says yes as well.
-		tgid = tid
-		if err := unix.Tgkill(int(tid), int(tid), 0); err == unix.ESRCH {
-			s, err := p.status(tid)
-			if err != nil {
-				return err
-			}
-			tgid = s.tgid
+	t, held, since := p.threads.Take(tid)
+	if held {
+		if info, err = p.again(t, tid); err == nil {
+			p.threads.Keep(tid, t, since)
+			return info, nil
 		}
-		return nil
-	})
+		t.Close() // that thread is gone, but there may be another
+	}
+	if t, info, err = p.find(tid); err == nil {
+		p.threads.Keep(tid, t, since)
+	}
+	return info, err
+}
+
+// again looks at a thread that was found before.
+func (p *procFS) again(t thread, tid int32) (tree.TaskInfo, error) {
+	if !t.pidfd {
+		return p.statTask(t.fd, tid)
+	}
+	i, err := readPidfd(t.fd)
 	if err != nil {
 		return tree.TaskInfo{}, err
 	}
-	if !s.live() {
-		return tree.TaskInfo{}, unix.ESRCH
+	return tree.TaskInfo{TID: tid, TGID: int32(i.tgid), PPID: int32(i.ppid), Start: t.start, Kernel: t.kernel}, nil
+}
+
+// owner tells the real and the saved user of a thread.
+func (p *procFS) owner(tid int32) (ruid, suid uint32, err error) {
+	if t, held, since := p.threads.Take(tid); held {
+		var i pidfdInfo
+		if t.pidfd {
+			i, err = readPidfd(t.fd)
+		}
+		p.threads.Keep(tid, t, since)
+		if t.pidfd && err == nil {
+			return i.ruid, i.suid, nil
+		}
+	}
+	s, err := p.status(tid)
+	return s.ruid, s.suid, err
+}
+
+// find looks for the thread that has a tid.
+func (p *procFS) find(tid int32) (t thread, info tree.TaskInfo, err error) {
+	b := p.buf()
+	fd, err := p.open(b.name(tid, 0, "stat"), unix.O_RDONLY)
+	p.bufs.Put(b)
+	if err != nil {
+		return t, info, err
+	}
+	t.fd = fd
+	if p.pidfds.Load() {
+		// Between the stat file's being opened and read, so that it is of the same thread.
+		defer unix.Close(fd)
+		t.pidfd = true
+		if t.fd, err = unix.PidfdOpen(int(tid), pidfdThread); err != nil {
+			return t, info, err
+		}
+	}
+	info, err = p.statTask(fd, tid)
+	if err != nil {
+		t.Close()
+	}
+	t.start, t.kernel = info.Start, info.Kernel
+	return t, info, err
+}
+
+// statTask is what a stat file tells, which is open. While it is its reads are of one
+// thread, or fail: what is asked before a read that succeeds is about the same.
+func (p *procFS) statTask(fd int, tid int32) (info tree.TaskInfo, err error) {
+	// Signal 0 asks whether tid is a process: EPERM says yes as well.
+	tgid := tid
+	if err := unix.Tgkill(int(tid), int(tid), 0); err == unix.ESRCH {
+		s, err := p.status(tid)
+		if err != nil {
+			return info, err
+		}
+		tgid = s.tgid
+	}
+	b := p.buf()
+	defer p.bufs.Put(b)
+	s, err := statOf(b.readAll(fd))
+	if err == nil && !s.live() {
+		err = unix.ESRCH
+	}
+	if err != nil {
+		return info, err
 	}
 	return s.info(tgid), nil
 }
 
-// stat reads the stat file of a thread, after something else was asked about it. While
-// the file is open its reads are of this very thread or fail. What is asked before a read
-// that succeeds is therefore about the same thread, however long the file was open.
-func (p *procFS) stat(b *procBuf, tid int32, ask func() error) (s stat, err error) {
-	for fd, held := p.stats.Take(tid); ; held = false {
-		if !held {
-			if fd, err = p.open(b.name(tid, 0, "stat"), unix.O_RDONLY); err != nil {
-				return s, err
-			}
-		}
-		if err = ask(); err == nil {
-			s, err = statOf(b.readAll(fd))
-		}
-		if err == nil && s.live() {
-			p.stats.Keep(tid, fd)
-			return s, nil
-		}
-		unix.Close(fd)
-		if !held || err == nil {
-			return s, err
-		}
-		// That thread is gone, but there may be another.
-	}
-}
-
-// heldStat is stat of who asks nothing else.
-func (p *procFS) heldStat(b *procBuf, tid int32) (stat, error) {
-	return p.stat(b, tid, func() error { return nil })
-}
-
-// freshStat reads a stat file that is not wanted again soon.
-func (p *procFS) freshStat(b *procBuf, tid int32) (stat, error) {
+// stat reads a thread's stat file.
+func (p *procFS) stat(b *procBuf, tid int32) (stat, error) {
 	return statOf(p.read(b, b.name(tid, 0, "stat")))
 }
 
@@ -170,7 +224,7 @@ func (p *procFS) tasks(tgid int32, yield func(tree.TaskInfo) bool) error {
 		if tgid < 0 {
 			return nil
 		}
-		_, err := p.process(b, tgid, p.heldStat, yield)
+		_, err := p.process(b, tgid, yield)
 		return err
 	}
 	if b.dirs == nil {
@@ -183,14 +237,14 @@ func (p *procFS) tasks(tgid int32, yield func(tree.TaskInfo) bool) error {
 	}
 	defer unix.Close(root)
 	_, err = numbers(root, b.dirs, func(pid int32) (bool, error) {
-		return p.process(b, pid, p.freshStat, yield)
+		return p.process(b, pid, yield)
 	})
 	return err
 }
 
-// process yields the threads of a process, whose own stat file is read by look.
-func (p *procFS) process(b *procBuf, tgid int32, look func(*procBuf, int32) (stat, error), yield func(tree.TaskInfo) bool) (more bool, err error) {
-	leader, err := look(b, tgid)
+// process yields the threads of a process.
+func (p *procFS) process(b *procBuf, tgid int32, yield func(tree.TaskInfo) bool) (more bool, err error) {
+	leader, err := p.stat(b, tgid)
 	if err == unix.ESRCH {
 		return true, nil
 	} else if err != nil {
@@ -202,13 +256,13 @@ func (p *procFS) process(b *procBuf, tgid int32, look func(*procBuf, int32) (sta
 	// The kernel ends a listing of threads early when the one it stands at dies.
 	for range 4 {
 		b.list = b.list[:0]
-		if err := p.threads(b, tgid); err != nil {
+		if err := p.listThreads(b, tgid); err != nil {
 			return false, err
 		}
 		if len(b.list) >= int(leader.threads) {
 			break
 		}
-		if leader, err = look(b, tgid); err == unix.ESRCH {
+		if leader, err = p.stat(b, tgid); err == unix.ESRCH {
 			return true, nil
 		} else if err != nil {
 			return false, err
@@ -229,8 +283,8 @@ func (p *procFS) process(b *procBuf, tgid int32, look func(*procBuf, int32) (sta
 	return true, nil
 }
 
-// threads appends the threads of a process to the list, dead or alive.
-func (p *procFS) threads(b *procBuf, tgid int32) error {
+// listThreads appends the threads of a process to the list, dead or alive.
+func (p *procFS) listThreads(b *procBuf, tgid int32) error {
 	fd, err := p.open(b.name(tgid, 0, "task"), unix.O_RDONLY|unix.O_DIRECTORY)
 	if err == unix.ESRCH {
 		return nil

@@ -36,7 +36,16 @@ func forkAs(args *cloneArgs) int {
 // TestTaskReused: a look at a tid tells of the thread that has it, also when a file of
 // one that had it before is still open.
 func TestTaskReused(t *testing.T) {
+	t.Run("by stat", func(t *testing.T) { testTaskReused(t, false) })
+	t.Run("by pidfd", func(t *testing.T) { testTaskReused(t, true) })
+}
+
+func testTaskReused(t *testing.T, pidfds bool) {
+	if pidfds && !hasPidfds() {
+		t.Skip("Linux before 6.13 does not tell of threads by their pidfds")
+	}
 	h := polling(t)
+	h.proc.pidfds.Store(pidfds)
 	end := func(pid int) {
 		unix.Kill(pid, unix.SIGKILL)
 		if _, err := unix.Wait4(pid, nil, 0, nil); err != nil {
@@ -78,10 +87,13 @@ func TestTaskReused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if fd, ok := h.proc.stats.Take(int32(pid)); !ok {
-			t.Fatal("no file is kept of it")
+		if k, ok, since := h.proc.threads.Take(int32(pid)); !ok || k.pidfd != pidfds {
+			t.Fatalf("no file is kept of it: %+v, %v", k, ok)
 		} else {
-			h.proc.stats.Keep(int32(pid), fd)
+			h.proc.threads.Keep(int32(pid), k, since)
+		}
+		if again, err := h.Task(int32(pid)); err != nil || again != first {
+			t.Errorf("looked at again: %+v, %v; first %+v", again, err, first)
 		}
 		end(pid)
 		for clock := h.Now(); h.Now() < clock+2*tick; {
@@ -101,7 +113,7 @@ func TestTaskReused(t *testing.T) {
 	if ti, err := h.Task(int32(pid)); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("its end: %+v, %v", ti, err)
 	}
-	if _, ok := h.proc.stats.Take(int32(pid)); ok {
+	if _, ok, _ := h.proc.threads.Take(int32(pid)); ok {
 		t.Error("a file of one that is gone is kept")
 	}
 }

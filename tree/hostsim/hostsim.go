@@ -63,7 +63,12 @@ type task struct {
 	uid    uint32
 	group  uint64
 	zombie bool
+
+	exiting bool // has begun to
 }
+
+// live is false for who is not listed any more.
+func (k *task) live() bool { return !k.zombie && !k.exiting }
 
 // InitTID is the tid of the only task of a new Host.
 const InitTID = 1
@@ -107,7 +112,7 @@ func (h *Host) clone(forker, tid int32, how string) int32 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f := h.tasks[forker]
-	if f == nil || f.zombie || (how == "parent" && f.PPID == 0) || h.tasks[tid] != nil {
+	if f == nil || !f.live() || (how == "parent" && f.PPID == 0) || h.tasks[tid] != nil {
 		return 0
 	}
 	if tid == 0 {
@@ -202,6 +207,17 @@ func (h *Host) Zombie(tid int32) {
 		h.exit(k)
 		k.zombie = true
 		h.tasks[tid] = k
+	}
+}
+
+// Exiting has a thread begin to exit, of which Exit is the end: it makes no children, is
+// shown by Task, listed by nobody but the directory of the mirror that it is in, and the
+// kernel says yes to a move of it and does nothing.
+func (h *Host) Exiting(tid int32) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if k := h.tasks[tid]; k != nil && tid != InitTID {
+		k.exiting = true
 	}
 }
 
@@ -322,7 +338,7 @@ func (h *Host) TIDs() (tids []int32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for tid, k := range h.tasks {
-		if !k.zombie {
+		if k.live() {
 			tids = append(tids, tid)
 		}
 	}
@@ -377,7 +393,7 @@ func (h *Host) Tasks(tgid int32, yield func(tree.TaskInfo) bool) error {
 	h.mu.Lock()
 	var infos []tree.TaskInfo
 	for _, k := range h.tasks {
-		if !k.zombie && (tgid == 0 || k.TGID == tgid) {
+		if k.live() && (tgid == 0 || k.TGID == tgid) {
 			infos = append(infos, k.TaskInfo)
 		}
 	}
@@ -457,7 +473,9 @@ func (m mirror) move(group uint64, id int32, process bool) error {
 			return syscall.ESRCH
 		}
 		for _, k := range threads {
-			k.group = group
+			if !k.exiting {
+				k.group = group
+			}
 		}
 		return nil
 	}
@@ -468,7 +486,9 @@ func (m mirror) move(group uint64, id int32, process bool) error {
 	if k.Kernel {
 		return syscall.EINVAL
 	}
-	k.group = group
+	if !k.exiting {
+		k.group = group
+	}
 	return nil
 }
 
@@ -480,7 +500,7 @@ func (m mirror) Where(tid int32) (uint64, error) {
 	defer m.h.mu.Unlock()
 	k := m.h.tasks[tid]
 	switch {
-	case k == nil || k.zombie:
+	case k == nil || !k.live():
 		return 0, syscall.ESRCH
 	case !m.h.dirs[k.group]:
 		return 0, tree.ErrForeignGroup

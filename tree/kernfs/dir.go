@@ -23,7 +23,7 @@ func (e *OpError) Unwrap() error { return e.Err }
 type Dir struct {
 	fd    int
 	path  string
-	moves Held[moveFile]
+	moves Held[moveKey, moveFile]
 }
 
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
@@ -80,9 +80,7 @@ func (d *Dir) Remove(name string) error {
 	_, err := retry(func() (int, error) { return 0, unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR) })
 	if err == nil {
 		for _, process := range [...]bool{false, true} {
-			if fd, ok := d.moves.Take(moveFile{name, process}); ok {
-				unix.Close(fd)
-			}
+			d.moves.Drop(moveKey{name, process})
 		}
 	}
 	return d.fail("rmdir", name, err)
@@ -111,45 +109,59 @@ func write(fd int, value []byte) error {
 // its tid, or with process set all threads of the process. The kernel accepts
 // a task that is exiting, and a zombie, without moving it.
 func (d *Dir) Move(dir string, id int32, process bool) error {
-	f := moveFile{dir, process}
+	key := moveKey{dir, process}
 	var b [12]byte
 	value := strconv.AppendInt(b[:0], int64(id), 10)
-	if fd, ok := d.moves.Take(f); ok {
-		// The directory may have been removed, or renamed, and another have its name.
-		if d.isStill(f.name(), fd) {
-			if err := write(fd, value); err != unix.ENODEV {
-				d.moves.Keep(f, fd)
-				return d.fail("write", f.name(), err)
-			}
+	ino := d.ino(dir)
+	f, held, since := d.moves.Take(key)
+	// The directory may have been removed, or renamed, and another have its name.
+	if held && f.ino == ino {
+		if err := write(f.fd, value); err != unix.ENODEV {
+			d.moves.Keep(key, f, since)
+			return d.fail("write", key.name(), err)
 		}
-		unix.Close(fd)
 	}
-	fd, err := d.openat(f.name(), unix.O_WRONLY)
+	if held {
+		f.Close()
+	}
+	fd, err := d.openat(key.name(), unix.O_WRONLY)
 	if err != nil {
-		return d.fail("open", f.name(), err)
+		return d.fail("open", key.name(), err)
 	}
-	if err = write(fd, value); err == unix.ENODEV {
-		unix.Close(fd)
+	f = moveFile{fd, ino}
+	if err = write(fd, value); err == unix.ENODEV || d.ino(dir) != ino {
+		f.Close()
 	} else {
-		d.moves.Keep(f, fd)
+		d.moves.Keep(key, f, since)
 	}
-	return d.fail("write", f.name(), err)
+	return d.fail("write", key.name(), err)
 }
 
-// isStill reports whether an open file is the one that has its name.
-func (d *Dir) isStill(name string, fd int) bool {
-	var named, open unix.Stat_t
-	return unix.Fstatat(d.fd, name, &named, unix.AT_SYMLINK_NOFOLLOW) == nil && unix.Fstat(fd, &open) == nil &&
-		named.Ino == open.Ino && named.Dev == open.Dev
+// ino is the kernel's number of a directory directly in d, or of d; 0 when there is none.
+func (d *Dir) ino(dir string) uint64 {
+	var st unix.Stat_t
+	if unix.Fstatat(d.fd, dir, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return 0
+	}
+	return st.Ino
 }
 
-// moveFile is a file that tasks are moved by.
-type moveFile struct {
+// moveKey tells a file that tasks are moved by.
+type moveKey struct {
 	dir     string
 	process bool
 }
 
-func (f moveFile) name() string {
+// moveFile is an open one.
+type moveFile struct {
+	fd  int
+	ino uint64 // of the directory that it is in
+}
+
+// Close gives the descriptor back.
+func (f moveFile) Close() { unix.Close(f.fd) }
+
+func (f moveKey) name() string {
 	if f.process {
 		return f.dir + "/cgroup.procs"
 	}

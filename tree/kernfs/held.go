@@ -6,59 +6,88 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// heldMost is how many descriptors a Held keeps.
+// heldMost is how many files a Held keeps.
 const heldMost = 512
 
-// Held keeps some descriptors open that may be wanted again soon: to open a file of
-// /proc or of a cgroup costs more than the call that it is opened for. The zero value is
-// empty.
-type Held[K comparable] struct {
-	mu     sync.Mutex
-	fds    map[K]int
-	closed bool
+// Held keeps some open files that may be wanted again soon: to open a file of /proc or
+// of a cgroup costs more than the call that it is opened for. The zero value is empty.
+type Held[K comparable, V interface{ Close() }] struct {
+	mu      sync.Mutex
+	files   map[K]V
+	dropped uint64 // how often something was
+	closed  bool
 }
 
-// Take returns the descriptor of a key, if there is one. It is the caller's alone, who
-// keeps it again or closes it.
-func (h *Held[K]) Take(key K) (fd int, ok bool) {
+// FD is an open file by its descriptor.
+type FD int
+
+// Close gives the descriptor back.
+func (fd FD) Close() { unix.Close(int(fd)) }
+
+// Since is a point in time for a Held.
+type Since uint64
+
+// Take returns the file of a key, if there is one. It is the caller's alone, who
+// keeps it again, or the one that is opened in its place, or closes it.
+func (h *Held[K, V]) Take(key K) (f V, ok bool, since Since) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if fd, ok = h.fds[key]; ok {
-		delete(h.fds, key)
+	if f, ok = h.files[key]; ok {
+		delete(h.files, key)
 	}
-	return fd, ok
+	return f, ok, Since(h.dropped)
 }
 
-// Keep takes a descriptor over. Where there are too many, any other is closed.
-func (h *Held[K]) Keep(key K, fd int) {
+// Keep takes a file over, unless something was dropped since Take: it may be what was
+// meant. Where there are too many, any other is closed.
+func (h *Held[K, V]) Keep(key K, f V, since Since) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed {
-		unix.Close(fd)
+	if h.closed || Since(h.dropped) != since {
+		f.Close()
 		return
 	}
-	if h.fds == nil {
-		h.fds = make(map[K]int)
+	if h.files == nil {
+		h.files = make(map[K]V)
 	}
-	if was, ok := h.fds[key]; ok {
-		unix.Close(was)
-	} else if len(h.fds) == heldMost {
-		for other, fd := range h.fds {
-			unix.Close(fd)
-			delete(h.fds, other)
+	if was, ok := h.files[key]; ok {
+		was.Close()
+	} else if len(h.files) == heldMost {
+		for other, f := range h.files {
+			f.Close()
+			delete(h.files, other)
 			break
 		}
 	}
-	h.fds[key] = fd
+	h.files[key] = f
+}
+
+// Drop closes the file of a key, also when somebody has it who would keep it.
+func (h *Held[K, V]) Drop(key K) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dropped++
+	if f, ok := h.files[key]; ok {
+		f.Close()
+		delete(h.files, key)
+	}
+}
+
+// DropAll is Drop of all.
+func (h *Held[K, V]) DropAll() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dropped++
+	for _, f := range h.files {
+		f.Close()
+	}
+	clear(h.files)
 }
 
 // Close closes what is kept, and what will be.
-func (h *Held[K]) Close() {
+func (h *Held[K, V]) Close() {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.closed = true
-	for _, fd := range h.fds {
-		unix.Close(fd)
-	}
-	h.fds = nil
+	h.mu.Unlock()
+	h.DropAll()
 }
