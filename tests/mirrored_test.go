@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,7 +20,7 @@ func mirrorDir(t testing.TB, name string, pid int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, path, ok := strings.Cut(string(text), ":name="+name+":/")
+	_, path, ok := strings.Cut(string(text), "name="+name+":/")
 	if !ok {
 		t.Fatalf("process %d is not in the mirror: %q", pid, text)
 	}
@@ -34,7 +35,8 @@ func (s *server) mirror() string {
 	if !on {
 		s.t.Fatalf("it says of no mirror:\n%s", s.log.String())
 	}
-	name, _, _ := strings.Cut(rest, `"`)
+	said, _, _ := strings.Cut(rest, `"`)
+	name, _, _ := strings.Cut(said, " ") // " with" its controllers
 	return name
 }
 
@@ -80,6 +82,77 @@ func TestMirrorOfOneServer(t *testing.T) {
 	if there(third) || !lives(p.pid()) {
 		t.Errorf("%s is there, or the process is not", third)
 	}
+}
+
+// TestMirrorController: a mirror is made with a controller where nothing else has that, and
+// keeps it; with none where it cannot have it.
+func TestMirrorController(t *testing.T) {
+	state := t.TempDir()
+	p := startSpawner(t)
+	made := false
+	begin := func(mirror string) *server {
+		t.Helper()
+		s := startServer(t, "--state", state, "--mirror", mirror, "--hierarchy", "h=debug")
+		if !made {
+			s.run("mkdir", "/h/a")
+			made = true
+		}
+		if mirrorDir(t, s.mirror(), p.pid()) == "" {
+			s.run("write", "/h/a/procs", fmt.Sprint(p.pid()))
+		}
+		if mirrorDir(t, s.mirror(), p.pid()) == "" || !slices.Equal(s.tasks("/h/a"), []int{p.pid()}) {
+			t.Errorf("tasks %v, and in the mirror in %q", s.tasks("/h/a"), mirrorDir(t, s.mirror(), p.pid()))
+		}
+		return s
+	}
+	t.Cleanup(func() { retireMirrors(t, state) })
+	has := func(s *server) []string {
+		t.Helper()
+		controllers, err := kernfs.Controllers(s.mirror())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := strings.Contains(s.log.String(), s.mirror()+" with hugetlb"); said != (len(controllers) > 0) {
+			t.Errorf("the mirror has %v:\n%s", controllers, s.log.String())
+		}
+		return controllers
+	}
+	const none = "the mirror has no controller"
+
+	text, err := os.ReadFile("/proc/cgroups")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := regexp.MustCompile(`(?m)^hugetlb\t0\t\d+\t1$`).Match(text)
+	s := begin("hugetlb")
+	with := has(s)
+	if refused := strings.Contains(s.log.String(), none); refused == slices.Contains(with, "hugetlb") || !free && !refused {
+		t.Errorf("hugetlb free in version 1: %v; the mirror has %v:\n%s", free, with, s.log.String())
+	}
+	s.stop()
+	s = begin("auto") // as the one before has left it
+	if !slices.Equal(has(s), with) {
+		t.Errorf("the mirror has %v, had %v", has(s), with)
+	}
+	if len(with) > 0 { // so that another cannot have it
+		other := startServer(t, "--state", "none", "--mirror", "hugetlb", "--hierarchy", "h=debug")
+		if other.mirror() == s.mirror() || len(has(other)) > 0 || !strings.Contains(other.log.String(), none) {
+			t.Errorf("two mirrors with one controller:\n%s", other.log.String())
+		}
+		other.stop()
+	}
+	s.stop()
+	retireMirrors(t, state)
+	s = begin("auto")
+	if len(has(s)) > 0 {
+		t.Errorf("nobody asked for %v", has(s))
+	}
+	s.stop()
+	s = begin("hugetlb")
+	if len(has(s)) > 0 || free && !strings.Contains(s.log.String(), "the mirror is that of the server before") {
+		t.Errorf("the mirror has %v:\n%s", has(s), s.log.String())
+	}
+	s.stop()
 }
 
 // TestMirrorTakenOver: what somebody else does to the mirror, while there is a server and

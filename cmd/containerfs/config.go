@@ -301,13 +301,13 @@ func serveConfigWith(c *cli.Context, passed []socket) (config, error) {
 	if file.Mirror != nil && !c.IsSet("mirror") {
 		mirror, errorf = *file.Mirror, file.errorf
 	}
-	switch mirror {
-	case "auto":
-		conf.Mirror = true
-	case "off":
-	default:
-		return conf, errorf("mirror", "%q: want auto or off", mirror)
+	if !slices.Contains(mirrors, mirror) {
+		return conf, errorf("mirror", "%q: want %s", mirror, strings.Join(mirrors, ", "))
 	}
+	if slices.Contains(conf.Enable, mirror) {
+		return conf, errorf("mirror", "%q: it is a subsystem by enable", mirror)
+	}
+	conf.Mirror = mirror
 	state, errorf := c.String("state"), fromFlag
 	if file.State != nil && !c.IsSet("state") {
 		state, errorf = *file.State, file.errorf

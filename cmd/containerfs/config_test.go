@@ -99,7 +99,7 @@ func TestConfigFile(t *testing.T) {
 	}
 	want := config{
 		Listen: mustExports(t, wholeListeners...), Hierarchies: []hierarchy{{"cpu", "cpuset,cpuacct"}, {"x", "debug"}},
-		Enable: []string{"ns"}, State: "/srv/state", MaxContainers: 5, AllowReleaseAgent: true,
+		Enable: []string{"ns"}, Mirror: "off", State: "/srv/state", MaxContainers: 5, AllowReleaseAgent: true,
 	}
 	if got.Stderr = nil; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
@@ -114,7 +114,7 @@ func TestConfigFile(t *testing.T) {
 	want = config{
 		Listen:      mustExports(t, append(wholeListeners, "tcp://127.0.0.1:0")...),
 		Hierarchies: []hierarchy{{"cpu", "cpuset,cpuacct"}, {"x", "debug"}, {"y", "cpuset"}},
-		Enable:      []string{"ns"}, Mirror: true, MaxContainers: 7, MaxContainersPerUser: 9,
+		Enable:      []string{"ns"}, Mirror: "auto", MaxContainers: 7, MaxContainersPerUser: 9,
 	}
 	if got.Stderr = nil; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
@@ -160,7 +160,7 @@ func TestConfigErrors(t *testing.T) {
 		{"max-containers = \"many\"", ":1: "},
 		{"\nmirror = on", ":2: "},
 		{"mirror = \"off\"\nmirror = \"off\"", ":2: "},
-		{"# x\nmirror = \"on\"", `:2: mirror: "on": want auto or off`},
+		{"# x\nmirror = \"on\"", `:2: mirror: "on": want auto, off, hugetlb, misc, rdma`},
 		{"\n\nmax-containers = -1", ":3: max-containers: a limit cannot be negative"},
 		{"\nstate = \"\"", `:2: state: want a directory, or none`},
 		{"hierarchy = [\"a=b\", \"a=c\"]", `:1: hierarchy: "a" is given twice`},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"containerfs/cmd/containerfs/internal/localhost"
@@ -148,11 +149,19 @@ func (e *engine) subsysConfig(conf config) subsys.Config {
 	return c
 }
 
+// mirrors are what there may be of a mirror: the last ones have a controller of cgroup
+// version 1, which does nothing to a task that is moved.
+var mirrors = []string{"auto", "off", "hugetlb", "misc", "rdma"}
+
 // openMirror opens the mirror, if that is wanted and possible, and says what is
 // in force.
-func (e *engine) openMirror(wanted bool) string {
-	if !wanted {
+func (e *engine) openMirror(wanted string) string {
+	controller := wanted
+	switch wanted {
+	case "off":
 		return "off, placement by events alone: children made with CLONE_PARENT can be misplaced"
+	case "auto":
+		controller = ""
 	}
 	removed, err := hostproc.RemoveLeftovers(retireWithin)
 	for _, name := range removed {
@@ -161,11 +170,26 @@ func (e *engine) openMirror(wanted bool) string {
 	if err != nil {
 		e.log.Warn("a mirror of a server that was killed is left over", "err", err)
 	}
-	if e.mirror, err = hostproc.OpenMirror(e.id); err != nil {
+	e.mirror, err = hostproc.OpenMirror(e.id, controller)
+	if err != nil && controller != "" && !errors.Is(err, kernfs.ErrRefused) {
+		e.log.Warn("the mirror has no controller, and moves are slow among thousands of css groups", "wanted", controller, "err", err)
+		controller = ""
+		e.mirror, err = hostproc.OpenMirror(e.id, controller)
+	}
+	if err != nil {
 		if !errors.Is(err, kernfs.ErrRefused) {
 			e.log.Warn("the mirror could not be opened", "err", err)
 		}
 		return fmt.Sprintf("none (%v), placement by events alone: children made with CLONE_PARENT can be misplaced", err)
+	}
+	has, err := e.mirror.Controllers()
+	switch {
+	case err != nil:
+		e.log.Warn("the controllers of the mirror are not known", "err", err)
+	case len(has) > 0:
+		return "on, " + e.mirror.Name() + " with " + strings.Join(has, " ")
+	case controller != "":
+		e.log.Warn("the mirror is that of the server before, which has no controller: it gets one when it is made anew, with no tasks in containers", "wanted", controller)
 	}
 	return "on, " + e.mirror.Name()
 }

@@ -24,7 +24,7 @@ type config struct {
 	Listen      []p9srv.Export
 	Hierarchies []hierarchy
 	Enable      []string // subsystems that there are only when asked for
-	Mirror      bool     // anchor membership in the kernel where that is possible
+	Mirror      string   // anchor membership in the kernel where that is possible: one of mirrors
 	State       string   // directory of what outlives the server; "" for none
 
 	MaxContainers        int // of all hierarchies; 0: no bound
@@ -99,7 +99,7 @@ subsystems of flags come in addition.
 			&cli.StringFlag{Name: "rules", Usage: "put tasks where the rules in `FILE` say; see containerfs rules --help"},
 			&cli.BoolFlag{Name: "rules-existing", Usage: "put the tasks that there are at start where the rules say, too"},
 			&cli.StringFlag{Name: "state", Usage: "keep hierarchies, containers and settings in `DIR`, or none", EnvVars: []string{"CONTAINERFS_STATE"}, DefaultText: "/var/lib/containerfs, or $XDG_STATE_HOME/containerfs"},
-			&cli.StringFlag{Name: "mirror", Usage: "anchor membership in a cgroup hierarchy of the kernel: `auto` or off", Value: "auto"},
+			&cli.StringFlag{Name: "mirror", Usage: "anchor membership in a cgroup hierarchy of the kernel: `auto`, off, or with a cgroup v1 controller that nothing else uses, for thousands of css groups: hugetlb, misc or rdma", Value: "auto"},
 		}, serviceFlags()...),
 		Action: func(c *cli.Context) error {
 			// So a crash ends it by SIGABRT. Go's exit code would be that of a command

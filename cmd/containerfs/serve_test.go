@@ -22,20 +22,22 @@ func TestServeConfig(t *testing.T) {
 		want config
 		err  string
 	}{
-		{"nothing", nil, config{Listen: standard, Hierarchies: all, Mirror: true}, ""},
+		{"nothing", nil, config{Listen: standard, Hierarchies: all, Mirror: "auto"}, ""},
 		{"commas stay in a hierarchy", []string{"--hierarchy", "cpu=cpuset,cpuacct", "--hierarchy=x=debug,name=y"},
-			config{Listen: standard, Hierarchies: []hierarchy{{"cpu", "cpuset,cpuacct"}, {"x", "debug,name=y"}}, Mirror: true}, ""},
+			config{Listen: standard, Hierarchies: []hierarchy{{"cpu", "cpuset,cpuacct"}, {"x", "debug,name=y"}}, Mirror: "auto"}, ""},
 		{"listeners", []string{"--listen", "tcp://127.0.0.1:0?no_root_squash", "--listen", "unix!/x", "--mirror", "off"},
-			config{Listen: []p9srv.Export{{Addr: p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"}, NoRootSquash: true}, {Addr: p9srv.Addr{Network: "unix", Address: "/x"}}}, Hierarchies: all}, ""},
+			config{Listen: []p9srv.Export{{Addr: p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"}, NoRootSquash: true}, {Addr: p9srv.Addr{Network: "unix", Address: "/x"}}}, Hierarchies: all, Mirror: "off"}, ""},
 		{"no address", []string{"--listen", "here"}, config{}, "listen: " + errText(p9srv.ParseExport("here"))},
 		{"no options", []string{"--hierarchy", "cpu"}, config{}, `hierarchy "cpu": want NAME=OPTIONS`},
 		{"empty options", []string{"--hierarchy", "cpu="}, config{}, `hierarchy "cpu=": want NAME=OPTIONS`},
 		{"no name", []string{"--hierarchy", "=cpu"}, config{}, `hierarchy "=cpu": want NAME=OPTIONS`},
 		{"twice", []string{"--hierarchy", "a=b", "--hierarchy", "a=c"}, config{}, `hierarchy "a" is given twice`},
-		{"mirror", []string{"--mirror", "on"}, config{}, `mirror "on": want auto or off`},
-		{"enable", []string{"--enable", "ns"}, config{Listen: standard, Hierarchies: all, Enable: []string{"ns"}, Mirror: true}, ""},
+		{"mirror", []string{"--mirror", "on"}, config{}, `mirror "on": want auto, off, hugetlb, misc, rdma`},
+		{"mirror with a controller", []string{"--mirror", "misc"}, config{Listen: standard, Hierarchies: all, Mirror: "misc"}, ""},
+		{"mirror with a subsystem", []string{"--mirror", "misc", "--enable", "misc"}, config{}, `mirror "misc": it is a subsystem by enable`},
+		{"enable", []string{"--enable", "ns"}, config{Listen: standard, Hierarchies: all, Enable: []string{"ns"}, Mirror: "auto"}, ""},
 		{"enable what there is anyhow", []string{"--enable", "debug"}, config{}, `enable "debug": want one of ns cpu memory blkio io devices freezer net_cls net_prio pids hugetlb perf_event rdma misc cgroup cpuset cpuacct`},
-		{"state", []string{"--state", "/x"}, config{Listen: standard, Hierarchies: all, Mirror: true, State: "/x"}, ""},
+		{"state", []string{"--state", "/x"}, config{Listen: standard, Hierarchies: all, Mirror: "auto", State: "/x"}, ""},
 		{"no state", []string{"--state="}, config{}, "state want a directory, or none"},
 		{"argument", []string{"x"}, config{}, `serve takes no argument, got "x"`},
 	} {

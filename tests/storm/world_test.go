@@ -61,7 +61,7 @@ func newWorld(t testing.TB, s setup) *world {
 	}
 	w.events = &events{world: w}
 	if !s.noMirror {
-		w.mirror, err = hostproc.OpenMirror(fmt.Sprint(prefix, "mirror-", os.Getpid()))
+		w.mirror, err = hostproc.OpenMirror(fmt.Sprint(prefix, "mirror-", os.Getpid()), "")
 		if errors.Is(err, kernfs.ErrRefused) {
 			refused(t, err)
 		} else if err != nil {

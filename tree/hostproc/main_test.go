@@ -95,7 +95,7 @@ func connected(t testing.TB, opts Options) *Host {
 
 func mirrored(t testing.TB, id string) *Mirror {
 	t.Helper()
-	m, err := OpenMirror(fmt.Sprintf("test-%s-%d", id, os.Getpid()))
+	m, err := OpenMirror(fmt.Sprintf("test-%s-%d", id, os.Getpid()), "")
 	if errors.Is(err, kernfs.ErrRefused) {
 		if first(t) && can(t, unix.CAP_SYS_ADMIN) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENOENT) {
 			t.Fatal("refused with every privilege: ", err)

@@ -33,14 +33,15 @@ var _ tree.Mirror = (*Mirror)(nil)
 
 // OpenMirror opens the mirror of an id, of which the hierarchy's name is made,
 // and makes it if there is none. A refusal matches kernfs.ErrRefused. Directories
-// that are there already are nobody's until Make is called for their groups.
-func OpenMirror(id string) (*Mirror, error) {
+// that are there already are nobody's until Make is called for their groups. One that is
+// made has the controller, unless that is "": see kernfs.OpenNamedWith.
+func OpenMirror(id, controller string) (*Mirror, error) {
 	proc, err := openProc()
 	if err != nil {
 		return nil, err
 	}
 	name := mirrorPrefix + id
-	root, err := kernfs.OpenNamed(name)
+	root, err := kernfs.OpenNamedWith(name, controller)
 	if err != nil {
 		proc.close()
 		return nil, err
@@ -50,6 +51,9 @@ func OpenMirror(id string) (*Mirror, error) {
 
 // Name is the name of the hierarchy, as /proc/<pid>/cgroup shows it.
 func (m *Mirror) Name() string { return m.name }
+
+// Controllers are those that the hierarchy has.
+func (m *Mirror) Controllers() ([]string, error) { return kernfs.Controllers(m.name) }
 
 // Close leaves the mirror as it is, for the next server of the same id. The
 // kernel keeps it while it has directories.

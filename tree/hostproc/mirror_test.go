@@ -204,7 +204,7 @@ func serverMain() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	m, err := OpenMirror(id)
+	m, err := OpenMirror(id, "")
 	if err != nil {
 		fmt.Println("error", err)
 		return 1

@@ -28,7 +28,7 @@ func refusedMain() int {
 	h.Start(newRecorder())
 	h.Drain()
 	h.Close()
-	m, err := OpenMirror(fmt.Sprintf("test-refused-%d", os.Getpid()))
+	m, err := OpenMirror(fmt.Sprintf("test-refused-%d", os.Getpid()), "")
 	fmt.Println(errors.Is(err, kernfs.ErrRefused), err)
 	fmt.Println(kernfs.ProbeNamed())
 	if err == nil {

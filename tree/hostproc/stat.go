@@ -155,19 +155,19 @@ func parseStatus(data []byte) (s status, ok bool) {
 }
 
 // parseCgroup finds the path that /proc/<pid>/cgroup gives for the hierarchy
-// name=<name>. The path is a part of data.
+// name=<name>, which may have controllers. The path is a part of data.
 func parseCgroup(data []byte, name string) (path []byte, ok bool) {
 	for line := range bytes.Lines(data) {
 		line, ended := bytes.CutSuffix(line, []byte("\n"))
 		if !ended {
 			break
 		}
-		colon := bytes.IndexByte(line, ':')
-		rest, is := bytes.CutPrefix(line[colon+1:], []byte("name="))
-		if !is || len(rest) <= len(name) || string(rest[:len(name)]) != name || rest[len(name)] != ':' {
-			continue
+		_, line, _ = bytes.Cut(line, []byte(":"))
+		which, path, ok := bytes.Cut(line, []byte(":"))
+		which = which[bytes.LastIndexByte(which, ',')+1:]
+		if which, is := bytes.CutPrefix(which, []byte("name=")); ok && is && name != "" && string(which) == name {
+			return path, true
 		}
-		return rest[len(name)+1:], true
 	}
 	return nil, false
 }

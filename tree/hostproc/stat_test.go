@@ -87,9 +87,9 @@ func FuzzParseStatus(f *testing.F) {
 }
 
 func TestParseCgroup(t *testing.T) {
-	text := []byte("11:name=containerfs-1-22:/5\n10:name=containerfs-1-2:/77\n9:name=systemd:/name=x:/y\n4:memory:/a:name=x:/z\n0::/\n")
+	text := []byte("12:cpu,hugetlb,name=with:/a:b\n11:name=containerfs-1-22:/5\n10:name=containerfs-1-2:/77\n9:name=systemd:/name=x:/y\n4:memory:/a:name=x:/z\n0::/\n")
 	for name, want := range map[string]string{
-		"containerfs-1-2": "/77", "containerfs-1-22": "/5", "systemd": "/name=x:/y", "x": "-", "containerfs": "-", "": "-",
+		"containerfs-1-2": "/77", "containerfs-1-22": "/5", "systemd": "/name=x:/y", "x": "-", "containerfs": "-", "": "-", "with": "/a:b", "hugetlb": "-",
 	} {
 		path, ok := parseCgroup(text, name)
 		if !ok {
@@ -137,7 +137,7 @@ func FuzzParseCgroup(f *testing.F) {
 		if !ok {
 			return
 		}
-		if !bytes.Contains(data, []byte("name="+name+":"+string(path)+"\n")) {
+		if name == "" || !bytes.Contains(data, []byte("name="+name+":"+string(path)+"\n")) {
 			t.Fatalf("%q is not what %q says of %q", path, data, name)
 		}
 		if group, ok := parseGroup(path); ok && groupDir(group) != "." && "/"+groupDir(group) != string(path) {

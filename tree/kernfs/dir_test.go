@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ func hierarchy(t testing.TB) *Dir {
 func TestUnknownOption(t *testing.T) {
 	hierarchy(t) // skips where there can be none
 	name := fmt.Sprintf("containerfs-test-o%d", os.Getpid())
-	fd, err := configure(name)
+	fd, err := configure(name, "none")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,21 +239,123 @@ func splitLines(s string) (lines []string) {
 	return lines
 }
 
-func FuzzParseNames(f *testing.F) {
-	f.Add([]byte("9:name=systemd:/\n4:memory:/a:b\n0::/\n12:cpu,name=x:/y\n"))
-	f.Add([]byte("1:name=\n:::\n"))
-	f.Fuzz(func(t *testing.T, data []byte) { parseNames(data) })
+func FuzzParseNamed(f *testing.F) {
+	f.Add("9:name=systemd:/\n4:memory:/a:b\n0::/\n12:cpu,name=x:/y\n")
+	f.Add("1:name=\n:::\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		parseNamed(text, func(name string, controllers []string) {
+			if !strings.Contains(text, strings.Join(append(controllers, "name="+name), ",")) {
+				t.Errorf("%q has no %q with %q", text, name, controllers)
+			}
+		})
+	})
 }
 
-func TestParseNames(t *testing.T) {
-	got := parseNames([]byte("9:name=systemd:/name=no\n4:memory:/a:name=b\n12:cpu,name=x:/y\n0::/name=z\n"))
-	if want := []string{"systemd", "x"}; !slices.Equal(got, want) {
-		t.Fatalf("%v, want %v", got, want)
+func TestParseNamed(t *testing.T) {
+	var got []string
+	parseNamed("9:name=systemd:/name=no\n4:memory:/a:name=b\n12:cpu,hugetlb,name=x:/y\n0::/name=z\nname=u\n7:name=v\n",
+		func(name string, controllers []string) { got = append(got, name+" "+strings.Join(controllers, "+")) })
+	if want := []string{"systemd ", "x cpu+hugetlb"}; !slices.Equal(got, want) {
+		t.Fatalf("%q, want %q", got, want)
 	}
 }
 
+// free is a controller that a hierarchy can have here.
+func free(t testing.TB) string {
+	t.Helper()
+	var why []string
+	for _, controller := range []string{"hugetlb", "misc", "rdma"} {
+		err := isFree(controller, "")
+		if err == nil {
+			return controller
+		}
+		why = append(why, fmt.Sprint(controller, ": ", err))
+	}
+	t.Skip("no controller is free: ", strings.Join(why, ", "))
+	return ""
+}
+
+// TestController: a hierarchy has the controller that it was made with, whoever opens it,
+// and nobody has it afterwards.
+func TestController(t *testing.T) {
+	hierarchy(t) // skips where there can be none
+	controller := free(t)
+	name := fmt.Sprintf("containerfs-test-c%d", os.Getpid())
+	d, err := OpenNamedWith(name, controller)
+	if errors.Is(err, unix.EBUSY) {
+		t.Skip("version 2 uses ", controller, ": ", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := Retire(d, 10*time.Second); err != nil {
+			t.Error(err)
+		}
+		if err := isFree(controller, ""); err != nil {
+			t.Errorf("after the end: %v", err)
+		}
+	}()
+	for _, again := range []string{"", controller} {
+		d, err := OpenNamedWith(name, again)
+		if err != nil {
+			t.Fatalf("opened again with %q: %v", again, err)
+		}
+		d.Close()
+		if has, err := Controllers(name); err != nil || !slices.Equal(has, []string{controller}) {
+			t.Errorf("it has %v, %v; want %s", has, err, controller)
+		}
+	}
+	pid := sleeper(t)
+	if err := d.Make("1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Move("1", pid, false); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := d.IDs("1/tasks"); err != nil || !slices.Equal(ids, []int32{pid}) {
+		t.Errorf("%v, %v", ids, err)
+	}
+
+	began := time.Now()
+	if _, err := OpenNamedWith(name+"x", controller); !errors.Is(err, unix.EBUSY) || time.Since(began) > time.Second {
+		t.Errorf("what another hierarchy has: %v after %v", err, time.Since(began))
+	}
+	if _, err := OpenNamedWith(name+"x", "nosuch"); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("a controller that there is not: %v", err)
+	}
+	if names, err := Names(); err != nil || slices.Contains(names, name+"x") {
+		t.Errorf("%v, %v", names, err)
+	}
+}
+
+// BenchmarkMove is a move among so many directories with tasks, in a hierarchy with
+// and without a controller.
 func BenchmarkMove(b *testing.B) {
+	for _, with := range []bool{false, true} {
+		for _, groups := range []int{1, 100, 1000} {
+			b.Run(fmt.Sprintf("controller=%v/groups=%d", with, groups), func(b *testing.B) { benchmarkMove(b, with, groups) })
+		}
+	}
+}
+
+func benchmarkMove(b *testing.B, with bool, groups int) {
 	d := hierarchy(b)
+	if with {
+		var err error
+		if d, err = OpenNamedWith(fmt.Sprintf("containerfs-test-b%d", os.Getpid()), free(b)); err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { Retire(d, 10*time.Second) })
+	}
+	for i := range groups {
+		name := fmt.Sprint("group", i)
+		if err := d.Make(name); err != nil {
+			b.Fatal(err)
+		}
+		if err := d.Move(name, sleeper(b), false); err != nil {
+			b.Fatal(err)
+		}
+	}
 	pid := sleeper(b)
 	for _, name := range []string{"1", "2"} {
 		if err := d.Make(name); err != nil {

@@ -1,10 +1,11 @@
 package kernfs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +22,7 @@ var ErrRefused = errors.New("named cgroup hierarchies are refused here")
 // ProbeNamed tells whether OpenNamed can work, without making a hierarchy: nil,
 // or an error with the reason.
 func ProbeNamed() error {
-	fd, err := configure("containerfs-probe")
+	fd, err := configure("containerfs-probe", "none")
 	if err == nil {
 		unix.Close(fd)
 	}
@@ -30,15 +31,31 @@ func ProbeNamed() error {
 
 // OpenNamed opens the root directory of the named hierarchy, which is made if
 // there is none of that name.
-func OpenNamed(name string) (*Dir, error) {
+func OpenNamed(name string) (*Dir, error) { return OpenNamedWith(name, "") }
+
+// OpenNamedWith is OpenNamed, but if the hierarchy is made it has a controller, which
+// nothing else on the host may use.
+//
+// The kernel looks for the css set of a task that is moved among all that have the
+// same directories in the hierarchies with controllers, one after the other and with
+// interrupts off: 0.1 us for each directory of this one that has tasks, if it has no
+// controller, and not at all if it has.
+func OpenNamedWith(name, controller string) (*Dir, error) {
 	if !validName(name) {
 		return nil, &OpError{"name", name, unix.EINVAL}
+	}
+	wait := 5 * time.Second
+	if controller != "" {
+		if err := isFree(controller, name); err != nil {
+			return nil, &OpError{"take controller", controller, err}
+		}
+		wait = time.Second // for version 2, which may use it for good
 	}
 	// While a hierarchy of that name is being taken down the kernel restarts
 	// the call on a context that it has marked as failed, hence EBUSY, and hence
 	// a new context for each attempt.
-	for end := time.Now().Add(5 * time.Second); ; {
-		dir, err := openNamed(name)
+	for end := time.Now().Add(wait); ; {
+		dir, err := openNamed(name, controller)
 		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EINTR) || time.Now().After(end) {
 			return dir, err
 		}
@@ -46,26 +63,70 @@ func OpenNamed(name string) (*Dir, error) {
 	}
 }
 
-func openNamed(name string) (*Dir, error) {
-	cfg, err := configure(name)
+func openNamed(name, controller string) (*Dir, error) {
+	names, err := Names()
+	if err != nil {
+		return nil, err
+	}
+	what := controller
+	exists := slices.Contains(names, name)
+	switch {
+	case exists:
+		what = "" // whatever it has
+	case controller == "":
+		what = "none"
+	}
+	cfg, err := configure(name, what)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(cfg)
-	if err := unix.FsconfigCreate(cfg); err != nil {
+	err = unix.FsconfigCreate(cfg)
+	if exists && err == unix.EINVAL {
+		err = unix.EBUSY // it is there no more
+	}
+	if err != nil {
 		return nil, &OpError{"make hierarchy", name, refusal("create", err)}
 	}
 	return mountDetached(cfg, name)
 }
 
-// configure makes a file system context for a named hierarchy; all that can be
+// isFree tells why a hierarchy of that name cannot have a controller, as far as
+// version 1 is about.
+func isFree(controller, name string) error {
+	if has, err := Controllers(name); err != nil || slices.Contains(has, controller) {
+		return err
+	}
+	data, err := os.ReadFile("/proc/cgroups")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line) // name, hierarchy, directories, enabled
+		switch {
+		case len(f) < 4 || f[0] != controller:
+		case f[3] == "0":
+			return fmt.Errorf("%w: disabled at boot", unix.ENODEV)
+		case f[1] != "0":
+			return fmt.Errorf("%w: another hierarchy has it", unix.EBUSY)
+		default:
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: the kernel has none of that name", unix.ENODEV)
+}
+
+// configure makes a file system context for a named hierarchy, with a controller, with
+// "none", or whatever one of that name has; all that can be
 // refused for good is refused here, but for what depends on the cgroup namespace.
-func configure(name string) (int, error) {
+func configure(name, what string) (int, error) {
 	fd, err := unix.Fsopen("cgroup", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, &OpError{"fsopen", "cgroup", refusal("fsopen", err)}
 	}
-	err = unix.FsconfigSetFlag(fd, "none")
+	if what != "" {
+		err = unix.FsconfigSetFlag(fd, what)
+	}
 	if err == nil {
 		err = unix.FsconfigSetString(fd, "name", name)
 	}
@@ -135,23 +196,38 @@ func validName(name string) bool {
 }
 
 // Names lists the named hierarchies that exist on the host.
-func Names() ([]string, error) {
-	data, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return nil, err
-	}
-	return parseNames(data), nil
+func Names() (names []string, err error) {
+	err = eachNamed(func(name string, _ []string) { names = append(names, name) })
+	return names, err
 }
 
-func parseNames(data []byte) (names []string) {
-	for line := range bytes.Lines(data) {
-		_, line, _ = bytes.Cut(line, []byte(":"))
-		controllers, _, ok := bytes.Cut(line, []byte(":"))
-		for c := range bytes.SplitSeq(controllers, []byte(",")) {
-			if name, found := bytes.CutPrefix(c, []byte("name=")); ok && found {
-				names = append(names, string(name))
+// Controllers lists those of a named hierarchy. One that does not exist has none.
+func Controllers(name string) (controllers []string, err error) {
+	err = eachNamed(func(n string, has []string) {
+		if n == name {
+			controllers = has
+		}
+	})
+	return controllers, err
+}
+
+func eachNamed(do func(name string, controllers []string)) error {
+	data, err := os.ReadFile("/proc/self/cgroup")
+	if err == nil {
+		parseNamed(string(data), do)
+	}
+	return err
+}
+
+// parseNamed finds the named hierarchies in the text of a cgroup file of /proc: a line
+// is number:controllers,name=NAME:path.
+func parseNamed(text string, do func(name string, controllers []string)) {
+	for line := range strings.Lines(text) {
+		if f := strings.SplitN(line, ":", 3); len(f) == 3 {
+			parts := strings.Split(f[1], ",")
+			if name, ok := strings.CutPrefix(parts[len(parts)-1], "name="); ok {
+				do(name, parts[:len(parts)-1])
 			}
 		}
 	}
-	return names
 }
