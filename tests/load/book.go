@@ -57,39 +57,63 @@ func (b *book) measureAll(targets []*target, at int, loads []load) error {
 			defer closeClients(k)
 			clients[t1] = k
 		}
-		for i := range rows {
-			r := &rows[i]
-			if !b.rows.MatchString(r.short) {
-				continue
-			}
-			t.rows = append(t.rows, r)
-			fmt.Fprintf(os.Stderr, "%s %v %s\n", t.network, l, r.name)
-			for rep := range b.reps {
-				for n := range targets {
-					t1 := targets[(n+rep)%len(targets)]
-					if err := b.measure(t1, clients[t1], key{r, l, t.network, t1.name}); err != nil {
-						return err
-					}
-				}
-			}
+		do := func() error { return b.measureRows(&t, targets, clients) }
+		if l == (load{1, 1}) {
+			rows := do
+			do = func() error { return b.onOneCPU(targets, clients, rows) }
+		}
+		if err := do(); err != nil {
+			return err
 		}
 		b.loadTables = append(b.loadTables, t)
 	}
 	return nil
 }
 
+// settling is the time after which a Go program that is busy has seen that it has
+// other CPUs.
+const settling = 1500 * time.Millisecond
+
+// onOneCPU does something while all targets and this program share one CPU, and have
+// seen that.
+func (b *book) onOneCPU(targets []*target, clients map[*target][]*client, do func() error) error {
+	var pids []int
+	for _, t := range targets {
+		pids = append(pids, t.process)
+	}
+	return pinned(pids, func() error {
+		for _, t := range targets {
+			if _, err := measure(t, clients[t], &rows[0], settling); err != nil {
+				return err
+			}
+		}
+		return do()
+	})
+}
+
+// measureRows measures all rows under one load.
+func (b *book) measureRows(t *loadTable, targets []*target, clients map[*target][]*client) error {
+	for i := range rows {
+		r := &rows[i]
+		if !b.rows.MatchString(r.short) {
+			continue
+		}
+		t.rows = append(t.rows, r)
+		fmt.Fprintf(os.Stderr, "%s %v %s\n", t.network, t.load, r.name)
+		for rep := range b.reps {
+			for n := range targets {
+				t1 := targets[(n+rep)%len(targets)]
+				if err := b.measure(t1, clients[t1], key{r, t.load, t.network, t1.name}); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
 func (b *book) measure(t *target, clients []*client, k key) error {
-	var res result
-	do := func() (err error) {
-		res, err = measure(t, clients, k.row, b.time)
-		return err
-	}
-	var err error
-	if k.load == (load{1, 1}) {
-		err = pinned(t.process, do)
-	} else {
-		err = do()
-	}
+	res, err := measure(t, clients, k.row, b.time)
 	if b.variants {
 		k.network += " variants"
 	}

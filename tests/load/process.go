@@ -58,8 +58,8 @@ func pin(set *unix.CPUSet, pids ...int) error {
 	return nil
 }
 
-// pinned runs something while this program and another share one CPU.
-func pinned(pid int, do func() error) error {
+// pinned runs something while this program and others share one CPU.
+func pinned(pids []int, do func() error) error {
 	var all, one unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
 		return err
@@ -70,7 +70,7 @@ func pinned(pid int, do func() error) error {
 			break
 		}
 	}
-	pids := []int{os.Getpid(), pid}
+	pids = append(pids, os.Getpid())
 	err := pin(&one, pids...)
 	if err == nil {
 		err = do()
