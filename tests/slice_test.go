@@ -1,0 +1,60 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestSlices: where the kernel lets threads say for how long they want to run at a time,
+// all of the server's have short slices, and are as nice as they were.
+func TestSlices(t *testing.T) {
+	const want = 500 * time.Microsecond
+	p := startSpawner(t)
+	attr, err := unix.SchedGetAttr(p.pid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	usual := attr.Runtime
+	attr.Runtime = uint64(want)
+	if err := unix.SchedSetAttr(p.pid(), attr, 0); err != nil {
+		t.Fatal(err)
+	}
+	if attr, err = unix.SchedGetAttr(p.pid(), 0); err != nil {
+		t.Fatal(err)
+	}
+	able := attr.Runtime == uint64(want)
+	t.Logf("a slice can be chosen: %v; it is %v else", able, time.Duration(usual))
+
+	const nice = 3
+	s := startServerAs(t, func(c *exec.Cmd) {
+		c.Path, c.Args = "/usr/bin/nice", append([]string{"nice", "-n", fmt.Sprint(nice)}, c.Args...)
+	}, "--state", "none", "--hierarchy", "h=debug")
+	s.run("mkdir", "/h/a")
+	dir := fmt.Sprintf("/proc/%d/task", s.cmd.Process.Pid)
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range threads {
+		tid, _ := strconv.Atoi(d.Name())
+		attr, err := unix.SchedGetAttr(tid, 0)
+		if err == syscall.ESRCH {
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if attr.Nice != nice || attr.Policy != unix.SCHED_NORMAL || able && attr.Runtime != uint64(want) {
+			t.Errorf("thread %d: %+v", tid, attr)
+		}
+	}
+	if len(threads) < 3 {
+		t.Errorf("%d threads", len(threads))
+	}
+}
