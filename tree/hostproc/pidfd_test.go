@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"containerfs/tree/hostproc/storm"
 )
 
 // byPidfd opens the host with the connector, where threads are looked at again by pidfds.
@@ -138,15 +136,11 @@ func TestPidfdResync(t *testing.T) {
 // TestPidfdLate: an EXIT that comes while somebody looks counts, too.
 func TestPidfdLate(t *testing.T) {
 	h, r := byPidfd(t)
-	pid, err := storm.Fork(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Wait4(pid, nil, 0, nil)
-	k := thread{fd: -1}
+	cmd := sleeper(t)
 	_, _, since := h.proc.threads.Take(1)
-	awaitExit(t, h, r, int32(pid))
-	h.proc.threads.Keep(1, k, since)
+	cmd.Process.Kill()
+	awaitExit(t, h, r, int32(cmd.Process.Pid))
+	h.proc.threads.Keep(1, thread{fd: -1}, since)
 	if _, ok, _ := h.proc.threads.Take(1); ok {
 		t.Error("kept, although it may be of who has ended")
 	}
