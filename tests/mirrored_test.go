@@ -117,7 +117,7 @@ func TestMirrorController(t *testing.T) {
 		}
 		return controllers
 	}
-	const none = "the mirror has no controller"
+	const none = "the mirror lacks the controller"
 
 	text, err := os.ReadFile("/proc/cgroups")
 	if err != nil {
@@ -140,16 +140,31 @@ func TestMirrorController(t *testing.T) {
 			t.Errorf("two mirrors with one controller:\n%s", other.log.String())
 		}
 		other.stop()
+		// Nor has anybody's subsystem, who would move tasks in there.
+		for _, at := range []string{"none", t.TempDir()} {
+			code, _, said := refusedStart(t, "--state", at, "--enable", "hugetlb", "--hierarchy", "h=hugetlb")
+			if code == 0 || !strings.Contains(said, "hugetlb is in the mirror "+s.mirror()) {
+				t.Errorf("a subsystem with the mirror's controller: exit code %d, %s", code, said)
+			}
+		}
 	}
 	s.stop()
-	retireMirrors(t, state)
+	if there, err := kernfs.Names(); err != nil || !slices.Contains(there, s.mirror()) {
+		t.Errorf("a mirror with a task is gone: %v, %v", there, err)
+	}
+	s = begin("auto")
+	s.run("write", "/h/procs", fmt.Sprint(p.pid()))
+	s.stop()
+	if there, err := kernfs.Names(); err != nil || slices.Contains(there, s.mirror()) {
+		t.Errorf("a mirror without tasks is left over: %v, %v", there, err)
+	}
 	s = begin("auto")
 	if len(has(s)) > 0 {
 		t.Errorf("nobody asked for %v", has(s))
 	}
 	s.stop()
 	s = begin("hugetlb")
-	if len(has(s)) > 0 || free && !strings.Contains(s.log.String(), "the mirror is that of the server before") {
+	if len(has(s)) > 0 || free && !strings.Contains(s.log.String(), "it is the one of the server before") {
 		t.Errorf("the mirror has %v:\n%s", has(s), s.log.String())
 	}
 	s.stop()

@@ -285,7 +285,7 @@ func (t *Tree) hasTasks(c *Container) bool {
 			})
 		})
 		for _, m := range members {
-			if info, err := t.host.Task(m.tid); err == nil && m.start.is(info.Start) {
+			if t.isListed(m.tid, m.start) {
 				return true
 			}
 		}
@@ -303,6 +303,19 @@ func (t *Tree) hasTasks(c *Container) bool {
 		}
 	}
 	return true
+}
+
+// isListed reports whether the host has a thread that has not begun to exit.
+func (t *Tree) isListed(tid int32, start Start) (listed bool) {
+	info, err := t.host.Task(tid)
+	if err != nil || !start.is(info.Start) {
+		return false
+	}
+	err = t.host.Tasks(info.TGID, func(i TaskInfo) bool {
+		listed = i.TID == tid && start.is(i.Start)
+		return !listed
+	})
+	return listed || err != nil
 }
 
 // maxRecheck bounds how many members rmdir looks up on the host at once.

@@ -36,6 +36,12 @@ func TestExiting(t *testing.T) {
 		if n := f.Auditor().Audit(time.Second); n != 0 {
 			t.Errorf("the mirror shows %d that somebody else has moved", n)
 		}
+		if !process { // nobody is left there
+			if err := f.Rmdir(d, nil); err != nil {
+				t.Errorf("rmdir, with one that is exiting: %v", err)
+			}
+			d = f.mkdir(root, "d")
+		}
 		f.host.Exit(p)
 		f.Drain()
 		if process {

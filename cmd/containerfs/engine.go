@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -171,10 +172,10 @@ func (e *engine) openMirror(wanted string) string {
 		e.log.Warn("a mirror of a server that was killed is left over", "err", err)
 	}
 	e.mirror, err = hostproc.OpenMirror(e.id, controller)
+	why := errors.New("it is the one of the server before")
 	if err != nil && controller != "" && !errors.Is(err, kernfs.ErrRefused) {
-		e.log.Warn("the mirror has no controller, and moves are slow among thousands of css groups", "wanted", controller, "err", err)
-		controller = ""
-		e.mirror, err = hostproc.OpenMirror(e.id, controller)
+		why = err
+		e.mirror, err = hostproc.OpenMirror(e.id, "")
 	}
 	if err != nil {
 		if !errors.Is(err, kernfs.ErrRefused) {
@@ -186,10 +187,12 @@ func (e *engine) openMirror(wanted string) string {
 	switch {
 	case err != nil:
 		e.log.Warn("the controllers of the mirror are not known", "err", err)
-	case len(has) > 0:
+	case controller != "" && !slices.Contains(has, controller):
+		e.log.Warn("the mirror lacks the controller that is wanted: it can get one when it is made anew, by a start after a server that ended with no task in a container",
+			"wanted", controller, "err", why)
+	}
+	if len(has) > 0 {
 		return "on, " + e.mirror.Name() + " with " + strings.Join(has, " ")
-	case controller != "":
-		e.log.Warn("the mirror is that of the server before, which has no controller: it gets one when it is made anew, with no tasks in containers", "wanted", controller)
 	}
 	return "on, " + e.mirror.Name()
 }
@@ -341,7 +344,7 @@ func (e *engine) close() {
 	}
 	if e.mirror != nil && e.journal != nil {
 		// It is found again, and has where the tasks are.
-		if err := e.mirror.Close(); err != nil {
+		if err := e.mirror.Close(retireWithin); err != nil {
 			e.log.Warn("the mirror did not close", "err", err)
 		}
 	} else if e.mirror != nil {

@@ -13,7 +13,7 @@ import (
 // slice is for how long a thread of the server wants to run at a time. Linux has who
 // wants it shorter run sooner after it wakes, since 6.12, for no more time in all: where
 // client and server share a CPU the answer is there before the client has gone to sleep.
-// The kernel's own is 0.7 to 3 ms; with 0.1 ms much of a batch is interrupted.
+// Release agents have it from the server. The kernel's own is 0.7 to 3 ms; with 0.1 ms much of a batch is interrupted.
 const slice = 500 * time.Microsecond
 
 // shortenSlices gives it to all threads that there are; those that are made later have
@@ -22,7 +22,7 @@ func shortenSlices(log *slog.Logger) {
 	for again := true; again; { // until none was made by one that lacked it
 		dirs, err := os.ReadDir("/proc/self/task")
 		if err != nil {
-			log.Debug("threads are scheduled as others", "err", err)
+			log.Info("threads are scheduled as others", "err", err)
 			return
 		}
 		again = false
@@ -30,7 +30,7 @@ func shortenSlices(log *slog.Logger) {
 			tid, _ := strconv.Atoi(d.Name())
 			changed, err := shortenSlice(tid)
 			if err != nil && !errors.Is(err, unix.ESRCH) {
-				log.Debug("threads are scheduled as others", "err", err)
+				log.Info("threads are scheduled as others", "err", err)
 				return
 			}
 			again = again || changed

@@ -30,6 +30,7 @@ type facts struct {
 	v2      []string            // at hand in version 2
 	mounts  map[string]string   // by set, joined by commas: where the hierarchy is mounted as a whole
 	unified string              // where version 2 is mounted, if it is
+	mirrors map[string]string   // by controller: the mirror, of whatever server, that has it
 }
 
 // place is where the host has a controller.
@@ -73,7 +74,7 @@ func (f *facts) openUnified() (*kernfs.Dir, error) {
 
 // parseFacts reads /proc/cgroups, /proc/self/cgroup and /proc/self/mountinfo.
 func parseFacts(cgroups, self, mountinfo []byte) *facts {
-	f := &facts{known: map[string]bool{}, v1: map[string][]string{}, mounts: map[string]string{}}
+	f := &facts{known: map[string]bool{}, v1: map[string][]string{}, mounts: map[string]string{}, mirrors: map[string]string{}}
 	for line := range bytes.Lines(cgroups) {
 		// #subsys_name hierarchy num_cgroups enabled
 		if w := strings.Fields(string(line)); len(w) == 4 && !strings.HasPrefix(w[0], "#") {
@@ -86,9 +87,14 @@ func parseFacts(cgroups, self, mountinfo []byte) *facts {
 		if !ok || list == "" {
 			continue
 		}
-		set := controllersOf(strings.Split(list, ","))
+		parts := strings.Split(list, ",")
+		set := controllersOf(parts)
+		mirror, taken := strings.CutPrefix(parts[len(parts)-1], "name="+kernfs.MirrorPrefix)
 		for _, name := range set {
 			f.v1[name] = set
+			if taken {
+				f.mirrors[name] = kernfs.MirrorPrefix + mirror
+			}
 		}
 	}
 	for line := range bytes.Lines(mountinfo) {
@@ -145,6 +151,8 @@ func (f *facts) find(name string) (place, error) {
 	switch set := f.v1[name]; {
 	case !slices.Contains(Names, name) && name != "cpuset" && name != "cpuacct":
 		return place{}, fmt.Errorf("%s is no controller", name)
+	case f.mirrors[name] != "":
+		return place{}, fmt.Errorf("%s is in the mirror %s of a server", name, f.mirrors[name])
 	case len(set) > 0:
 		return place{version: 1, set: set, mount: f.mounts[strings.Join(set, ",")]}, nil
 	case slices.Contains(f.v2, name), name == Core && f.unified != "":

@@ -39,6 +39,14 @@ func TestFind(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want an error with %q", name, got, err, why)
 		}
 	}
+	mirrored := parseFacts([]byte(v1Cgroups), []byte("4:pids,name=containerfs-s1:/7\n5:cpu,name=containerfs:/\n"), nil)
+	mirrored.v2 = []string{"pids"}
+	if got, err := mirrored.find("pids"); err == nil || !strings.Contains(err.Error(), "the mirror containerfs-s1") {
+		t.Errorf("a mirror's: %+v, %v", got, err)
+	}
+	if got, err := mirrored.find("cpu"); err != nil || got.fresh {
+		t.Errorf("that of another hierarchy with a name: %+v, %v", got, err)
+	}
 	none := parseFacts(nil, []byte("0::/\n"), nil)
 	if _, err := none.find(Core); err == nil || !strings.Contains(err.Error(), "not mounted") {
 		t.Errorf("no version 2: %v", err)

@@ -44,15 +44,24 @@ func eachThread(pid int, do func(tid int) error) error {
 
 // pin has all threads of some processes run on a set of CPUs.
 func pin(set *unix.CPUSet, pids ...int) error {
-	for _, pid := range pids {
-		err := eachThread(pid, func(tid int) error {
-			if err := unix.SchedSetaffinity(tid, set); err != nil && err != unix.ESRCH {
-				return fmt.Errorf("pin %d: %w", tid, err)
+	for again := true; again; { // until none was made by one that ran elsewhere
+		again = false
+		for _, pid := range pids {
+			err := eachThread(pid, func(tid int) error {
+				var now unix.CPUSet
+				err := unix.SchedGetaffinity(tid, &now)
+				if err == nil && now != *set {
+					again = true
+					err = unix.SchedSetaffinity(tid, set)
+				}
+				if err != nil && err != unix.ESRCH {
+					return fmt.Errorf("pin %d: %w", tid, err)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
 			}
-			return nil
-		})
-		if err != nil {
-			return err
 		}
 	}
 	return nil

@@ -12,8 +12,7 @@ import (
 	"containerfs/tree/kernfs"
 )
 
-// mirrorPrefix begins the names of all mirrors' hierarchies.
-const mirrorPrefix = "containerfs-"
+const mirrorPrefix = kernfs.MirrorPrefix
 
 // A Mirror is a named hierarchy with one directory per css group, named by the
 // group's number; the hierarchy's root is group 0. It implements tree.Mirror.
@@ -55,9 +54,27 @@ func (m *Mirror) Name() string { return m.name }
 // Controllers are those that the hierarchy has.
 func (m *Mirror) Controllers() ([]string, error) { return kernfs.Controllers(m.name) }
 
-// Close leaves the mirror as it is, for the next server of the same id. The
-// kernel keeps it while it has directories.
-func (m *Mirror) Close() error { return m.end((*kernfs.Dir).Close) }
+// Close leaves where tasks are as it is, for the next server of the same id. The
+// kernel keeps the mirror while it has directories; when no task is in any it is retired.
+func (m *Mirror) Close(limit time.Duration) error {
+	return m.end(func(root *kernfs.Dir) error {
+		names, err := root.Dirs()
+		if err != nil {
+			root.Close()
+			return err
+		}
+		left := false
+		for _, name := range names {
+			if err := root.Remove(name); err != nil && !kernfs.IsGone(err) {
+				left = true
+			}
+		}
+		if left {
+			return root.Close()
+		}
+		return kernfs.Retire(root, limit)
+	})
+}
 
 // Retire puts all tasks back into the root, removes the directories and waits,
 // for at most so long, until the kernel has removed the hierarchy.

@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// MirrorPrefix begins the names of the hierarchies that are mirrors (see hostproc).
+const MirrorPrefix = "containerfs-"
+
 // MaxName is the longest name of a named hierarchy that the kernel takes.
 const MaxName = 63
 
@@ -46,16 +49,22 @@ func OpenNamedWith(name, controller string) (*Dir, error) {
 	}
 	wait := 5 * time.Second
 	if controller != "" {
-		if err := isFree(controller, name); err != nil {
-			return nil, &OpError{"take controller", controller, err}
-		}
-		wait = time.Second // for version 2, which may use it for good
+		wait = time.Second // for what may use it for good
 	}
 	// While a hierarchy of that name is being taken down the kernel restarts
 	// the call on a context that it has marked as failed, hence EBUSY, and hence
 	// a new context for each attempt.
 	for end := time.Now().Add(wait); ; {
-		dir, err := openNamed(name, controller)
+		var dir *Dir
+		var err error
+		if controller != "" {
+			if err = isFree(controller, name); err != nil {
+				err = &OpError{"take controller", controller, err}
+			}
+		}
+		if err == nil {
+			dir, err = openNamed(name, controller)
+		}
 		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EINTR) || time.Now().After(end) {
 			return dir, err
 		}
@@ -91,11 +100,11 @@ func openNamed(name, controller string) (*Dir, error) {
 	return mountDetached(cfg, name)
 }
 
-// isFree tells why a hierarchy of that name cannot have a controller, as far as
-// version 1 is about.
+// isFree tells why a hierarchy of that name, if there is none yet, cannot have a
+// controller, as far as version 1 is about.
 func isFree(controller, name string) error {
-	if has, err := Controllers(name); err != nil || slices.Contains(has, controller) {
-		return err
+	if names, err := Names(); err != nil || slices.Contains(names, name) {
+		return err // it has what it has
 	}
 	data, err := os.ReadFile("/proc/cgroups")
 	if err != nil {
