@@ -28,10 +28,6 @@ type Subsystem struct {
 	tree *tree.Tree
 	id   int
 
-	// root is guarded by the Tree's mu; nil as long as there is nothing to
-	// clone in.
-	root *tree.Container
-
 	// unsaid complaints were made since the last one that was logged, at
 	// said. Only the queue's goroutine uses them.
 	unsaid int
@@ -82,14 +78,6 @@ func (s *Subsystem) Create(c *tree.Container) (tree.State, error) {
 // Destroy is tree.Subsystem's.
 func (s *Subsystem) Destroy(*tree.Container, tree.State) {}
 
-// Bind is tree.Binder's. In the default hierarchy there is nothing to clone in.
-func (s *Subsystem) Bind(root *tree.Container) {
-	if root.Hierarchy().Number() == 0 {
-		root = nil
-	}
-	s.tree.Update(func() { s.root = root })
-}
-
 // Close drops what was not looked at yet, and returns when the look under way has
 // ended.
 func (s *Subsystem) Close() error {
@@ -127,7 +115,7 @@ func (s *Subsystem) PostClone(c *tree.Container) error {
 
 // Fork is tree.Forker's.
 func (s *Subsystem) Fork(parent, child *tree.Task, _ *tree.Container) {
-	if s.root == nil || child.TID() != child.TGID() {
+	if s.tree.Bound(s.id) == nil || child.TID() != child.TGID() {
 		return
 	}
 	if parent != nil {
@@ -138,7 +126,7 @@ func (s *Subsystem) Fork(parent, child *tree.Task, _ *tree.Container) {
 
 // Exec is tree.Execer's.
 func (s *Subsystem) Exec(task *tree.Task, _ *tree.Container) {
-	if s.root != nil {
+	if s.tree.Bound(s.id) != nil {
 		s.queue.add(task.Process())
 	}
 }
@@ -157,13 +145,13 @@ func (s *Subsystem) stood(c *tree.Container, set unique.Handle[Set]) bool {
 }
 
 // place is the container of a process's first thread, nil when that has ended or
-// there is nothing to clone in. View.
+// there is nothing to clone in, as in the default hierarchy. View.
 func (s *Subsystem) place(p *tree.Process) *tree.Container {
-	task := s.tree.Task(p.TGID())
-	if s.root == nil || task == nil || task.Process() != p {
+	task, h := s.tree.Task(p.TGID()), s.tree.Bound(s.id)
+	if h == nil || task == nil || task.Process() != p {
 		return nil
 	}
-	return task.Container(s.root.Hierarchy())
+	return task.Container(h)
 }
 
 // maxAncestors bounds how many ancestors are asked for their namespaces, which

@@ -47,14 +47,14 @@ type fixture struct {
 	log  bytes.Buffer
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t *testing.T, others ...tree.Subsystem) *fixture {
 	t.Helper()
 	sim := hostsim.New()
 	f := &fixture{t: t, sim: sim, host: &namespaces{sim: sim, sets: map[int32]uint64{}, fail: map[int32]error{}}}
 	f.ns = New(f.host, slog.New(slog.NewTextHandler(&f.log, nil)))
 	f.log.Reset()
 	var err error
-	f.Tree, err = tree.New(tree.Config{Host: sim, Mirror: sim.Mirror(), Subsystems: []tree.Subsystem{f.ns}})
+	f.Tree, err = tree.New(tree.Config{Host: sim, Mirror: sim.Mirror(), Subsystems: append(others, f.ns)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func newFixture(t *testing.T) *fixture {
 	if err := f.Resync(); err != nil {
 		t.Fatal(err)
 	}
-	h, err := f.Mount(tree.Mount{Subsystems: 1})
+	h, err := f.Mount(tree.Mount{Subsystems: 1<<(len(others)+1) - 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,6 +242,35 @@ func TestNotMounted(t *testing.T) {
 	f.in(a, "/")
 	f.sim.Exec(a)
 	f.in(a, node(a))
+}
+
+// binder is told before ns is that it is bound, or given back.
+type binder struct{ bound func() }
+
+func (*binder) Name() string                               { return "binder" }
+func (*binder) Create(*tree.Container) (tree.State, error) { return new(int), nil }
+func (*binder) Destroy(*tree.Container, tree.State)        {}
+func (*binder) Files() []tree.File                         { return nil }
+func (b *binder) Bind(*tree.Container)                     { b.bound() }
+
+// TestLookWhileRebound: a process can be looked at while the hierarchy is mounted or
+// unmounted.
+func TestLookWhileRebound(t *testing.T) {
+	b := &binder{bound: func() {}}
+	f := newFixture(t, b)
+	var p *tree.Process
+	f.View(func() { p = f.Task(1).Process() })
+	looks := 0
+	b.bound = func() { looks++; f.ns.look(p) }
+	if err := f.Unmount(f.root.Hierarchy()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Mount(tree.Mount{Subsystems: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if looks != 2 {
+		t.Errorf("looked %d times", looks)
+	}
 }
 
 func TestRules(t *testing.T) {
