@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/tree/kernfs"
 )
 
 // kernel looks at what this host's kernel has.
@@ -48,14 +50,9 @@ func (x *examination) kernel() {
 
 // v1Controllers are the controllers among the options of a cgroup mount.
 func v1Controllers(options []string) []string {
-	known := map[string]bool{}
 	text, _ := os.ReadFile("/proc/cgroups")
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 0 {
-			known[fields[0]] = true
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(options), func(o string) bool { return !known[o] })
+	known := kernfs.ParseControllers(string(text))
+	return slices.DeleteFunc(slices.Clone(options), func(o string) bool { _, ok := known[o]; return !ok })
 }
 
 // client9P looks for the kernel's 9p file system, built in or as a module.

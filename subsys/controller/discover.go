@@ -75,26 +75,26 @@ func (f *facts) openUnified() (*kernfs.Dir, error) {
 // parseFacts reads /proc/cgroups, /proc/self/cgroup and /proc/self/mountinfo.
 func parseFacts(cgroups, self, mountinfo []byte) *facts {
 	f := &facts{known: map[string]bool{}, v1: map[string][]string{}, mounts: map[string]string{}, mirrors: map[string]string{}}
-	for line := range bytes.Lines(cgroups) {
-		// #subsys_name hierarchy num_cgroups enabled
-		if w := strings.Fields(string(line)); len(w) == 4 && !strings.HasPrefix(w[0], "#") {
-			f.known[w[0]] = w[3] != "0"
-		}
+	for name, c := range kernfs.ParseControllers(string(cgroups)) {
+		f.known[name] = c.Enabled
 	}
+	kernfs.ParseNamed(string(self), func(name string, controllers []string) {
+		if !strings.HasPrefix(name, kernfs.MirrorPrefix) {
+			return
+		}
+		for _, c := range controllers {
+			f.mirrors[c] = name
+		}
+	})
 	for line := range bytes.Lines(self) {
 		_, rest, _ := strings.Cut(string(line), ":")
 		list, _, ok := strings.Cut(rest, ":")
 		if !ok || list == "" {
 			continue
 		}
-		parts := strings.Split(list, ",")
-		set := controllersOf(parts)
-		mirror, taken := strings.CutPrefix(parts[len(parts)-1], "name="+kernfs.MirrorPrefix)
+		set := controllersOf(strings.Split(list, ","))
 		for _, name := range set {
 			f.v1[name] = set
-			if taken {
-				f.mirrors[name] = kernfs.MirrorPrefix + mirror
-			}
 		}
 	}
 	for line := range bytes.Lines(mountinfo) {

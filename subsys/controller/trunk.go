@@ -345,10 +345,8 @@ func (t *trunk) awaitRemoval() {
 		if err != nil {
 			return
 		}
-		for line := range strings.Lines(string(text)) {
-			if w := strings.Fields(line); len(w) == 4 && w[0] == t.set[0] && w[2] == "1" {
-				return
-			}
+		if kernfs.ParseControllers(string(text))[t.set[0]].Dirs == "1" {
+			return
 		}
 		time.Sleep(time.Millisecond << i)
 	}

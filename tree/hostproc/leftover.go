@@ -120,7 +120,7 @@ func ServerGone(id string) bool {
 	if err != nil {
 		return false
 	}
-	pid, start, ok := parseServerName(mirrorPrefix+id, space)
+	pid, start, ok := parseServerName(kernfs.MirrorPrefix+id, space)
 	if !ok {
 		return false
 	}
@@ -151,7 +151,7 @@ func (p *procFS) alive(pid int32, start uint64) (bool, error) {
 }
 
 func parseServerName(name, space string) (pid int32, start uint64, ok bool) {
-	id, ok := strings.CutPrefix(name, mirrorPrefix)
+	id, ok := strings.CutPrefix(name, kernfs.MirrorPrefix)
 	if !ok {
 		return 0, 0, false
 	}

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	} else {
 		for _, name := range names {
 			// Those of other tests may be there still.
-			if strings.HasPrefix(name, mirrorPrefix+"test-") && strings.HasSuffix(name, fmt.Sprint("-", os.Getpid())) {
+			if strings.HasPrefix(name, kernfs.MirrorPrefix+"test-") && strings.HasSuffix(name, fmt.Sprint("-", os.Getpid())) {
 				fmt.Fprintln(os.Stderr, "left behind:", name)
 				code = 1
 			}

@@ -12,8 +12,6 @@ import (
 	"containerfs/tree/kernfs"
 )
 
-const mirrorPrefix = kernfs.MirrorPrefix
-
 // A Mirror is a named hierarchy with one directory per css group, named by the
 // group's number; the hierarchy's root is group 0. It implements tree.Mirror.
 // Who else may write there can move tasks and make directories: see Where.
@@ -39,7 +37,7 @@ func OpenMirror(id, controller string) (*Mirror, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := mirrorPrefix + id
+	name := kernfs.MirrorPrefix + id
 	root, err := kernfs.OpenNamedWith(name, controller)
 	if err != nil {
 		proc.close()

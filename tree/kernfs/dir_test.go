@@ -243,7 +243,7 @@ func FuzzParseNamed(f *testing.F) {
 	f.Add("9:name=systemd:/\n4:memory:/a:b\n0::/\n12:cpu,name=x:/y\n")
 	f.Add("1:name=\n:::\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		parseNamed(text, func(name string, controllers []string) {
+		ParseNamed(text, func(name string, controllers []string) {
 			if !strings.Contains(text, strings.Join(append(controllers, "name="+name), ",")) {
 				t.Errorf("%q has no %q with %q", text, name, controllers)
 			}
@@ -253,7 +253,7 @@ func FuzzParseNamed(f *testing.F) {
 
 func TestParseNamed(t *testing.T) {
 	var got []string
-	parseNamed("9:name=systemd:/name=no\n4:memory:/a:name=b\n12:cpu,hugetlb,name=x:/y\n0::/name=z\nname=u\n7:name=v\n",
+	ParseNamed("9:name=systemd:/name=no\n4:memory:/a:name=b\n12:cpu,hugetlb,name=x:/y\n0::/name=z\nname=u\n7:name=v\n",
 		func(name string, controllers []string) { got = append(got, name+" "+strings.Join(controllers, "+")) })
 	if want := []string{"systemd ", "x cpu+hugetlb"}; !slices.Equal(got, want) {
 		t.Fatalf("%q, want %q", got, want)
@@ -265,7 +265,7 @@ func free(t testing.TB) string {
 	t.Helper()
 	var why []string
 	for _, controller := range []string{"hugetlb", "misc", "rdma"} {
-		err := isFree(controller, "")
+		err := isFree(controller)
 		if err == nil {
 			return controller
 		}
@@ -291,7 +291,7 @@ func TestController(t *testing.T) {
 		if err := Retire(d, 10*time.Second); err != nil {
 			t.Error(err)
 		}
-		if err := isFree(controller, ""); err != nil {
+		if err := isFree(controller); err != nil {
 			t.Errorf("after the end: %v", err)
 		}
 	}()

@@ -55,16 +55,7 @@ func OpenNamedWith(name, controller string) (*Dir, error) {
 	// the call on a context that it has marked as failed, hence EBUSY, and hence
 	// a new context for each attempt.
 	for end := time.Now().Add(wait); ; {
-		var dir *Dir
-		var err error
-		if controller != "" {
-			if err = isFree(controller, name); err != nil {
-				err = &OpError{"take controller", controller, err}
-			}
-		}
-		if err == nil {
-			dir, err = openNamed(name, controller)
-		}
+		dir, err := openNamed(name, controller)
 		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EINTR) || time.Now().After(end) {
 			return dir, err
 		}
@@ -84,6 +75,10 @@ func openNamed(name, controller string) (*Dir, error) {
 		what = "" // whatever it has
 	case controller == "":
 		what = "none"
+	default:
+		if err := isFree(controller); err != nil {
+			return nil, &OpError{"take controller", controller, err}
+		}
 	}
 	cfg, err := configure(name, what)
 	if err != nil {
@@ -100,29 +95,41 @@ func openNamed(name, controller string) (*Dir, error) {
 	return mountDetached(cfg, name)
 }
 
-// isFree tells why a hierarchy of that name, if there is none yet, cannot have a
-// controller, as far as version 1 is about.
-func isFree(controller, name string) error {
-	if names, err := Names(); err != nil || slices.Contains(names, name) {
-		return err // it has what it has
-	}
+// isFree tells why a hierarchy that is made cannot have a controller, as far as
+// version 1 is about.
+func isFree(controller string) error {
 	data, err := os.ReadFile("/proc/cgroups")
 	if err != nil {
 		return err
 	}
-	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(line) // name, hierarchy, directories, enabled
-		switch {
-		case len(f) < 4 || f[0] != controller:
-		case f[3] == "0":
-			return fmt.Errorf("%w: disabled at boot", unix.ENODEV)
-		case f[1] != "0":
-			return fmt.Errorf("%w: another hierarchy has it", unix.EBUSY)
-		default:
-			return nil
+	switch c, known := ParseControllers(string(data))[controller]; {
+	case !known:
+		return fmt.Errorf("%w: the kernel has none of that name", unix.ENODEV)
+	case !c.Enabled:
+		return fmt.Errorf("%w: disabled at boot", unix.ENODEV)
+	case c.Hierarchy != "0":
+		return fmt.Errorf("%w: another hierarchy has it", unix.EBUSY)
+	}
+	return nil
+}
+
+// A Controller is what /proc/cgroups says of one.
+type Controller struct {
+	Hierarchy string // the number of the version 1 hierarchy that it is in, "0" for none
+	Dirs      string // how many directories that has, those that are being freed included
+	Enabled   bool   // not switched off at boot
+}
+
+// ParseControllers reads the text of /proc/cgroups.
+func ParseControllers(text string) map[string]Controller {
+	all := make(map[string]Controller)
+	for line := range strings.Lines(text) {
+		// #subsys_name hierarchy num_cgroups enabled
+		if f := strings.Fields(line); len(f) == 4 && !strings.HasPrefix(f[0], "#") {
+			all[f[0]] = Controller{f[1], f[2], f[3] != "0"}
 		}
 	}
-	return fmt.Errorf("%w: the kernel has none of that name", unix.ENODEV)
+	return all
 }
 
 // configure makes a file system context for a named hierarchy, with a controller, with
@@ -223,14 +230,14 @@ func Controllers(name string) (controllers []string, err error) {
 func eachNamed(do func(name string, controllers []string)) error {
 	data, err := os.ReadFile("/proc/self/cgroup")
 	if err == nil {
-		parseNamed(string(data), do)
+		ParseNamed(string(data), do)
 	}
 	return err
 }
 
-// parseNamed finds the named hierarchies in the text of a cgroup file of /proc: a line
+// ParseNamed finds the named hierarchies in the text of a cgroup file of /proc: a line
 // is number:controllers,name=NAME:path.
-func parseNamed(text string, do func(name string, controllers []string)) {
+func ParseNamed(text string, do func(name string, controllers []string)) {
 	for line := range strings.Lines(text) {
 		if f := strings.SplitN(line, ":", 3); len(f) == 3 {
 			parts := strings.Split(f[1], ",")
