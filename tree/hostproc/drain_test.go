@@ -77,6 +77,23 @@ func (r *recorder) SetID(tid, tgid int32, group bool, real, effective uint32, ts
 	r.ids = append(r.ids, [5]int64{int64(tid), int64(tgid), g, int64(real), int64(effective)})
 }
 
+// awaitExit returns when an EXIT was delivered, which can be a little late.
+func awaitExit(t *testing.T, h *Host, r *recorder, tid int32) {
+	t.Helper()
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		h.Drain()
+		r.mu.Lock()
+		dead := r.dead[tid]
+		r.mu.Unlock()
+		if dead > 0 {
+			return
+		}
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("no EXIT of %d", tid)
+		}
+	}
+}
+
 // Whoever has learned a pid finds the fork delivered after Drain. The exit can
 // be a little late.
 func TestDrain(t *testing.T) {
@@ -171,16 +188,7 @@ func TestEvents(t *testing.T) {
 	}
 	close(quit)
 	pid := int32(cmd.Process.Pid)
-	for try := 0; try < 1000; try++ { // an exit can be a little late
-		h.Drain()
-		r.mu.Lock()
-		dead := r.dead[pid]
-		r.mu.Unlock()
-		if dead > 0 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	awaitExit(t, h, r, pid)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.execs[pid] != 1 || r.dead[pid] != 1 {

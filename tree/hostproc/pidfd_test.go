@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,23 +37,6 @@ func look(t *testing.T, h *Host, tid int32) {
 		t.Fatalf("%d is not looked at by pidfd", tid)
 	}
 	h.proc.threads.Keep(tid, k, since)
-}
-
-// awaitExit returns when an EXIT was delivered.
-func awaitExit(t *testing.T, h *Host, r *recorder, tid int32) {
-	t.Helper()
-	for began := time.Now(); ; time.Sleep(time.Millisecond) {
-		h.Drain()
-		r.mu.Lock()
-		dead := r.dead[tid]
-		r.mu.Unlock()
-		if dead > 0 {
-			return
-		}
-		if time.Since(began) > 10*time.Second {
-			t.Fatalf("no EXIT of %d", tid)
-		}
-	}
 }
 
 // TestPidfdDead: who was looked at by pidfd and is dead is nobody: as a zombie, and as a
@@ -140,7 +122,7 @@ func TestPidfdLate(t *testing.T) {
 	_, _, since := h.proc.threads.Take(1)
 	cmd.Process.Kill()
 	awaitExit(t, h, r, int32(cmd.Process.Pid))
-	h.proc.threads.Keep(1, thread{fd: -1}, since)
+	h.proc.threads.Keep(1, thread{FD: -1}, since)
 	if _, ok, _ := h.proc.threads.Take(1); ok {
 		t.Error("kept, although it may be of who has ended")
 	}

@@ -41,14 +41,11 @@ type procFS struct {
 // thread is one that was looked at. What its file tells is of this very thread, or
 // nothing.
 type thread struct {
-	fd     int  // its stat file
-	pidfd  bool // no, its pidfd
-	start  uint64
-	kernel bool
+	kernfs.FD      // its stat file
+	pidfd     bool // no, its pidfd
+	start     uint64
+	kernel    bool
 }
-
-// Close gives the descriptor back.
-func (t thread) Close() { unix.Close(t.fd) }
 
 // A procBuf has the memory of one look-up or scan, so that neither allocates.
 type procBuf struct {
@@ -98,9 +95,9 @@ func (p *procFS) task(tid int32) (info tree.TaskInfo, err error) {
 // again looks at a thread that was found before.
 func (p *procFS) again(t thread, tid int32) (tree.TaskInfo, error) {
 	if !t.pidfd {
-		return p.statTask(t.fd, tid)
+		return p.statTask(int(t.FD), tid)
 	}
-	i, err := readPidfd(t.fd)
+	i, err := readPidfd(int(t.FD))
 	if err != nil {
 		return tree.TaskInfo{}, err
 	}
@@ -109,13 +106,12 @@ func (p *procFS) again(t thread, tid int32) (tree.TaskInfo, error) {
 
 // owner tells the real and the saved user of a thread.
 func (p *procFS) owner(tid int32) (ruid, suid uint32, err error) {
-	if t, held, since := p.threads.Take(tid); held {
-		var i pidfdInfo
-		if t.pidfd {
-			i, err = readPidfd(t.fd)
-		}
-		p.threads.Keep(tid, t, since)
-		if t.pidfd && err == nil {
+	t, held, since := p.threads.Take(tid)
+	if held {
+		defer p.threads.Keep(tid, t, since)
+	}
+	if t.pidfd {
+		if i, err := readPidfd(int(t.FD)); err == nil {
 			return i.ruid, i.suid, nil
 		}
 	}
@@ -131,14 +127,15 @@ func (p *procFS) find(tid int32) (t thread, info tree.TaskInfo, err error) {
 	if err != nil {
 		return t, info, err
 	}
-	t.fd = fd
+	t.FD = kernfs.FD(fd)
 	if p.pidfds.Load() {
 		// Between the stat file's being opened and read, so that it is of the same thread.
 		defer unix.Close(fd)
-		t.pidfd = true
-		if t.fd, err = unix.PidfdOpen(int(tid), pidfdThread); err != nil {
+		pidfd, err := unix.PidfdOpen(int(tid), pidfdThread)
+		if err != nil {
 			return t, info, err
 		}
+		t.FD, t.pidfd = kernfs.FD(pidfd), true
 	}
 	info, err = p.statTask(fd, tid)
 	if err != nil {

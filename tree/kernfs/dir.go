@@ -116,7 +116,7 @@ func (d *Dir) Move(dir string, id int32, process bool) error {
 	f, held, since := d.moves.Take(key)
 	// The directory may have been removed, or renamed, and another have its name.
 	if held && f.ino == ino {
-		if err := write(f.fd, value); err != unix.ENODEV {
+		if err := write(int(f.FD), value); err != unix.ENODEV {
 			d.moves.Keep(key, f, since)
 			return d.fail("write", key.name(), err)
 		}
@@ -128,7 +128,7 @@ func (d *Dir) Move(dir string, id int32, process bool) error {
 	if err != nil {
 		return d.fail("open", key.name(), err)
 	}
-	f = moveFile{fd, ino}
+	f = moveFile{FD(fd), ino}
 	if err = write(fd, value); err == unix.ENODEV || d.ino(dir) != ino {
 		f.Close()
 	} else {
@@ -154,12 +154,9 @@ type moveKey struct {
 
 // moveFile is an open one.
 type moveFile struct {
-	fd  int
+	FD
 	ino uint64 // of the directory that it is in
 }
-
-// Close gives the descriptor back.
-func (f moveFile) Close() { unix.Close(f.fd) }
 
 func (f moveKey) name() string {
 	if f.process {
