@@ -58,11 +58,13 @@ func (b *book) measureAll(targets []*target, at int, loads []load) error {
 			clients[t1] = k
 		}
 		do := func() error { return b.measureRows(&t, targets, clients) }
+		var err error
 		if l == (load{1, 1}) {
-			rows := do
-			do = func() error { return b.onOneCPU(targets, clients, rows) }
+			err = b.onOneCPU(targets, clients, do)
+		} else {
+			err = do()
 		}
-		if err := do(); err != nil {
+		if err != nil {
 			return err
 		}
 		b.loadTables = append(b.loadTables, t)
