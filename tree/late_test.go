@@ -1,6 +1,10 @@
 package tree_test
 
 import (
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,4 +70,58 @@ func TestThreadThatStaysWhenAnotherEnds(t *testing.T) {
 	}
 	f.wantTasks(c, p, thread)
 	f.wantTasks(d, p)
+}
+
+// Where the events of forks are lost nobody knows which task forked a child. One
+// of a process with tasks in the target before is not taken for the moved task's:
+// more of them are no reason to go on for ever, and a failed move leaves them.
+func TestLostForksOfTheFamilyInTheTarget(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		moved func(f *fixture, p int32) int32 // of p, which has a thread in the target
+	}{
+		{"child", func(f *fixture, p int32) int32 { f.host.Thread(p); return f.host.Fork(p) }},
+		{"thread", func(f *fixture, p int32) int32 { return f.host.Thread(p) }},
+	} {
+		for _, fails := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s fails=%v", test.name, fails), func(t *testing.T) {
+				s := &cloner{plain: "s"}
+				f := newFixture(t, true, s)
+				c := f.mkdirAs(root, f.mount(1, ""), "x")
+				p := f.host.Fork(1)
+				there := f.host.Thread(p)
+				f.attach(c, there)
+				k := test.moved(f, p)
+				f.Drain()
+				if fails {
+					s.attach = syscall.EIO
+				}
+				inC, looking := []int32{there}, false
+				forks := func(int32) {
+					if looking {
+						return
+					}
+					looking = true
+					inC = append(inC, f.host.Fork(there))
+					f.host.Lose()
+					f.resync()
+					looking = false
+				}
+				f.host.Look, f.host.During = forks, forks
+				err := f.Attach(tree.AttachRequest{To: c, ID: k})
+				f.host.Look, f.host.During = nil, nil
+				if fails != errors.Is(err, syscall.EIO) || !fails && err != nil {
+					t.Fatal(err)
+				}
+				if !fails {
+					inC = append(inC, k)
+				}
+				slices.Sort(inC)
+				f.wantTasks(c, inC...)
+				if err := f.CheckMirror(f.host.TIDs()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
 }

@@ -519,9 +519,14 @@ func (m *move) deferring() bool { return m != nil && len(m.deferred) > 0 }
 // joined notes a task that the mirror has placed, if that is where the move
 // goes and a moved task may have forked it. The process p is named as its
 // parent, or is its own where it is a thread; of p's tasks forker is named, if any is;
-// g is where that has it. mu.
+// g is where that has it. Without a forker a scan found the task, where events are
+// lost: then it is only p's who moves, and has no other task there that may have
+// forked it. mu.
 func (m *move) joined(task *Task, p *Process, forker *Task, g *Group) {
 	if m == nil || p == nil || len(m.targets[task.group]) == 0 {
+		return
+	}
+	if forker == nil && !m.isForkers(p, task) {
 		return
 	}
 	froms := m.targets[task.group]
@@ -545,6 +550,25 @@ func (m *move) joined(task *Task, p *Process, forker *Task, g *Group) {
 		task: task, tid: task.TID(), start: task.start, from: from, to: task.group,
 		born: true, inMirror: true, movedAs: task.TID(),
 	})
+}
+
+// isForkers reports whether a task found by a scan can only have been forked by tasks
+// that move to where it is, or were forked by those, of its parent or own process. mu.
+func (m *move) isForkers(p *Process, task *Task) bool {
+	if !p.moving {
+		return false
+	}
+	for k := p.threads; k != nil; k = k.pnext {
+		if k != task && k.group == task.group && !m.wasBorn(k) {
+			return false
+		}
+	}
+	return true
+}
+
+// wasBorn reports whether a task in a target was forked there by one that moves. mu.
+func (m *move) wasBorn(task *Task) bool {
+	return m.has(task) || slices.ContainsFunc(m.born, func(mv *moved) bool { return mv.task == task })
 }
 
 // concerns reports whether a fork that names p as its parent may be a moved

@@ -34,7 +34,6 @@ type gale struct {
 	moves, threadMoves int
 	unstopped          int // processes that could not be stopped
 	killed             int // by the storm, while they were stopped and before the move
-	again              int // moves that were put back, with EAGAIN
 	compared           int // tasks
 	late               int // of those: not known to the model at once
 	moved              map[int32][]string
@@ -179,12 +178,6 @@ func (g *gale) move(w *world, wholly bool) {
 	err = w.tree.Attach(tree.AttachRequest{To: to[0], Also: to[1:], ID: tid, Process: process})
 	if errors.Is(err, unix.ESRCH) && h.Ended() {
 		g.killed++
-		return
-	}
-	if stats, _ := w.host.Stats(); errors.Is(err, unix.EAGAIN) && stats.Lost > 0 {
-		// Each look at a host whose events are lost finds others that may have been
-		// forked meanwhile. They are where they were, as still finds.
-		g.again++
 		return
 	}
 	if err != nil {

@@ -58,8 +58,8 @@ func (r trial) run(t *testing.T) (differences []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%v: %d moves, %d of single threads, %d processes did not stop, %d were killed meanwhile, %d moves put back; %d tasks compared, %d told late; %d times all stood still; %d of %d forks looked up in the mirror; %+v",
-		took.Round(time.Millisecond), g.moves, g.threadMoves, g.unstopped, g.killed, g.again, g.compared, g.late, stills,
+	t.Logf("%v: %d moves, %d of single threads, %d processes did not stop, %d were killed meanwhile; %d tasks compared, %d told late; %d times all stood still; %d of %d forks looked up in the mirror; %+v",
+		took.Round(time.Millisecond), g.moves, g.threadMoves, g.unstopped, g.killed, g.compared, g.late, stills,
 		w.events.doubts.Load(), w.events.forks.Load(), stats)
 	if len(differences) > 0 {
 		return differences
@@ -68,9 +68,6 @@ func (r trial) run(t *testing.T) (differences []string) {
 	w.ended()
 	if lost := stats.Lost > 0; lost != r.lossy || lost != (stats.Resyncs > 1) || w.events.lost.Load() < stats.Lost {
 		t.Errorf("%+v, and the model was told of %d", stats, w.events.lost.Load())
-	}
-	if g.again > 1+g.moves/10 {
-		t.Errorf("%d moves were put back, %d made", g.again, g.moves)
 	}
 	if g.moves < 5 || g.compared < 20 {
 		t.Errorf("%d moves, %d tasks compared: that says nothing", g.moves, g.compared)
