@@ -3,6 +3,7 @@ package kernfs
 import (
 	"errors"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -112,24 +113,29 @@ func (d *Dir) Move(dir string, id int32, process bool) error {
 	key := moveKey{dir, process}
 	var b [12]byte
 	value := strconv.AppendInt(b[:0], int64(id), 10)
-	ino := d.ino(dir)
 	f, held, since := d.moves.Take(key)
-	// The directory may have been removed, or renamed, and another have its name.
-	if held && f.ino == ino {
+	// The directory may have been renamed, or removed, and another have its name.
+	if held && time.Since(f.seen) > renameTime {
+		was := f.ino
+		if f.see(d, dir); f.ino != was {
+			f.Close()
+			held = false
+		}
+	}
+	if held {
 		if err := write(int(f.FD), value); err != unix.ENODEV {
 			d.moves.Keep(key, f, since)
 			return d.fail("write", key.name(), err)
 		}
-	}
-	if held {
 		f.Close()
 	}
+	f.see(d, dir)
 	fd, err := d.openat(key.name(), unix.O_WRONLY)
 	if err != nil {
 		return d.fail("open", key.name(), err)
 	}
-	f = moveFile{FD(fd), ino}
-	if err = write(fd, value); err == unix.ENODEV || d.ino(dir) != ino {
+	f.FD = FD(fd)
+	if err = write(fd, value); err == unix.ENODEV || d.ino(dir) != f.ino {
 		f.Close()
 	} else {
 		d.moves.Keep(key, f, since)
@@ -155,8 +161,16 @@ type moveKey struct {
 // moveFile is an open one.
 type moveFile struct {
 	FD
-	ino uint64 // of the directory that it is in
+	ino  uint64    // of the directory that it is in
+	seen time.Time // when that had its name
 }
+
+func (f *moveFile) see(d *Dir, dir string) { f.ino, f.seen = d.ino(dir), time.Now() }
+
+// renameTime is how long a directory is taken to have the name under which it was seen.
+// A move into one that was renamed meanwhile is as if the renaming had come after it;
+// one that was removed is told by the kernel.
+const renameTime = 50 * time.Millisecond
 
 func (f moveKey) name() string {
 	if f.process {

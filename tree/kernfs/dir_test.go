@@ -164,6 +164,7 @@ func TestDir(t *testing.T) {
 	if err := unix.Renameat(d.fd, "7", d.fd, "8"); err != nil {
 		t.Fatal(err)
 	}
+	time.Sleep(renameTime)
 	if err := d.Move("7", pid, true); !IsGone(err) {
 		t.Fatalf("Move to a directory that somebody renamed: %v", err)
 	}
