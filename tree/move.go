@@ -20,6 +20,7 @@ type move struct {
 
 	targets map[*Group][]*Group // mu: where tasks go to, and from where
 	born    []*moved            // mu: forked into a target meanwhile
+	alone   map[*Process]bool   // mu: see isAlone
 	// Without a mirror, forks stamped later than splitAt are in the new
 	// containers. Their events, and all that follow, wait for the commit.
 	splitAt  int64    // mu
@@ -526,23 +527,16 @@ func (m *move) joined(task *Task, p *Process, forker *Task, g *Group) {
 	if m == nil || p == nil || len(m.targets[task.group]) == 0 {
 		return
 	}
-	if forker == nil && !m.isForkers(p, task) {
+	if forker == nil && !(p.moving && m.isAlone(p, task)) {
 		return
 	}
 	froms := m.targets[task.group]
 	from := froms[0]
-	isParent := func(mv *moved) bool {
-		if forker != nil && forker.proc == p {
-			return mv.born && mv.task == forker
-		}
-		return mv.born && mv.task.proc == p
-	}
-	switch all := slices.Concat(m.tasks, m.born); {
-	case m.concerns(p) && slices.Contains(froms, g):
+	if m.concerns(p) && slices.Contains(froms, g) {
 		from = g
-	case slices.ContainsFunc(all, isParent): // of a grandchild
-		from = all[slices.IndexFunc(all, isParent)].from
-	case task.group == g || !m.concerns(p):
+	} else if parent := m.bornTo(p, forker); parent != nil { // it is a grandchild
+		from = parent.from
+	} else if task.group == g || !m.concerns(p) {
 		return
 	}
 	task.proc.moving = true
@@ -552,23 +546,43 @@ func (m *move) joined(task *Task, p *Process, forker *Task, g *Group) {
 	})
 }
 
-// isForkers reports whether a task found by a scan can only have been forked by tasks
-// that move to where it is, or were forked by those, of its parent or own process. mu.
-func (m *move) isForkers(p *Process, task *Task) bool {
-	if !p.moving {
-		return false
+// bornTo finds the forker among those that were born, or without one any task of p.
+func (m *move) bornTo(p *Process, forker *Task) *moved {
+	is := func(mv *moved) bool {
+		if forker != nil && forker.proc == p {
+			return mv.born && mv.task == forker
+		}
+		return mv.born && mv.task.proc == p
 	}
-	for k := p.threads; k != nil; k = k.pnext {
-		if k != task && k.group == task.group && !m.wasBorn(k) {
-			return false
+	for _, all := range [...][]*moved{m.tasks, m.born} {
+		if i := slices.IndexFunc(all, is); i >= 0 {
+			return all[i]
 		}
 	}
-	return true
+	return nil
 }
 
-// wasBorn reports whether a task in a target was forked there by one that moves. mu.
-func (m *move) wasBorn(task *Task) bool {
-	return m.has(task) || slices.ContainsFunc(m.born, func(mv *moved) bool { return mv.task == task })
+// isAlone reports whether a process has no task where the move goes but those that
+// move, or were forked by these: as it was when first asked, since nobody else moves any.
+// A task that was found just now is not looked at. mu.
+func (m *move) isAlone(p *Process, found *Task) bool {
+	alone, known := m.alone[p]
+	if known {
+		return alone
+	}
+	born := make(map[*Task]bool, len(m.born))
+	for _, mv := range m.born {
+		born[mv.task] = true
+	}
+	alone = true
+	for k := p.threads; k != nil && alone; k = k.pnext {
+		alone = k == found || !m.isThere(k.group) || born[k] || m.has(k)
+	}
+	if m.alone == nil {
+		m.alone = make(map[*Process]bool)
+	}
+	m.alone[p] = alone
+	return alone
 }
 
 // concerns reports whether a fork that names p as its parent may be a moved
