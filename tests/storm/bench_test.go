@@ -1,7 +1,9 @@
 package storm
 
 import (
+	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -136,4 +138,39 @@ func BenchmarkResync(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)/2].Milliseconds()), "p50-ms")
 	b.ReportMetric(float64(took[len(took)-1].Milliseconds()), "max-ms")
 	b.ReportMetric(0, "ns/op") // which has the forks in it
+}
+
+// An attach of one thread that moves it, by callers at once: what the model, the looks
+// at the host and the mirror's move cost without a client.
+func BenchmarkAttach(b *testing.B) {
+	for _, callers := range []int{1, 8} {
+		b.Run(fmt.Sprint("callers=", callers), func(b *testing.B) {
+			o := newOracle(b)
+			w := newWorld(b, setup{})
+			w.events.silent.Store(true)
+			var pids []int32
+			for range callers {
+				g := gather(b, o, storm.Params{})
+				defer g.begin()
+				pids = append(pids, g.root)
+			}
+			used := cpu(b)
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for i, pid := range pids {
+				wg.Go(func() {
+					for n := i; n < b.N; n += callers {
+						to := w.containers[0][1+n/callers%2]
+						if err := w.tree.Attach(tree.AttachRequest{To: to, ID: pid}); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			b.ReportMetric(float64((cpu(b)-used).Nanoseconds())/float64(b.N), "cpu-ns/op")
+		})
+	}
 }
