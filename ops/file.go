@@ -347,6 +347,23 @@ func (f *file) WriteAt(b []byte, _ int64) (int, error) {
 	if !ok {
 		return 0, linux.EINVAL // a log; p9srv opens no directory for writing
 	}
+	return f.command(b, r.write)
+}
+
+// ErrWouldWait is WriteNow's where WriteAt can take long. Nothing was done.
+var ErrWouldWait = tree.ErrWouldWait
+
+// WriteNow is WriteAt where that takes microseconds, as far as is known. It can have to wait
+// for what somebody else changes of the same container at that very moment to be kept.
+func (f *file) WriteNow(b []byte, _ int64) (int, error) {
+	c, ok := f.n.(controlFile)
+	if !ok || c.r.now == nil || f.at.fs.unkept(f.n) {
+		return 0, ErrWouldWait
+	}
+	return f.command(b, func(at *attachment, data []byte) error { return c.r.now(at, c.c, data) })
+}
+
+func (f *file) command(b []byte, write func(*attachment, []byte) error) (int, error) {
 	if err := f.gone(); err != nil {
 		return 0, wire(err)
 	}
@@ -355,7 +372,10 @@ func (f *file) WriteAt(b []byte, _ int64) (int, error) {
 	}
 	err := f.at.fs.mayChange()
 	if err == nil {
-		err = r.write(f.at, b)
+		err = write(f.at, b)
+	}
+	if err == ErrWouldWait {
+		return 0, err
 	}
 	if err := f.at.told(deed{op: "write", node: f.n, data: b}, err); err != nil {
 		return 0, err

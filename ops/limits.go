@@ -47,16 +47,19 @@ func (at *attachment) setLimit(c *tree.Container, data []byte, set func(*tree.Li
 	if err != nil {
 		return err
 	}
-	return at.set(c, func() {
+	return at.set(c, true, func() {
 		l := c.Limits()
 		set(&l, v)
 		c.SetLimits(l)
 	})
 }
 
-// set changes a setting of a container.
-func (at *attachment) set(c *tree.Container, f func()) error {
-	return at.fs.tree.Change(func() error {
+// set changes a setting of a container; without wait see tree.ErrWouldWait.
+func (at *attachment) set(c *tree.Container, wait bool, f func()) error {
+	if !wait && at.fs.journal != nil {
+		return tree.ErrWouldWait // until it is kept
+	}
+	return at.fs.tree.ChangeBriefly(wait, func() error {
 		if c.Removed() {
 			return syscall.ENODEV
 		}

@@ -8,9 +8,9 @@ import (
 	"containerfs/tree"
 )
 
-// move moves the task, or the process, whose number a client has written, into one
-// container or into several of different hierarchies at once (SPEC §5).
-func (at *attachment) move(process bool, number []byte, to ...*tree.Container) error {
+// move moves the task, or as r says the process, whose number a client has written,
+// into one container or into several of different hierarchies at once (SPEC §5).
+func (at *attachment) move(r tree.AttachRequest, number []byte, to ...*tree.Container) error {
 	id, err := parseNumber(number, 1<<31-1)
 	if err != nil {
 		return err
@@ -18,20 +18,15 @@ func (at *attachment) move(process bool, number []byte, to ...*tree.Container) e
 	if id == 0 {
 		return syscall.EINVAL
 	}
-	err = at.fs.tree.Attach(tree.AttachRequest{
-		Actor:   &at.actor,
-		To:      to[0],
-		Also:    to[1:],
-		ID:      int32(id),
-		Process: process,
-		Allow: func(task tree.TaskInfo, from, to *tree.Container) error {
-			err := at.mayMove(task, from)
-			if err == nil && from == to {
-				at.fs.recorder.kept(at.fs.tree, task.TID, to.Hierarchy()) // nothing else tells of it
-			}
-			return err
-		},
-	})
+	r.Actor, r.To, r.Also, r.ID = &at.actor, to[0], to[1:], int32(id)
+	r.Allow = func(task tree.TaskInfo, from, to *tree.Container) error {
+		err := at.mayMove(task, from)
+		if err == nil && from == to {
+			at.fs.recorder.kept(at.fs.tree, task.TID, to.Hierarchy()) // nothing else tells of it
+		}
+		return err
+	}
+	err = at.fs.tree.Attach(r)
 	if j := at.fs.journal; err == nil && j != nil && j.lists {
 		err = j.Await(j.SaveTasks(), false)
 	}
@@ -92,7 +87,7 @@ func (at *attachment) attachPaths(command string) error {
 		defer f.Close()
 		to = append(to, f.n.(controlFile).c)
 	}
-	return at.move(words[1] == "procs", []byte(words[2]), to...)
+	return at.move(tree.AttachRequest{Process: words[1] == "procs"}, []byte(words[2]), to...)
 }
 
 // writable finds a container's control file as a client would that opens it to write.

@@ -32,12 +32,13 @@ func (f readOnly) Open(flags p9.OpenFlags) (p9.QID, uint32, error) {
 	return f.file.Open(flags)
 }
 
-func (f readOnly) SetAttr(p9.SetAttrMask, p9.SetAttr) error { return f.erofs("setattr", "") }
-func (f readOnly) WriteAt([]byte, int64) (int, error)       { return 0, f.erofs("write", "") }
-func (f readOnly) Remove() error                            { return f.erofs("remove", "") }
-func (f readOnly) UnlinkAt(name string, _ uint32) error     { return f.erofs("unlink", name) }
-func (f readOnly) Rename(p9.File, string) error             { return f.erofs("rename", "") }
-func (f readOnly) Link(_ p9.File, name string) error        { return f.erofs("link", name) }
+func (f readOnly) SetAttr(p9.SetAttrMask, p9.SetAttr) error  { return f.erofs("setattr", "") }
+func (f readOnly) WriteAt([]byte, int64) (int, error)        { return 0, f.erofs("write", "") }
+func (f readOnly) WriteNow(b []byte, off int64) (int, error) { return f.WriteAt(b, off) }
+func (f readOnly) Remove() error                             { return f.erofs("remove", "") }
+func (f readOnly) UnlinkAt(name string, _ uint32) error      { return f.erofs("unlink", name) }
+func (f readOnly) Rename(p9.File, string) error              { return f.erofs("rename", "") }
+func (f readOnly) Link(_ p9.File, name string) error         { return f.erofs("link", name) }
 
 func (f readOnly) RenameAt(name string, _ p9.File, _ string) error { return f.erofs("rename", name) }
 

@@ -138,7 +138,7 @@ func writeAgent(at *attachment, c *tree.Container, data []byte) error {
 	if err := checkAgent(agent, at.mayNameAgents()); err != nil {
 		return err
 	}
-	return at.set(c, func() { rootOf(c.Hierarchy()).agent = agent })
+	return at.set(c, true, func() { rootOf(c.Hierarchy()).agent = agent })
 }
 
 // mayNameAgents decides who may make the server run a program: a privileged local

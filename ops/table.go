@@ -29,6 +29,10 @@ type row struct {
 	// write executes a command. No lock is held. Nil: cannot be written.
 	write func(at *attachment, c *tree.Container, data []byte) error
 
+	// now is write, or tree.ErrWouldWait where that would have to wait. Nil: it
+	// always may.
+	now func(at *attachment, c *tree.Container, data []byte) error
+
 	// log is the log that it shows, in place of read.
 	log func(c *tree.Container) *eventLog
 }
@@ -58,9 +62,9 @@ var coreRows []row
 
 func init() {
 	coreRows = []row{
-		{name: "tasks", drains: true, snapshot: true, read: readTasks, write: writeTasks},
+		{name: "tasks", drains: true, snapshot: true, read: readTasks, write: writeTasks, now: writeTasksNow},
 		{name: "procs", drains: true, snapshot: true, read: readProcs, write: writeProcs},
-		{name: "notify_on_release", read: readNotify, write: writeNotify},
+		{name: "notify_on_release", read: readNotify, write: writeNotify, now: writeNotifyNow},
 		{name: "releasable", drains: true, read: readReleasable},
 		{name: "populated", drains: true, read: readPopulated},
 		{name: "release_agent", in: inRoots, read: readAgent, write: writeAgent},
@@ -171,11 +175,15 @@ func appendTIDs(b []byte, tids []int32) []byte {
 }
 
 func writeTasks(at *attachment, c *tree.Container, data []byte) error {
-	return at.move(false, data, c)
+	return at.move(tree.AttachRequest{}, data, c)
+}
+
+func writeTasksNow(at *attachment, c *tree.Container, data []byte) error {
+	return at.move(tree.AttachRequest{NoWait: true}, data, c)
 }
 
 func writeProcs(at *attachment, c *tree.Container, data []byte) error {
-	return at.move(true, data, c)
+	return at.move(tree.AttachRequest{Process: true}, data, c)
 }
 
 func readNotify(c *tree.Container, b []byte) ([]byte, error) {
@@ -183,11 +191,19 @@ func readNotify(c *tree.Container, b []byte) ([]byte, error) {
 }
 
 func writeNotify(at *attachment, c *tree.Container, data []byte) error {
+	return at.setNotify(c, data, true)
+}
+
+func writeNotifyNow(at *attachment, c *tree.Container, data []byte) error {
+	return at.setNotify(c, data, false)
+}
+
+func (at *attachment) setNotify(c *tree.Container, data []byte, wait bool) error {
 	on, err := parseFlag(data)
 	if err != nil {
 		return err
 	}
-	return at.set(c, func() { c.SetNotifyOnRelease(on) })
+	return at.set(c, wait, func() { c.SetNotifyOnRelease(on) })
 }
 
 func readReleasable(c *tree.Container, b []byte) ([]byte, error) {

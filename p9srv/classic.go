@@ -20,7 +20,7 @@ func init() {
 		112: {"Topen", decodeOpen, asks, (*session).open},
 		114: {"Tcreate", decodeCreate, slow, (*session).create},
 		116: {"Tread", decodeRead, asks, (*session).readAny},
-		118: {"Twrite", decodeWrite, slow, (*session).write},
+		118: {"Twrite", decodeWrite, writes, (*session).write},
 		120: {"Tclunk", decodeFid, asks, (*session).clunk},
 		122: {"Tremove", decodeFid, slow, (*session).remove},
 		124: {"Tstat", decodeFid, quick, (*session).stat},

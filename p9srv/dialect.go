@@ -36,15 +36,22 @@ type message struct {
 type pace uint8
 
 const (
-	quick pace = iota // the loop
-	slow              // a worker
-	asks              // a worker if the fid's File says that it is Slow
-	opens             // the same, but what is opened for writing only reads nothing
+	quick  pace = iota // the loop
+	slow               // a worker
+	asks               // a worker if the fid's File says that it is Slow
+	opens              // the same, but what is opened for writing only reads nothing
+	writes             // a worker, unless the fid's File can do it now
 )
 
 // slower is what a File implements whose open, read, fsync or close can wait
 // for the host.
 type slower interface{ Slow() bool }
+
+// prompter is what a File implements for which WriteAt can take microseconds: then
+// WriteNow is it, else ops.ErrWouldWait.
+type prompter interface {
+	WriteNow(p []byte, offset int64) (int, error)
+}
 
 // request is a decoded T-message of any dialect: the union of their fields,
 // of which a message's row reads and serves its own.
@@ -73,6 +80,7 @@ type request struct {
 	attr   p9.SetAttr
 	data   []byte // the frame's until the request is a worker's
 	lock   lock
+	now    bool // a write that must not wait
 
 	nameArray [maxWalk]string
 

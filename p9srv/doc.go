@@ -56,7 +56,8 @@
 // serves its frames in order and writes all replies in one call. A request that
 // can change state or wait for the host is a worker's: a goroutine that has nothing
 // else meanwhile, so that it holds up no other fid's. So is whatever came later for a fid
-// that a worker still has. A worker's reply goes into the next write of the
+// that a worker still has. The exception is a write that its File does now, since that takes
+// microseconds (WriteNow). A worker's reply goes into the next write of the
 // loop; when the loop is waiting for input, the worker writes it, with those that
 // its fellows finished meanwhile. The window of outstanding requests bounds
 // the number of workers; while it is full, the loop does not read.
@@ -87,7 +88,9 @@
 //   - Readdir needs no Open: 9P2000 looks for names in directories that are not open.
 //   - Optional: Remove() error removes what the File stands for, whatever its name
 //     (without it, Tremove and ORCLOSE are EPERM); List is Readdir without a list;
-//     Slow() bool says that open for reading, read, fsync or close may wait for the host. What changes state is taken for slow in any case.
+//     Slow() bool says that open for reading, read, fsync or close may wait for the host;
+//     WriteNow is WriteAt if that takes microseconds, else ops.ErrWouldWait.
+//     Whatever else changes state is taken for slow.
 //
 // # Errors
 //

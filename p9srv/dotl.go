@@ -33,7 +33,7 @@ func init() {
 		104: {"Tattach", decodeAttach, slow, (*session).attach},
 		110: {"Twalk", decodeWalk, quick, (*session).walk},
 		116: {"Tread", decodeRead, asks, (*session).read},
-		118: {"Twrite", decodeWrite, slow, (*session).write},
+		118: {"Twrite", decodeWrite, writes, (*session).write},
 		120: {"Tclunk", decodeFid, asks, (*session).clunk},
 		122: {"Tremove", decodeFid, slow, (*session).remove},
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/p9srv/sock"
 )
 
 // maxFirstFrame bounds frames before a version is agreed on.
@@ -119,23 +121,19 @@ func (in *input) makeRoom() {
 // before it parks the goroutine.
 func (in *input) tryRead(fd uintptr) bool {
 	in.makeRoom()
-	for {
-		n, err := unix.Read(int(fd), in.buf.b[in.w:])
-		switch err {
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			if !in.partial() {
-				in.release()
-			}
-			return false
-		case nil:
-			in.n = n
-		default:
-			in.err = os.NewSyscallError("read", err)
+	n, err := sock.Read(fd, in.buf.b[in.w:])
+	switch err {
+	case unix.EAGAIN:
+		if !in.partial() {
+			in.release()
 		}
-		return true
+		return false
+	case nil:
+		in.n = n
+	default:
+		in.err = os.NewSyscallError("read", err)
 	}
+	return true
 }
 
 func (in *input) release() {

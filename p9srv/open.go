@@ -104,7 +104,12 @@ func (s *session) write(r *request, out []byte) ([]byte, error) {
 	case r.offset > math.MaxInt64:
 		return nil, linux.EINVAL
 	}
-	n, err := f.file.WriteAt(r.data, int64(r.offset))
+	var n int
+	if r.now {
+		n, err = f.file.(prompter).WriteNow(r.data, int64(r.offset))
+	} else {
+		n, err = f.file.WriteAt(r.data, int64(r.offset))
+	}
 	if err != nil && n <= 0 {
 		return nil, err
 	}

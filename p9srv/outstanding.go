@@ -68,6 +68,11 @@ func (s *session) forWorker(r *request) (worker, slowFile bool) {
 	switch {
 	case busy || r.msg.pace == slow:
 		return true, false
+	case r.msg.pace == writes:
+		if f != nil {
+			_, r.now = f.file.(prompter)
+		}
+		return !r.now, false
 	case r.msg.pace == quick, r.msg.pace == opens && p9.OpenFlags(r.flags).Mode() == p9.WriteOnly:
 		return false, false
 	}
@@ -233,6 +238,15 @@ func (s *session) writeBatch() error {
 	return s.writeErr
 }
 
+// send writes to the connection.
+func (s *session) send(b []byte) (err error) {
+	if s.writer != nil {
+		return s.writer.WriteAll(b)
+	}
+	_, err = s.conn.Write(b)
+	return err
+}
+
 // writeLocked writes until out is empty. The caller has set writing.
 func (s *session) writeLocked() {
 	for s.out != nil {
@@ -249,7 +263,7 @@ func (s *session) writeLocked() {
 				due = now.Add(s.srv.cfg.WriteTimeout)
 				s.conn.SetWriteDeadline(due)
 			}
-			_, err = s.conn.Write(buf.b)
+			err = s.send(buf.b)
 			if err != nil {
 				s.conn.Close()
 				s.cancel()

@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
+
+	"containerfs/ops"
+	"containerfs/p9srv/sock"
 )
 
 // Why a session ends, apart from the peer's hanging up.
@@ -34,6 +37,7 @@ type session struct {
 	srv      *Server
 	listener *Listener
 	conn     net.Conn
+	writer   *sock.Writer // of conn, nil if that is not the kernel's own
 	peer     peer
 	log      *slog.Logger
 	stripe   *stripe
@@ -93,6 +97,9 @@ func newSession(srv *Server, l *Listener, conn net.Conn, p peer) *session {
 	s.cond.L = &s.mu
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.in.open(conn)
+	if s.in.raw != nil {
+		s.writer = sock.NewWriter(s.in.raw)
+	}
 	return s
 }
 
@@ -208,7 +215,7 @@ func (s *session) frame(frame []byte) error {
 
 	r := &s.req
 	r.tag, r.typ, r.fid, r.fid2 = tag, typ, noFid, noFid
-	r.names, r.data = nil, nil
+	r.names, r.data, r.now = nil, nil, false
 	r.msg = &s.dialect.messages[typ]
 	switch {
 	case r.msg.serve == nil:
@@ -224,33 +231,50 @@ func (s *session) frame(frame []byte) error {
 	}
 	worker, slowFile := s.forWorker(r)
 	data := s.dataRoom(r, slowFile)
-	if worker {
-		if err := s.reserve(data); err != nil {
+	if !worker {
+		if err := s.reserveInBatch(data); err != nil {
 			return err
 		}
-		r.taken, r.held = s.now, data
-		s.giveToWorker(r)
-		return nil
+		r.taken = s.now
+		b := s.batchBuffer()
+		var err error
+		if b.b, err = s.serve(r, b.b); err != ops.ErrWouldWait {
+			s.batched++
+			s.count(typ, err)
+			return s.writeSoon(r)
+		}
 	}
-	if err := s.reserveInBatch(data); err != nil {
+	if err := s.reserve(data); err != nil {
 		return err
 	}
-	r.taken = s.now
-	b := s.batchBuffer()
-	var err error
-	b.b, err = s.serve(r, b.b)
-	s.batched++
-	s.count(typ, err)
+	r.taken, r.held, r.now = s.now, data, false
+	s.giveToWorker(r)
 	return nil
 }
 
-// serve runs a request and appends its reply, which tells the error that is returned.
+// writesTime is how long a batch goes on after a write that changed something: the peer
+// can do something about the replies meanwhile.
+const writesTime = 200 * time.Microsecond
+
+// writeSoon writes the batch after r if that has gone on for long with changes.
+func (s *session) writeSoon(r *request) error {
+	if r.now && s.srv.counters.clock()-s.now > writesTime {
+		return s.resume()
+	}
+	return nil
+}
+
+// serve runs a request and appends its reply, which tells the error that is returned: not
+// for one that would have to wait, of which nothing is done.
 // It is called by the loop and by workers.
 func (s *session) serve(r *request, out []byte) ([]byte, error) {
 	start := len(out)
 	reply, err := s.call(r, beginReply(out, r.typ+1, r.tag))
 	if err == nil && len(reply)-start > int(s.msize) {
 		err = linux.EMSGSIZE
+	}
+	if err == ops.ErrWouldWait {
+		return out[:start], err
 	}
 	if err != nil {
 		if _, ok := errnoOf(err); !ok {

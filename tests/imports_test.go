@@ -22,9 +22,10 @@ var mayImport = []struct {
 	{"cmd/containerfs", []string{"cmd/containerfs/internal/*", "p9srv", "ops", "ops/*", "tree", "tree/*", "subsys"}}, // it wires
 	{"cmd/containerfs/internal/*", nil}, // what the commands see of their own side
 	{"tests", []string{"p9srv", "ops", "ops/*", "tree", "tree/*", "subsys", "subsys/*"}},
-	{"tests/load", []string{"tree/hostproc/storm", "tree/kernfs"}},
+	{"tests/load", []string{"p9srv/sock", "tree/hostproc/storm", "tree/kernfs"}},
 	{"tests/*", nil}, // tests only
-	{"p9srv", []string{"ops"}},
+	{"p9srv", []string{"ops", "p9srv/sock"}},
+	{"p9srv/sock", nil},
 	{"p9srv/*", []string{"p9srv", "ops"}}, // what its tests need
 	{"ops", []string{"ops/*", "tree"}},
 	{"ops/*", nil},

@@ -20,6 +20,10 @@ type AttachRequest struct {
 	// included.
 	Process bool
 
+	// NoWait asks for ErrWouldWait in place of a wait that can take long: only what
+	// takes microseconds is done (one thread, without effects; see Config.Prompt).
+	NoWait bool
+
 	// Allow is the front end's permission check for one task in one hierarchy,
 	// made inside the change, without mu.
 	Allow func(task TaskInfo, from, to *Container) error
@@ -44,7 +48,7 @@ const maxRounds = 32
 func (t *Tree) Attach(r AttachRequest) error {
 	err := t.attachKept(r)
 	var op *OpError
-	if err != nil && !errors.As(err, &op) {
+	if err != nil && err != ErrWouldWait && !errors.As(err, &op) {
 		err = opError("attach", strconv.Itoa(int(r.ID)), err)
 	}
 	return err
@@ -57,11 +61,25 @@ var errUnkept = errors.New("to a css group that is not kept yet")
 // attachKept is attach as a change of its own, which waits for what has to be kept
 // before it outside of changes, and then begins anew.
 func (t *Tree) attachKept(r AttachRequest) error {
+	change := t.Change
+	if t.isBrief(&r) {
+		change = func(f func() error) error { return t.ChangeBriefly(!r.NoWait, f) }
+	} else if r.NoWait {
+		return ErrWouldWait
+	}
 	for range maxRounds {
 		var unkept []*Group
-		err := t.Change(func() error { return t.attach(r, &unkept) })
-		if err != errUnkept {
+		err := change(func() error {
+			if r.NoWait && !t.isBrief(&r) {
+				return ErrWouldWait // by now
+			}
+			return t.attach(r, &unkept)
+		})
+		switch {
+		case err != errUnkept:
 			return err
+		case r.NoWait:
+			return ErrWouldWait
 		}
 		if err := t.awaitGroups(unkept, false); err != nil {
 			return err

@@ -25,11 +25,17 @@ func (plain) Files() []tree.File                         { return nil }
 
 func newFixture(t *testing.T, mirror bool, subsystems ...tree.Subsystem) *fixture {
 	t.Helper()
+	return newFixtureWith(t, mirror, func(cfg *tree.Config) { cfg.Subsystems = subsystems })
+}
+
+func newFixtureWith(t *testing.T, mirror bool, configure func(*tree.Config)) *fixture {
+	t.Helper()
 	h := hostsim.New()
-	cfg := tree.Config{Host: h, Subsystems: subsystems}
+	cfg := tree.Config{Host: h}
 	if mirror {
 		cfg.Mirror = h.Mirror()
 	}
+	configure(&cfg)
 	tr, err := tree.New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -44,7 +44,8 @@
 //
 //   - changeMu, the container_mutex of the original framework, serialises
 //     changes: mount, mkdir, rmdir, rename, attach, writes to control files. It
-//     may be held over effects on the host.
+//     may be held over effects on the host. Changes that take microseconds are
+//     told apart (change.go), for callers that must not wait for others.
 //   - mu guards the model. Events of the host (Fork, Exec, Exit, Resync) and
 //     readers take it alone. It is never held over a system call, so neither
 //     ever waits for the host, or for a change.

@@ -14,7 +14,10 @@ import (
 // that nothing is torn is for the race detector and Check to say.
 func TestEverythingAtOnce(t *testing.T) {
 	bothWays(t, func(t *testing.T, mirror bool) {
-		f := newFixture(t, mirror, plain("a"), plain("b"))
+		f := newFixtureWith(t, mirror, func(cfg *tree.Config) {
+			cfg.Subsystems = []tree.Subsystem{plain("a"), plain("b")}
+			cfg.Prompt = func() bool { return true }
+		})
 		roots := []*tree.Container{f.mount(1, ""), f.mount(2, "")}
 		var kept []*tree.Container
 		for _, r := range roots {
@@ -45,7 +48,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			func(r *rand.Rand) {
 				tids := f.host.TIDs()
 				to := append(kept, roots...)[r.IntN(len(kept)+len(roots))]
-				_ = f.Attach(tree.AttachRequest{To: to, ID: tids[r.IntN(len(tids))], Process: r.IntN(2) == 0})
+				_ = f.Attach(tree.AttachRequest{To: to, ID: tids[r.IntN(len(tids))], Process: r.IntN(2) == 0, NoWait: r.IntN(2) == 0})
 			},
 			func(r *rand.Rand) {
 				c, err := f.Mkdir(tree.MkdirRequest{Parent: kept[r.IntN(len(kept))], Name: "x"})

@@ -16,6 +16,10 @@ type Config struct {
 	Keeper     Keeper       // nil without
 	Log        *slog.Logger // nil: slog.Default
 
+	// Prompt reports whether Host.Drain and Mirror.Move take microseconds, for
+	// AttachRequest.NoWait. Nil: they do not.
+	Prompt func() bool
+
 	// MaxContainers bounds the containers of all hierarchies together; 0 is
 	// no bound.
 	MaxContainers int
@@ -29,6 +33,7 @@ type Config struct {
 type Tree struct {
 	host   Host
 	mirror Mirror
+	prompt func() bool // nil: never
 	log    *slog.Logger
 
 	observer      Observer
@@ -39,7 +44,7 @@ type Tree struct {
 	subsystems []*registered // in order of registration, immutable
 	def        *Hierarchy    // the default hierarchy
 
-	changeMu sync.Mutex
+	changeMu changeLock
 	nextID   uint64 // of containers; guarded by changeMu
 	nextHier uint64 // of hierarchies; guarded by changeMu
 
@@ -65,6 +70,7 @@ func New(cfg Config) (*Tree, error) {
 	t := &Tree{
 		host:          cfg.Host,
 		mirror:        cfg.Mirror,
+		prompt:        cfg.Prompt,
 		log:           cfg.Log,
 		observer:      cfg.Observer,
 		keeper:        cfg.Keeper,
@@ -104,14 +110,6 @@ func New(cfg Config) (*Tree, error) {
 		t.def.bind(r, s)
 	}
 	return t, nil
-}
-
-// Change runs f as a change: nothing else changes meanwhile, and what f reads
-// of the model stays as it is, but for forks and exits.
-func (t *Tree) Change(f func() error) error {
-	t.changeMu.Lock()
-	defer t.changeMu.Unlock()
-	return f()
 }
 
 // View runs f with the model read-locked. f must not block.

@@ -92,6 +92,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	}
 	if e.mirror != nil {
 		cfg.Mirror = e.mirror
+		cfg.Prompt = func() bool { return kernfs.MovesAtOnce() && e.host.Prompt() }
 	}
 	if e.journal != nil {
 		cfg.Keeper = e.journal

@@ -21,6 +21,7 @@ import (
 type Tree struct {
 	gate atomic.Pointer[func(op, name string)]
 	slow atomic.Pointer[func(name string) bool]
+	now  atomic.Bool
 
 	mu       sync.Mutex
 	root     *node
@@ -152,6 +153,9 @@ func (t *Tree) SetGate(gate func(op, name string)) { t.gate.Store(&gate) }
 // SetSlow has slow decide which nodes' Files are slow.
 func (t *Tree) SetSlow(slow func(name string) bool) { t.slow.Store(&slow) }
 
+// SetPrompt has files written to by WriteNow ("write now" to the gate), or not.
+func (t *Tree) SetPrompt(now bool) { t.now.Store(now) }
+
 func (t *Tree) pass(op, name string) {
 	if gate := t.gate.Load(); gate != nil {
 		(*gate)(op, name)
@@ -279,6 +283,18 @@ func (f *file) ReadAt(p []byte, offset int64) (int, error) {
 
 func (f *file) WriteAt(p []byte, offset int64) (int, error) {
 	defer f.enter("write")()
+	return f.write(p, offset)
+}
+
+func (f *file) WriteNow(p []byte, offset int64) (int, error) {
+	defer f.enter("write now")()
+	if !f.t.now.Load() {
+		return 0, ops.ErrWouldWait
+	}
+	return f.write(p, offset)
+}
+
+func (f *file) write(p []byte, offset int64) (int, error) {
 	if offset+int64(len(p)) > 1<<24 {
 		return 0, linux.EFBIG
 	}

@@ -39,7 +39,10 @@ func serveFloor(stdout io.Writer, unixSocket string) error {
 // answer reads what there is, answers it, and writes all answers at once.
 func answer(nc net.Conn) error {
 	defer nc.Close()
-	c := &conn{Conn: nc, in: make([]byte, 256<<10)}
+	c, err := newConn(nc)
+	if err != nil {
+		return err
+	}
 	for {
 		if err := c.fill(); err != nil {
 			return err

@@ -4,7 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"containerfs/p9srv/sock"
 )
 
 // Types of T-messages; a reply's is one more.
@@ -124,9 +130,16 @@ var errFrame = errors.New("malformed frame")
 // conn is a connection. Replies are taken from in[r:w].
 type conn struct {
 	net.Conn
+	raw  syscall.RawConn
+	to   *sock.Writer
 	in   []byte
 	r, w int
 	out  []byte
+}
+
+func newConn(nc net.Conn) (*conn, error) {
+	raw, err := nc.(syscall.Conn).SyscallConn()
+	return &conn{Conn: nc, raw: raw, to: sock.NewWriter(raw), in: make([]byte, 256<<10)}, err
 }
 
 // dial connects and attaches: fid 0 is the root of aname.
@@ -135,7 +148,10 @@ func dial(at place, aname string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: nc, in: make([]byte, 256<<10)}
+	c, err := newConn(nc)
+	if err != nil {
+		return nil, err
+	}
 	c.out = begin(nil, tversion, noTag)
 	c.out = le.AppendUint32(c.out, msize)
 	c.out = end(appendString(c.out, "9P2000.L"), 0)
@@ -156,7 +172,7 @@ func dial(at place, aname string) (*conn, error) {
 
 // send writes what is in out.
 func (c *conn) send() error {
-	_, err := c.Write(c.out)
+	err := c.to.WriteAll(c.out)
 	c.out = c.out[:0]
 	return err
 }
@@ -193,8 +209,17 @@ func (c *conn) fill() error {
 		c.w = copy(c.in, c.in[c.r:c.w])
 		c.r = 0
 	}
-	n, err := c.Read(c.in[c.w:])
-	c.w += n
+	var n int
+	var err error
+	if waitErr := c.raw.Read(func(fd uintptr) bool {
+		n, err = sock.Read(fd, c.in[c.w:])
+		return err != unix.EAGAIN
+	}); waitErr != nil {
+		return waitErr
+	}
+	if c.w += n; n == 0 && err == nil {
+		err = io.EOF
+	}
 	return err
 }
 

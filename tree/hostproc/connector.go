@@ -278,9 +278,8 @@ func (c *connector) pending() bool { return c.polls(unix.POLLIN) }
 func (c *connector) broken() bool { return c.polls(0) }
 
 func (c *connector) polls(events int16) bool {
-	fds := [1]unix.PollFd{{Fd: int32(c.fd), Events: events}}
-	n, err := unix.Poll(fds[:], 0)
-	return n != 0 || err != nil
+	ready, err := pollNow(c.fd, events)
+	return ready || err != nil
 }
 
 // queued is an upper bound of the number of messages in the socket's queue.

@@ -61,6 +61,7 @@ type delivery struct {
 	events   atomic.Uint64
 	lost     atomic.Uint64
 	resyncs  atomic.Uint64
+	asked    atomic.Int64  // resyncs that are put and have not ended
 	forks    atomic.Uint64 // delivered, as are the following
 	execs    atomic.Uint64
 	exits    atomic.Uint64
@@ -130,6 +131,7 @@ func (d *delivery) putLocked(e *event) {
 			return
 		}
 		d.resync = len(d.pending)
+		d.asked.Add(1)
 	} else {
 		d.events.Add(1)
 	}
@@ -259,7 +261,16 @@ func (d *delivery) apply(m Model, ids IDModel, execs ExecModel, e *event, asleep
 		d.resyncs.Add(1)
 		d.missed()
 		m.Resync(e.lost)
+		d.asked.Add(-1)
 	}
+}
+
+// few are as many entries as are delivered in less than a millisecond.
+const few = 256
+
+// prompt reports whether the Model is told soon of what there is.
+func (d *delivery) prompt() bool {
+	return d.asked.Load() == 0 && d.received.Load()-d.applied.Load() <= few
 }
 
 // quiet is true when nothing is between the socket and the Model. The socket

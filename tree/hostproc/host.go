@@ -330,6 +330,12 @@ func (h *Host) Drain() {
 	d.wait(func() bool { return d.applied.Load() >= mark })
 }
 
+// Prompt reports whether Drain takes microseconds, as far as is known: the kernel tells
+// of events, none was lost of late, and not many wait to be delivered.
+func (h *Host) Prompt() bool {
+	return h.conn != nil && h.readErr.Load() == nil && !h.conn.overflow.Load() && h.delivery.prompt()
+}
+
 // quiet looks at the socket, then at the reader, then at the entries: what
 // moves on between the looks is seen at the later place.
 func (h *Host) quiet() bool {

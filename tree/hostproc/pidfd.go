@@ -32,16 +32,23 @@ func readPidfd(fd int) (info pidfdInfo, err error) {
 		return info, errno
 	}
 	// It is readable from when its end is told on, which is before its EXIT.
-	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	ready, err := pollNow(fd, unix.POLLIN)
+	if ready {
+		err = unix.ESRCH
+	}
+	return info, err
+}
+
+// pollNow reports whether there are events, without a wait. The runtime is not told
+// of the call, which costs more than such a call itself.
+func pollNow(fd int, events int16) (bool, error) {
+	p := unix.PollFd{Fd: int32(fd), Events: events}
 	var now unix.Timespec
 	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
-	switch {
-	case errno != 0:
-		return info, errno
-	case n != 0:
-		return info, unix.ESRCH
+	if errno != 0 {
+		return false, errno
 	}
-	return info, nil
+	return n != 0, nil
 }
 
 // hasPidfds finds out whether the kernel tells of a thread by its pidfd.

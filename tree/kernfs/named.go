@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -161,6 +162,17 @@ func configure(name, what string) (int, error) {
 // and more; the price is a memory barrier in each fork, exec and exit of the host.
 // Kernels before 6.0 do not know it: there moves wait.
 const favorMoves = "favordynmods"
+
+// MovesAtOnce reports whether the kernel knows that option. A hierarchy that was there
+// already has it if it was made with it, or another one has.
+var MovesAtOnce = sync.OnceValue(func() bool {
+	fd, err := unix.Fsopen("cgroup", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.FsconfigSetFlag(fd, favorMoves) == nil
+})
 
 // setIfKnown sets a flag, unless the kernel does not know it.
 func setIfKnown(fd int, flag string) error {

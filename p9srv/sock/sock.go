@@ -1,0 +1,74 @@
+// Package sock reads and writes sockets that the runtime has made non-blocking, by
+// system calls that the runtime is not told of. They do not wait and take
+// microseconds; what the runtime does around calls that might, which is to wake the
+// thread that watches over them whenever the program was idle before, costs more than
+// they do. See BenchmarkEcho.
+package sock
+
+import (
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Read reads what there is: EAGAIN if that is nothing, 0 at the end. It is for the
+// function that a RawConn's Read calls, which waits where that returns false.
+func Read(fd uintptr, b []byte) (int, error) { return retry(read, fd, b) }
+
+// most bounds one system call, since nothing interrupts it, and the garbage collector may
+// have to wait for it.
+const most = 64 << 10
+
+// A Writer writes to a connection, for one caller at a time.
+type Writer struct {
+	raw  syscall.RawConn
+	try  func(fd uintptr) bool
+	left []byte
+	err  error
+}
+
+// NewWriter makes a Writer to a connection of which raw is the kernel's side.
+func NewWriter(raw syscall.RawConn) *Writer {
+	w := &Writer{raw: raw}
+	w.try = w.tryWrite
+	return w
+}
+
+// WriteAll writes b to the end, and waits where it has to, until the connection's
+// deadline for writes.
+func (w *Writer) WriteAll(b []byte) error {
+	w.left, w.err = b, nil
+	err := w.raw.Write(w.try)
+	w.left = nil
+	if err == nil {
+		err = w.err
+	}
+	return err
+}
+
+// tryWrite is called by the runtime when the connection may be writable.
+func (w *Writer) tryWrite(fd uintptr) bool {
+	for len(w.left) > 0 {
+		n, err := retry(write, fd, w.left[:min(len(w.left), most)])
+		if err == unix.EAGAIN {
+			return false
+		}
+		if err != nil {
+			w.err = os.NewSyscallError("write", err)
+			return true
+		}
+		w.left = w.left[n:]
+	}
+	return true
+}
+
+// retry makes a system call again that a signal has interrupted.
+func retry(call func(fd uintptr, b []byte) (int, error), fd uintptr, b []byte) (int, error) {
+	for {
+		n, err := call(fd, b)
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
