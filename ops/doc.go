@@ -45,7 +45,9 @@
 // fid are served in order, one at a time. What a file reads of the model it reads
 // in one tree.View, so that one read is one consistent value. The Classifier's lock is
 // a leaf, and who delivers the host's events waits for nothing else of it; its worker is
-// an ordinary caller of the tree.
+// an ordinary caller of the tree. Who must not wait, as the loop of a session that has
+// others' requests behind this one, writes by WriteNow: a command that takes microseconds
+// is done, of any other nothing (row.now).
 //
 // # Errors
 //

@@ -30,6 +30,7 @@ type input struct {
 
 	conn net.Conn
 	raw  syscall.RawConn // of conn, if it is the kernel's own
+	sock sock.Reader     // of raw
 	try  func(fd uintptr) bool
 	n    int // what tryRead has read
 	err  error
@@ -121,7 +122,7 @@ func (in *input) makeRoom() {
 // before it parks the goroutine.
 func (in *input) tryRead(fd uintptr) bool {
 	in.makeRoom()
-	n, err := sock.Read(fd, in.buf.b[in.w:])
+	n, err := in.sock.Read(fd, in.buf.b[in.w:])
 	switch err {
 	case unix.EAGAIN:
 		if !in.partial() {

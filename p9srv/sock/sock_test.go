@@ -20,6 +20,7 @@ import (
 type conn struct {
 	net.Conn
 	raw syscall.RawConn
+	in  *sock.Reader
 	out *sock.Writer
 }
 
@@ -49,7 +50,7 @@ func pair(t testing.TB, network string) (a, b conn) {
 		if ends[i].raw, err = ends[i].Conn.(syscall.Conn).SyscallConn(); err != nil {
 			t.Fatal(err)
 		}
-		ends[i].out = sock.NewWriter(ends[i].raw)
+		ends[i].in, ends[i].out = new(sock.Reader), sock.NewWriter(ends[i].raw)
 	}
 	return ends[0], ends[1]
 }
@@ -57,7 +58,7 @@ func pair(t testing.TB, network string) (a, b conn) {
 // read waits for something.
 func (c conn) read(b []byte) (n int, err error) {
 	if waitErr := c.raw.Read(func(fd uintptr) bool {
-		n, err = sock.Read(fd, b)
+		n, err = c.in.Read(fd, b)
 		return err != unix.EAGAIN
 	}); waitErr != nil {
 		return 0, waitErr

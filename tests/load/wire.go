@@ -131,6 +131,7 @@ var errFrame = errors.New("malformed frame")
 type conn struct {
 	net.Conn
 	raw  syscall.RawConn
+	from sock.Reader
 	to   *sock.Writer
 	in   []byte
 	r, w int
@@ -212,7 +213,7 @@ func (c *conn) fill() error {
 	var n int
 	var err error
 	if waitErr := c.raw.Read(func(fd uintptr) bool {
-		n, err = sock.Read(fd, c.in[c.w:])
+		n, err = c.from.Read(fd, c.in[c.w:])
 		return err != unix.EAGAIN
 	}); waitErr != nil {
 		return waitErr

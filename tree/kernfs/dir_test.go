@@ -329,6 +329,27 @@ func TestController(t *testing.T) {
 	}
 }
 
+// The option came with Linux 6.0.
+func TestMovesAtOnce(t *testing.T) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	major, _, _ := strings.Cut(release, ".")
+	n, err := strconv.Atoi(major)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Fsopen("cgroup", unix.FSOPEN_CLOEXEC)
+	if err == nil {
+		unix.Close(fd)
+	}
+	if want := n >= 6 && err == nil; MovesAtOnce() != want {
+		t.Errorf("%v, with Linux %s", !want, release)
+	}
+}
+
 // BenchmarkMove is a move among so many directories with tasks, in a hierarchy with
 // and without a controller.
 func BenchmarkMove(b *testing.B) {
