@@ -27,7 +27,7 @@ func writeKill(at *attachment, c *tree.Container, data []byte) error {
 // kill goes after a container until it is empty.
 func (at *attachment) kill(c *tree.Container) error {
 	deadline := time.Now().Add(killLimit)
-	h := &hunt{dead: make(map[member]time.Time), known: make(map[member]bool)}
+	h := &hunt{dead: make(map[member]bool), known: make(map[member]bool)}
 	defer at.fs.resume(h)
 	for round := 0; ; round++ {
 		left := 0
@@ -48,15 +48,11 @@ func (at *attachment) kill(c *tree.Container) error {
 	}
 }
 
-// exitDue is how long after its end a task's exit can be told: it tells of that itself, when
-// nothing shows it any more, and can be kept from the processor before.
-const exitDue = 50 * time.Millisecond
-
 // hunt is what a kill knows of those that it is after.
 type hunt struct {
-	dead    map[member]time.Time // when it was seen to be gone
-	known   map[member]bool      // that have had a signal
-	stopped []tree.TaskInfo      // and were not killed since
+	dead    map[member]bool // that were seen to be gone
+	known   map[member]bool // that have had a signal
+	stopped []tree.TaskInfo // and were not killed since
 }
 
 // maxStops is how often newcomers are stopped in a row before all are killed.
@@ -83,9 +79,9 @@ type victim struct {
 }
 
 // killOnce kills the processes that there are now and returns how many tasks it
-// found. Who was seen to be gone counts until the model is told, or that is overdue: the
-// events of its last children may have been on their way, and nobody is to find it in
-// the container when the kill is over. Inside a change, so that nothing is moved meanwhile.
+// found. Who was seen to be gone counts until the model is told: the events of its last
+// children may have been on their way, and nobody is to find it in the container when the
+// kill is over. Inside a change, so that nothing is moved meanwhile.
 func (at *attachment) killOnce(c *tree.Container, h *hunt, now bool) (left int, err error) {
 	if c.Removed() {
 		return 0, syscall.ENODEV
@@ -93,26 +89,21 @@ func (at *attachment) killOnce(c *tree.Container, h *hunt, now bool) (left int, 
 	at.fs.tree.Drain()
 	var alive []victim
 	for _, v := range at.fs.below(c) {
-		if since, gone := h.dead[v.member]; gone {
-			if time.Since(since) > exitDue {
-				at.fs.tree.Gone(v.task)
-			} else {
-				left++
-			}
+		left++
+		if h.dead[v.member] {
 			continue
 		}
 		v.info, err = at.fs.host.Task(v.tid)
 		switch {
 		case errors.Is(err, syscall.ESRCH) || (err == nil && !at.fs.is(v)):
-			h.dead[v.member] = time.Now()
+			h.dead[v.member] = true
 		case err != nil:
 			return 0, err
 		case v.info.Kernel:
-			continue // is no process
+			left-- // is no process
 		default:
 			alive = append(alive, v)
 		}
-		left++
 	}
 	for _, v := range alive {
 		if err := at.mayKill(v); err != nil {

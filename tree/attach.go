@@ -192,7 +192,7 @@ func (t *Tree) resolve(r AttachRequest) ([]TaskInfo, error) {
 func (t *Tree) prepare(m *move, r AttachRequest, infos []TaskInfo) (here []placed, err error) {
 	tasks := make([]*Task, len(infos))
 	for i, info := range infos {
-		task := t.adopt(info)
+		task := t.adoptInChange(info)
 		if task == nil {
 			continue
 		}

@@ -3,6 +3,7 @@ package tree
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"syscall"
 	"time"
@@ -15,10 +16,12 @@ type Auditor struct {
 	t    *Tree
 	last uint64        // the group compared last in this round; 0 for a new one, which begins with what is nobody's
 	owed time.Duration // that the last calls took beyond what was allowed
+
+	gone map[entry]time.Time // that the host did not show, since when
 }
 
 // Auditor makes an Auditor.
-func (t *Tree) Auditor() *Auditor { return &Auditor{t: t} }
+func (t *Tree) Auditor() *Auditor { return &Auditor{t: t, gone: make(map[entry]time.Time)} }
 
 // Audit compares for about as long as is allowed, from where it stopped the last time to
 // the end of the round at most. A group is compared at once: what that takes too long
@@ -44,7 +47,7 @@ func (a *Auditor) audit(enough func(took time.Duration) bool) (mended int) {
 		return 0
 	}
 	if a.last == 0 || t.Strayed() {
-		n, took := t.compare(t.foreign)
+		n, took := a.compare(t.foreign)
 		mended += n
 		enough(took)
 	}
@@ -52,7 +55,7 @@ func (a *Auditor) audit(enough func(took time.Duration) bool) (mended int) {
 	groups := t.mirrored(a.last)
 	enough(time.Since(began))
 	for _, g := range groups {
-		n, took := t.compare(func() []int32 { return t.differing(g) })
+		n, took := a.compare(func() []int32 { return t.differing(g) })
 		mended += n
 		a.last = g.num
 		if enough(took) {
@@ -60,6 +63,9 @@ func (a *Auditor) audit(enough func(took time.Duration) bool) (mended int) {
 		}
 	}
 	a.last = 0
+	t.View(func() {
+		maps.DeleteFunc(a.gone, func(e entry, _ time.Time) bool { return !e.isKnown() })
+	})
 	return mended
 }
 
@@ -75,14 +81,16 @@ func (t *Tree) foreign() []int32 {
 
 // Audit compares the model with the mirror, which wins: a task that somebody
 // else moved is taken where it is, and one in a directory that is nobody's goes
-// back to the root. It returns how many tasks it put right. Without a mirror
+// back to the root. One that the host has not shown for long is removed, though nobody has
+// told its exit: by an Auditor, since that takes two looks. It returns how many tasks it put right. Without a mirror
 // there is nothing to compare.
 func (t *Tree) Audit() int {
 	return t.Auditor().audit(func(time.Duration) bool { return false })
 }
 
 // compare puts right what a look finds, and says how long that took.
-func (t *Tree) compare(look func() []int32) (mended int, took time.Duration) {
+func (a *Auditor) compare(look func() []int32) (mended int, took time.Duration) {
+	t := a.t
 	t.changeMu.Lock()
 	defer t.changeMu.Unlock()
 	began := time.Now()
@@ -90,7 +98,7 @@ func (t *Tree) compare(look func() []int32) (mended int, took time.Duration) {
 	if suspects := look(); len(suspects) > 0 {
 		t.host.Drain()
 		for _, tid := range suspects {
-			if t.mend(tid) {
+			if a.mend(tid) {
 				mended++
 			}
 		}
@@ -146,12 +154,20 @@ func (t *Tree) differing(g *Group) (tids []int32) {
 }
 
 // mend puts the place of one task right.
-func (t *Tree) mend(tid int32) bool {
+func (a *Auditor) mend(tid int32) bool {
+	t := a.t
+	var was *entry
+	t.View(func() {
+		if task := t.tasks[tid]; task != nil {
+			e := task.entry()
+			was = &e
+		}
+	})
 	info, err := t.host.Task(tid)
 	if err != nil {
-		return false // gone, or on its way out
+		return was != nil && errors.Is(err, syscall.ESRCH) && a.isOverdue(*was) && t.removeGone(*was)
 	}
-	t.adopt(info)
+	t.adoptInChange(info)
 	num, err := t.mirror.Where(tid)
 	var task *Task
 	var from, to *Group
@@ -198,5 +214,20 @@ func (t *Tree) mend(tid int32) bool {
 			}
 		}
 	}
+	return true
+}
+
+// isOverdue reports whether the exit of a task that the host does not show any more should
+// have been told by now.
+func (a *Auditor) isOverdue(e entry) bool {
+	since, seen := a.gone[e]
+	if !seen {
+		a.gone[e] = time.Now()
+		return false
+	}
+	if time.Since(since) < ExitDue {
+		return false
+	}
+	a.t.log.Warn("a task has ended, and its exit was not told", "tid", e.tid)
 	return true
 }

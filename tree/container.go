@@ -270,52 +270,28 @@ func (t *Tree) hasTasks(c *Container) bool {
 	if t.host.Drain(); !linked() {
 		return false
 	}
-	type member struct {
-		task  *Task
-		tid   int32
-		start Start
-	}
 	for range maxRounds {
-		var members []member
+		var members []entry
 		t.View(func() {
 			c.EachTask(func(m *Task) {
 				if len(members) < maxRecheck {
-					members = append(members, member{m, m.TID(), m.start})
+					members = append(members, m.entry())
 				}
 			})
 		})
-		for _, m := range members {
-			if t.isListed(m.tid, m.start) {
-				return true
-			}
+		if slices.ContainsFunc(members, t.isListed) {
+			return true
 		}
 		// What they forked before they ended is placed as theirs.
 		t.host.Drain()
-		t.Update(func() {
-			for _, m := range members {
-				if m.task.group != nil && m.task.TID() == m.tid {
-					t.goneLocked(m.task)
-				}
-			}
-		})
+		for _, m := range members {
+			t.removeGone(m)
+		}
 		if !linked() {
 			return false
 		}
 	}
 	return true
-}
-
-// isListed reports whether the host has a thread that has not begun to exit.
-func (t *Tree) isListed(tid int32, start Start) (listed bool) {
-	info, err := t.host.Task(tid)
-	if err != nil || !start.is(info.Start) {
-		return false
-	}
-	err = t.host.Tasks(info.TGID, func(i TaskInfo) bool {
-		listed = i.TID == tid && start.is(i.Start)
-		return !listed
-	})
-	return listed || err != nil
 }
 
 // maxRecheck bounds how many members rmdir looks up on the host at once.

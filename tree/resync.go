@@ -21,38 +21,23 @@ func (t *Tree) Resync() error {
 		return opError("resync", "tasks", errnoOf(err))
 	}
 
-	type suspect struct {
-		task  *Task
-		tid   int32
-		start Start
-	}
-	var gone []suspect
+	var gone []entry
 	t.Update(func() {
 		// Exit events that were lost are owed no more. Where one comes all
 		// the same, its tid is only looked up once more.
 		clear(t.owed)
 		for tid, task := range t.tasks {
 			if _, ok := seen[tid]; !ok { // another of that tid: see adopt
-				gone = append(gone, suspect{task, tid, task.start})
+				gone = append(gone, task.entry())
 			}
 		}
 	})
-	var heirs []*Task
-	for _, s := range gone {
+	for _, e := range gone {
 		// A listing can miss a thread while others end: ask again.
-		if info, err := t.host.Task(s.tid); err == nil && s.start.is(info.Start) {
-			continue
+		if info, err := t.host.Task(e.tid); err != nil || !e.start.is(info.Start) {
+			t.removeGone(e)
 		}
-		t.mu.Lock()
-		if g, p := s.task.group, s.task.proc; g != nil {
-			t.goneLocked(s.task)
-			if first := t.tasks[p.tgid]; first != nil && first.group != g {
-				heirs = append(heirs, first)
-			}
-		}
-		t.mu.Unlock()
 	}
-	t.placeHeirs(heirs)
 
 	byTID := make(map[int32]*TaskInfo, len(infos))
 	for i := range infos {
@@ -67,23 +52,6 @@ func (t *Tree) Resync() error {
 		t.settleLocked()
 	})
 	return nil
-}
-
-// placeHeirs asks the mirror for the places of first threads whose processes lost
-// a thread in another group: that thread may have executed a program, and then
-// has the first one's tid and start time.
-func (t *Tree) placeHeirs(tasks []*Task) {
-	if t.mirror == nil {
-		return
-	}
-	for _, task := range tasks {
-		num, err := t.mirror.Where(task.TID())
-		t.Update(func() {
-			if g, _ := t.mirroredLocked(num, err); g != nil && !task.proc.moving {
-				t.regroupLocked(task, g)
-			}
-		})
-	}
 }
 
 // parents are the parents of the processes in a scan. A parent that has ended
@@ -131,9 +99,26 @@ func (t *Tree) adoptAfterParent(info *TaskInfo, byTID map[int32]*TaskInfo, depth
 	t.adopt(*info)
 }
 
-// adopt adds a task that the host shows, if the model lacks it. The caller is
-// inside a change, or delivers the events.
-func (t *Tree) adopt(info TaskInfo) *Task {
+// adoptInChange is adopt for who is inside a change and does not deliver the events: the
+// exit may have been delivered since the look that info is of. Nil if the task is gone.
+func (t *Tree) adoptInChange(info TaskInfo) *Task {
+	task, added := t.adopt(info)
+	if !added {
+		return task
+	}
+	now, err := t.host.Task(info.TID)
+	if errors.Is(err, syscall.ESRCH) || err == nil && now.Start != info.Start {
+		var e entry
+		t.View(func() { e = task.entry() })
+		t.removeGone(e)
+		return nil
+	}
+	return task
+}
+
+// adopt adds a task that the host shows, if the model lacks it: nil if it is gone. The
+// caller delivers the events.
+func (t *Tree) adopt(info TaskInfo) (task *Task, added bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	old := t.tasks[info.TID]
@@ -141,7 +126,7 @@ func (t *Tree) adopt(info TaskInfo) *Task {
 		if old.start.is(info.Start) {
 			old.start = old.start.refined(info.Start)
 			t.parentLocked(old.proc, info.PPID)
-			return old
+			return old, false
 		}
 		t.goneLocked(old)
 	}
@@ -164,7 +149,7 @@ func (t *Tree) adopt(info TaskInfo) *Task {
 		num, err := t.mirror.Where(info.TID)
 		t.mu.Lock()
 		if errors.Is(err, syscall.ESRCH) {
-			return nil
+			return nil, false
 		}
 		known, stray := t.mirroredLocked(num, err)
 		if known != nil {
@@ -172,7 +157,7 @@ func (t *Tree) adopt(info TaskInfo) *Task {
 		}
 		t.strayed = t.strayed || stray
 		if task := t.tasks[info.TID]; task != nil {
-			return task // its fork event came meanwhile
+			return task, false // its fork event came meanwhile
 		}
 		if parent != nil && parent.nthreads == 0 {
 			parent = nil
@@ -190,5 +175,5 @@ func (t *Tree) adopt(info TaskInfo) *Task {
 		t.moving.joined(child, parent, nil, said)
 	}
 	t.tellForkLocked(forker, child)
-	return child
+	return child, true
 }

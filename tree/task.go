@@ -336,16 +336,6 @@ func (t *Tree) exitTIDLocked(tid int32) {
 	t.exitLocked(task)
 }
 
-// Gone removes a task that the host does not show any more, though its exit was not told
-// for long. If it is told later it is no other's of that tid.
-func (t *Tree) Gone(task *Task) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if task.group != nil {
-		t.goneLocked(task)
-	}
-}
-
 // goneLocked removes a task that was found to be gone before its exit event came.
 func (t *Tree) goneLocked(task *Task) {
 	t.owed[task.TID()] = struct{}{}

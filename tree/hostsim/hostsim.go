@@ -36,8 +36,8 @@ type Host struct {
 	// task has moved: what it does happens while an attach is under way.
 	During func(tid int32)
 
-	// Look, if set, is called before each look at a task by Task.
-	Look func(tid int32)
+	// Look, if set, is called before each look at a task by Task, and Looked after it.
+	Look, Looked func(tid int32)
 
 	// Listed, if set, is called after each listing of a directory of the mirror.
 	Listed func(group uint64)
@@ -48,14 +48,15 @@ type Host struct {
 
 	clock atomic.Int64
 
-	mu      sync.Mutex
-	tasks   map[int32]*task
-	queue   []func(Model)
-	held    []func(Model)
-	hold    bool
-	reapers map[int32]bool // by tgid
-	dirs    map[uint64]bool
-	nextTID int32
+	mu        sync.Mutex
+	tasks     map[int32]*task
+	queue     []func(Model)
+	held      []func(Model)
+	hold      bool
+	holdExecs bool
+	reapers   map[int32]bool // by tgid
+	dirs      map[uint64]bool
+	nextTID   int32
 }
 
 type task struct {
@@ -159,7 +160,12 @@ func (h *Host) Exec(tid int32) {
 	delete(h.tasks, tid)
 	k.TID, k.Start = tgid, first.Start
 	h.tasks[tgid] = k
-	h.queue = append(h.queue, func(m Model) { m.Exec(tgid) })
+	event := func(m Model) { m.Exec(tgid) }
+	if h.holdExecs {
+		h.held = append(h.held, event)
+		return
+	}
+	h.queue = append(h.queue, event)
 }
 
 // SetReaper makes a process the one that orphans of its descendants go to, as
@@ -178,11 +184,19 @@ func (h *Host) HoldExits() {
 	h.hold = true
 }
 
-// ReleaseExits queues the events that HoldExits kept back.
+// HoldExecs keeps the events of execs back until ReleaseExits: the kernel tells of them
+// when the program has been read.
+func (h *Host) HoldExecs() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.holdExecs = true
+}
+
+// ReleaseExits queues the events that HoldExits and HoldExecs kept back.
 func (h *Host) ReleaseExits() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.hold = false
+	h.hold, h.holdExecs = false, false
 	h.queue = append(h.queue, h.held...)
 	h.held = nil
 }
@@ -367,6 +381,9 @@ func (h *Host) Drain() {
 func (h *Host) Task(tid int32) (tree.TaskInfo, error) {
 	if h.Look != nil {
 		h.Look(tid)
+	}
+	if h.Looked != nil {
+		defer h.Looked(tid)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
