@@ -132,7 +132,7 @@ func run(ctx context.Context, conf config) (err error) {
 	defer signal.Stop(hangup)
 	log, level := newLogger(conf.Stderr, conf.serviceOptions)
 	s := &service{conf: conf, log: log, level: level, notify: notifier{log}}
-	shortenSlices(log)
+	tuneThreads(log)
 	// Listeners come first: an address that is in use or refused ends it
 	// before anything on the host is touched.
 	defer func() {

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,9 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSlices: where the kernel lets threads say for how long they want to run at a time,
-// all of the server's have short slices, and are as nice as they were.
-func TestSlices(t *testing.T) {
+// TestThreads: all of the server's threads have timers with slack and, where the kernel lets
+// threads say for how long they want to run at a time, short slices. They are as nice as they
+// were.
+func TestThreads(t *testing.T) {
+	const slack = 200 * time.Microsecond
 	const want = time.Millisecond
 	p := startSpawner(t)
 	attr, err := unix.SchedGetAttr(p.pid(), 0)
@@ -52,6 +55,10 @@ func TestSlices(t *testing.T) {
 		}
 		if attr.Nice != nice || attr.Policy != unix.SCHED_NORMAL || able && attr.Runtime != uint64(want) {
 			t.Errorf("thread %d: %+v", tid, attr)
+		}
+		has, err := os.ReadFile(fmt.Sprintf("/proc/%d/timerslack_ns", tid))
+		if want := fmt.Sprintln(slack.Nanoseconds()); !errors.Is(err, os.ErrNotExist) && string(has) != want {
+			t.Errorf("thread %d: slack of %q, %v; want %q", tid, has, err, want)
 		}
 	}
 	if len(threads) < 3 {
