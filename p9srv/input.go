@@ -122,7 +122,7 @@ func (in *input) makeRoom() {
 // before it parks the goroutine.
 func (in *input) tryRead(fd uintptr) bool {
 	in.makeRoom()
-	n, err := in.sock.Read(fd, in.buf.b[in.w:])
+	n, err := in.sock.TryRead(fd, in.buf.b[in.w:])
 	switch err {
 	case unix.EAGAIN:
 		if !in.partial() {

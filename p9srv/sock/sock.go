@@ -6,14 +6,49 @@
 package sock
 
 import (
+	"io"
 	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// A Reader reads from one connection. The zero value is ready.
-type Reader struct{ reads int }
+// A Reader reads from a connection, for one caller at a time. The zero value is ready for
+// TryRead.
+type Reader struct {
+	raw   syscall.RawConn
+	try   func(fd uintptr) bool
+	into  []byte
+	n     int
+	err   error
+	reads int
+}
+
+// NewReader makes a Reader of a connection of which raw is the kernel's side.
+func NewReader(raw syscall.RawConn) *Reader {
+	r := &Reader{raw: raw}
+	r.try = func(fd uintptr) bool {
+		r.n, r.err = r.TryRead(fd, r.into)
+		return r.err != unix.EAGAIN
+	}
+	return r
+}
+
+// Read waits until there is something, the connection's deadline for reads is over, or the
+// end is reached, which is io.EOF.
+func (r *Reader) Read(b []byte) (int, error) {
+	r.into, r.n, r.err = b, 0, nil
+	err := r.raw.Read(r.try)
+	r.into = nil
+	switch {
+	case err != nil:
+	case r.err != nil:
+		err = os.NewSyscallError("read", r.err)
+	case r.n == 0 && len(b) > 0:
+		err = io.EOF
+	}
+	return r.n, err
+}
 
 // toldEvery is how many reads in a row find something before the runtime is told of one.
 // It may not be watching over the program since that was idle. While it is not, goroutines
@@ -23,9 +58,9 @@ const toldEvery = 8
 
 var readTold = func(fd uintptr, b []byte) (int, error) { return syscall.Read(int(fd), b) }
 
-// Read reads what there is: EAGAIN if that is nothing, 0 at the end. It is for the
+// TryRead reads what there is: EAGAIN if that is nothing, 0 at the end. It is for the
 // function that a RawConn's Read calls, which waits where that returns false.
-func (r *Reader) Read(fd uintptr, b []byte) (int, error) {
+func (r *Reader) TryRead(fd uintptr, b []byte) (int, error) {
 	how := read
 	if r.reads++; r.reads%toldEvery == 0 {
 		how = readTold

@@ -3,6 +3,7 @@ package sock_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -16,10 +17,9 @@ import (
 	"containerfs/p9srv/sock"
 )
 
-// conn is a connection with its kernel side.
+// conn is a connection and what reads and writes it.
 type conn struct {
 	net.Conn
-	raw syscall.RawConn
 	in  *sock.Reader
 	out *sock.Writer
 }
@@ -47,23 +47,13 @@ func pair(t testing.TB, network string) (a, b conn) {
 	ends := [2]conn{{Conn: one}, {Conn: other}}
 	for i := range ends {
 		t.Cleanup(func() { ends[i].Close() })
-		if ends[i].raw, err = ends[i].Conn.(syscall.Conn).SyscallConn(); err != nil {
+		raw, err := ends[i].Conn.(syscall.Conn).SyscallConn()
+		if err != nil {
 			t.Fatal(err)
 		}
-		ends[i].in, ends[i].out = new(sock.Reader), sock.NewWriter(ends[i].raw)
+		ends[i].in, ends[i].out = sock.NewReader(raw), sock.NewWriter(raw)
 	}
 	return ends[0], ends[1]
-}
-
-// read waits for something.
-func (c conn) read(b []byte) (n int, err error) {
-	if waitErr := c.raw.Read(func(fd uintptr) bool {
-		n, err = c.in.Read(fd, b)
-		return err != unix.EAGAIN
-	}); waitErr != nil {
-		return 0, waitErr
-	}
-	return n, err
 }
 
 func TestWriteAll(t *testing.T) {
@@ -78,12 +68,12 @@ func TestWriteAll(t *testing.T) {
 		var got []byte
 		buf := make([]byte, 1<<16)
 		for {
-			n, err := b.read(buf)
+			n, err := b.in.Read(buf)
+			if err == io.EOF {
+				break
+			}
 			if err != nil {
 				t.Fatal(err)
-			}
-			if n == 0 {
-				break
 			}
 			got = append(got, buf[:n]...)
 		}
@@ -105,7 +95,7 @@ func TestDeadlines(t *testing.T) {
 	if err := a.out.WriteAll(make([]byte, 20<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a write that nobody takes: %v", err)
 	}
-	if n, err := a.read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if n, err := a.in.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("read %d, %v", n, err)
 	}
 }
@@ -136,7 +126,7 @@ func BenchmarkEcho(b *testing.B) {
 		read  func(c conn, b []byte) (int, error)
 	}{
 		{"net", func(c conn, b []byte) error { _, err := c.Write(b); return err }, conn.Read},
-		{"sock", func(c conn, b []byte) error { return c.out.WriteAll(b) }, conn.read},
+		{"sock", func(c conn, b []byte) error { return c.out.WriteAll(b) }, func(c conn, b []byte) (int, error) { return c.in.Read(b) }},
 	} {
 		b.Run(how.name, func(b *testing.B) {
 			near, far := pair(b, "unix")

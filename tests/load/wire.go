@@ -4,11 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"containerfs/p9srv/sock"
 )
@@ -130,8 +127,7 @@ var errFrame = errors.New("malformed frame")
 // conn is a connection. Replies are taken from in[r:w].
 type conn struct {
 	net.Conn
-	raw  syscall.RawConn
-	from sock.Reader
+	from *sock.Reader
 	to   *sock.Writer
 	in   []byte
 	r, w int
@@ -140,7 +136,7 @@ type conn struct {
 
 func newConn(nc net.Conn) (*conn, error) {
 	raw, err := nc.(syscall.Conn).SyscallConn()
-	return &conn{Conn: nc, raw: raw, to: sock.NewWriter(raw), in: make([]byte, 256<<10)}, err
+	return &conn{Conn: nc, from: sock.NewReader(raw), to: sock.NewWriter(raw), in: make([]byte, 256<<10)}, err
 }
 
 // dial connects and attaches: fid 0 is the root of aname.
@@ -210,17 +206,8 @@ func (c *conn) fill() error {
 		c.w = copy(c.in, c.in[c.r:c.w])
 		c.r = 0
 	}
-	var n int
-	var err error
-	if waitErr := c.raw.Read(func(fd uintptr) bool {
-		n, err = c.from.Read(fd, c.in[c.w:])
-		return err != unix.EAGAIN
-	}); waitErr != nil {
-		return waitErr
-	}
-	if c.w += n; n == 0 && err == nil {
-		err = io.EOF
-	}
+	n, err := c.from.Read(c.in[c.w:])
+	c.w += n
 	return err
 }
 

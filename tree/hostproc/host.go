@@ -313,16 +313,16 @@ func (h *Host) Drain() {
 		return
 	}
 	d := h.delivery
-	if h.conn != nil && h.readErr.Load() == nil {
+	if h.hears() {
 		if h.quiet() {
 			return
 		}
 		mark := d.fetch(h.queued(), func() (queue, error) { return h.receive(true) })
 		d.help(mark)
 		d.wait(func() bool {
-			return h.quiet() || d.applied.Load() >= mark && !h.conn.overflow.Load() || h.readErr.Load() != nil
+			return h.quiet() || d.applied.Load() >= mark && !h.conn.overflow.Load() || !h.hears()
 		})
-		if h.readErr.Load() == nil {
+		if h.hears() {
 			return
 		}
 	}
@@ -333,8 +333,11 @@ func (h *Host) Drain() {
 // Prompt reports whether Drain takes microseconds, as far as is known: the kernel tells
 // of events, none was lost of late, and not many wait to be delivered.
 func (h *Host) Prompt() bool {
-	return h.conn != nil && h.readErr.Load() == nil && !h.conn.overflow.Load() && h.delivery.prompt()
+	return h.hears() && !h.conn.overflow.Load() && h.delivery.prompt()
 }
+
+// hears reports whether the kernel tells of events.
+func (h *Host) hears() bool { return h.conn != nil && h.readErr.Load() == nil }
 
 // quiet looks at the socket, then at the reader, then at the entries: what
 // moves on between the looks is seen at the later place.
