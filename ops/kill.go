@@ -27,7 +27,7 @@ func writeKill(at *attachment, c *tree.Container, data []byte) error {
 // kill goes after a container until it is empty.
 func (at *attachment) kill(c *tree.Container) error {
 	deadline := time.Now().Add(killLimit)
-	h := &hunt{dead: make(map[member]bool), known: make(map[member]bool)}
+	h := &hunt{dead: make(map[tree.Entry]time.Time), known: make(map[tree.Entry]bool)}
 	defer at.fs.resume(h)
 	for round := 0; ; round++ {
 		left := 0
@@ -50,9 +50,9 @@ func (at *attachment) kill(c *tree.Container) error {
 
 // hunt is what a kill knows of those that it is after.
 type hunt struct {
-	dead    map[member]bool // that were seen to be gone
-	known   map[member]bool // that have had a signal
-	stopped []tree.TaskInfo // and were not killed since
+	dead    map[tree.Entry]time.Time // when they were seen to be gone
+	known   map[tree.Entry]bool      // that have had a signal
+	stopped []tree.TaskInfo          // and were not killed since
 }
 
 // maxStops is how often newcomers are stopped in a row before all are killed.
@@ -65,23 +65,17 @@ func (fs *FS) resume(h *hunt) {
 	}
 }
 
-// member is a task under a number: an exec can give it another.
-type member struct {
-	task *tree.Task
-	tid  int32
-}
-
 // victim is a task that is to be killed.
 type victim struct {
-	member
+	tree.Entry
 	in   *tree.Container
 	info tree.TaskInfo
 }
 
 // killOnce kills the processes that there are now and returns how many tasks it
-// found. Who was seen to be gone counts until the model is told: the events of its last
-// children may have been on their way, and nobody is to find it in the container when the
-// kill is over. Inside a change, so that nothing is moved meanwhile.
+// found. Who was seen to be gone counts until the model is told, or that is overdue: the
+// events of its last children may have been on their way, and nobody is to find it in
+// the container when the kill is over. Inside a change, so that nothing is moved meanwhile.
 func (at *attachment) killOnce(c *tree.Container, h *hunt, now bool) (left int, err error) {
 	if c.Removed() {
 		return 0, syscall.ENODEV
@@ -90,13 +84,16 @@ func (at *attachment) killOnce(c *tree.Container, h *hunt, now bool) (left int, 
 	var alive []victim
 	for _, v := range at.fs.below(c) {
 		left++
-		if h.dead[v.member] {
+		if since, gone := h.dead[v.Entry]; gone {
+			if time.Since(since) > tree.ExitDue {
+				left -= at.fs.tree.RemoveGone(v.Entry)
+			}
 			continue
 		}
-		v.info, err = at.fs.host.Task(v.tid)
+		v.info, err = at.fs.host.Task(v.TID)
 		switch {
 		case errors.Is(err, syscall.ESRCH) || (err == nil && !at.fs.is(v)):
-			h.dead[v.member] = true
+			h.dead[v.Entry] = time.Now()
 		case err != nil:
 			return 0, err
 		case v.info.Kernel:
@@ -120,8 +117,8 @@ func (at *attachment) killOnce(c *tree.Container, h *hunt, now bool) (left int, 
 func (at *attachment) signalAll(alive []victim, h *hunt, now bool) error {
 	var fresh []victim
 	for _, v := range alive {
-		if !h.known[v.member] {
-			h.known[v.member] = true
+		if !h.known[v.Entry] {
+			h.known[v.Entry] = true
 			fresh = append(fresh, v)
 		}
 	}
@@ -154,7 +151,7 @@ func (fs *FS) below(c *tree.Container) (victims []victim) {
 		var walk func(*tree.Container) bool
 		walk = func(c *tree.Container) bool {
 			c.EachTask(func(task *tree.Task) {
-				victims = append(victims, victim{member: member{task, task.TID()}, in: c})
+				victims = append(victims, victim{Entry: task.Entry(), in: c})
 			})
 			c.Children(0, walk)
 			return true
@@ -166,7 +163,7 @@ func (fs *FS) below(c *tree.Container) (victims []victim) {
 
 // is reports whether the host still shows the task, and not another of its tid.
 func (fs *FS) is(v victim) (same bool) {
-	fs.tree.View(func() { same = v.task.Is(v.info) })
+	fs.tree.View(func() { same = v.Task.Is(v.info) })
 	return same
 }
 

@@ -136,14 +136,18 @@ func TestKillGivesUp(t *testing.T) {
 	w.refused(linux.EAGAIN, "what does not die", func() error { return k.write("m/a/kill", "1") })
 }
 
-// Whose exit is late is not in the container when the kill is over.
+// Whose exit is late, or was never told, is not in the container when the kill is over.
 func TestKillWhenAnExitIsLate(t *testing.T) {
-	w, k := aWorld(t)
-	p := w.host.Fork(1)
-	k.must(k.write("m/a/tasks", fmt.Sprint(p)))
-	w.host.HoldExits()
-	time.AfterFunc(20*time.Millisecond, w.host.ReleaseExits)
-	k.must(k.write("m/a/kill", "1"))
-	k.want("m/a/tasks", "")
-	k.want("m/a/populated", "0\n")
+	for _, told := range []bool{true, false} {
+		w, k := aWorld(t)
+		p := w.host.Fork(1)
+		k.must(k.write("m/a/tasks", fmt.Sprint(p)))
+		w.host.HoldExits()
+		if told {
+			time.AfterFunc(20*time.Millisecond, w.host.ReleaseExits)
+		}
+		k.must(k.write("m/a/kill", "1"))
+		k.want("m/a/tasks", "")
+		k.want("m/a/populated", "0\n")
+	}
 }

@@ -61,21 +61,24 @@ var errUnkept = errors.New("to a css group that is not kept yet")
 // attachKept is attach as a change of its own, which waits for what has to be kept
 // before it outside of changes, and then begins anew.
 func (t *Tree) attachKept(r AttachRequest) error {
-	change := t.Change
-	if t.isBrief(&r) {
-		change = func(f func() error) error { return t.ChangeBriefly(!r.NoWait, f) }
-	} else if r.NoWait {
-		return ErrWouldWait
-	}
 	for range maxRounds {
+		brief := t.isBrief(&r)
+		change := t.Change
+		if brief {
+			change = func(f func() error) error { return t.ChangeBriefly(!r.NoWait, f) }
+		} else if r.NoWait {
+			return ErrWouldWait
+		}
 		var unkept []*Group
 		err := change(func() error {
-			if r.NoWait && !t.isBrief(&r) {
+			if brief && !t.isBrief(&r) {
 				return ErrWouldWait // by now
 			}
 			return t.attach(r, &unkept)
 		})
 		switch {
+		case err == ErrWouldWait && !r.NoWait:
+			continue
 		case err != errUnkept:
 			return err
 		case r.NoWait:

@@ -17,16 +17,18 @@ type Auditor struct {
 	last uint64        // the group compared last in this round; 0 for a new one, which begins with what is nobody's
 	owed time.Duration // that the last calls took beyond what was allowed
 
-	gone map[entry]time.Time // that the host did not show, since when
+	gone map[Entry]time.Time // that the host did not show, since when
 }
 
 // Auditor makes an Auditor.
-func (t *Tree) Auditor() *Auditor { return &Auditor{t: t, gone: make(map[entry]time.Time)} }
+func (t *Tree) Auditor() *Auditor { return &Auditor{t: t, gone: make(map[Entry]time.Time)} }
 
 // Audit compares for about as long as is allowed, from where it stopped the last time to
 // the end of the round at most. A group is compared at once: what that takes too long
 // later calls do without, so that calls at intervals take no larger part of the time.
-// Where a task was seen in nobody's directory, that is looked at first. See Tree.Audit.
+// Where a task was seen in nobody's directory, that is looked at first. See Tree.Audit, but
+// a task that the host has not shown for two looks, ExitDue apart, is removed, too, unless it
+// is in the root group, which is not compared.
 func (a *Auditor) Audit(allowed time.Duration) (mended int) {
 	a.owed -= allowed
 	if a.owed >= 0 && !a.t.Strayed() {
@@ -64,7 +66,7 @@ func (a *Auditor) audit(enough func(took time.Duration) bool) (mended int) {
 	}
 	a.last = 0
 	t.View(func() {
-		maps.DeleteFunc(a.gone, func(e entry, _ time.Time) bool { return !e.isKnown() })
+		maps.DeleteFunc(a.gone, func(e Entry, _ time.Time) bool { return !e.Live() })
 	})
 	return mended
 }
@@ -81,8 +83,7 @@ func (t *Tree) foreign() []int32 {
 
 // Audit compares the model with the mirror, which wins: a task that somebody
 // else moved is taken where it is, and one in a directory that is nobody's goes
-// back to the root. One that the host has not shown for long is removed, though nobody has
-// told its exit: by an Auditor, since that takes two looks. It returns how many tasks it put right. Without a mirror
+// back to the root. It returns how many tasks it put right. Without a mirror
 // there is nothing to compare.
 func (t *Tree) Audit() int {
 	return t.Auditor().audit(func(time.Duration) bool { return false })
@@ -156,17 +157,13 @@ func (t *Tree) differing(g *Group) (tids []int32) {
 // mend puts the place of one task right.
 func (a *Auditor) mend(tid int32) bool {
 	t := a.t
-	var was *entry
-	t.View(func() {
-		if task := t.tasks[tid]; task != nil {
-			e := task.entry()
-			was = &e
-		}
-	})
+	was := Entry{TID: tid}
+	t.View(func() { was.Task = t.tasks[tid] })
 	info, err := t.host.Task(tid)
 	if err != nil {
-		return was != nil && errors.Is(err, syscall.ESRCH) && a.isOverdue(*was) && t.removeGone(*was)
+		return was.Task != nil && errors.Is(err, syscall.ESRCH) && a.isOverdue(was) && t.RemoveGone(was) > 0
 	}
+	delete(a.gone, was)
 	t.adoptInChange(info)
 	num, err := t.mirror.Where(tid)
 	var task *Task
@@ -219,7 +216,7 @@ func (a *Auditor) mend(tid int32) bool {
 
 // isOverdue reports whether the exit of a task that the host does not show any more should
 // have been told by now.
-func (a *Auditor) isOverdue(e entry) bool {
+func (a *Auditor) isOverdue(e Entry) bool {
 	since, seen := a.gone[e]
 	if !seen {
 		a.gone[e] = time.Now()
@@ -228,6 +225,6 @@ func (a *Auditor) isOverdue(e entry) bool {
 	if time.Since(since) < ExitDue {
 		return false
 	}
-	a.t.log.Warn("a task has ended, and its exit was not told", "tid", e.tid)
+	a.t.log.Warn("a task has ended, and its exit was not told", "tid", e.TID)
 	return true
 }

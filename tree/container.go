@@ -271,11 +271,11 @@ func (t *Tree) hasTasks(c *Container) bool {
 		return false
 	}
 	for range maxRounds {
-		var members []entry
+		var members []Entry
 		t.View(func() {
 			c.EachTask(func(m *Task) {
 				if len(members) < maxRecheck {
-					members = append(members, m.entry())
+					members = append(members, m.Entry())
 				}
 			})
 		})
@@ -284,9 +284,7 @@ func (t *Tree) hasTasks(c *Container) bool {
 		}
 		// What they forked before they ended is placed as theirs.
 		t.host.Drain()
-		for _, m := range members {
-			t.removeGone(m)
-		}
+		t.RemoveGone(members...)
 		if !linked() {
 			return false
 		}

@@ -3,7 +3,6 @@ package tree_test
 import (
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"containerfs/tree"
@@ -102,92 +101,5 @@ func TestExitBetweenLookAndAdoption(t *testing.T) {
 		}
 		f.wantTasks(root, 1)
 		f.wantTasks(c)
-	}
-}
-
-// TestOverdueExit: a task that the host does not show any more stays for as long as its exit
-// can still be told, and not longer: the look at the mirror removes it. Told after all, it is
-// nobody's.
-func TestOverdueExit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f, _, _, root, c, _ := moves(t, true)
-		p, q := f.host.Fork(1), f.host.Fork(1)
-		f.attach(c, p)
-		f.attach(c, q)
-		a := f.Auditor()
-		f.host.HoldExits()
-		f.host.Exit(p)
-		f.wantAudit(a, 0)
-		f.wantAudit(a, 0)
-		f.wantTasks(c, p, q)
-		f.host.ReleaseExits()
-		f.wantTasks(c, q)
-
-		f.host.HoldExits()
-		f.host.Exit(q)
-		f.wantAudit(a, 0)
-		time.Sleep(tree.ExitDue)
-		f.wantAudit(a, 1)
-		f.wantTasks(c)
-		again := f.host.ForkAs(1, q)
-		f.attach(c, again)
-		f.host.ReleaseExits()
-		f.wantTasks(c, again)
-		f.host.Exit(again)
-		f.wantTasks(c)
-		f.wantTasks(root, 1)
-	})
-}
-
-// TestOverdueExec: a thread that executes a program has its process's number before
-// that is told. That its own is not shown any more does not make it disappear.
-func TestOverdueExec(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f, _, _, root, c, _ := moves(t, true)
-		p := f.host.Fork(1)
-		thread := f.host.Thread(p)
-		f.attach(c, thread)
-		a := f.Auditor()
-		f.host.HoldExecs()
-		f.host.Exec(thread)
-		f.wantAudit(a, 0)
-		time.Sleep(tree.ExitDue)
-		f.wantAudit(a, 1)
-		f.wantTasks(c, p)
-		f.host.ReleaseExits()
-		f.wantTasks(c, p)
-		f.wantTasks(root, 1)
-	})
-}
-
-// TestRmdirWhileAThreadExecutes: nor does rmdir take the container of one for empty, whether
-// the end of the first thread, which it replaces, is told before that or after.
-func TestRmdirWhileAThreadExecutes(t *testing.T) {
-	for _, mirror := range []bool{false, true} {
-		for _, late := range []bool{false, true} {
-			if late && !mirror {
-				continue // then nobody can know
-			}
-			f, _, _, root, c, _ := moves(t, mirror)
-			p := f.host.Fork(1)
-			thread := f.host.Thread(p)
-			f.attach(c, thread)
-			f.host.HoldExecs()
-			if late {
-				f.host.HoldExits()
-			}
-			f.host.Exec(thread)
-			f.wantErrno(f.Rmdir(c, nil), syscall.EBUSY)
-			f.host.ReleaseExits()
-			f.wantTasks(c, p)
-			f.wantTasks(root, 1)
-		}
-	}
-}
-
-func (f *fixture) wantAudit(a *tree.Auditor, want int) {
-	f.t.Helper()
-	if n := a.Audit(time.Second); n != want {
-		f.t.Errorf("%d were put right, want %d", n, want)
 	}
 }

@@ -1,25 +1,36 @@
 package tree
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
-// entry is a task under the number that it had: an exec can have given it another since.
-type entry struct {
-	task  *Task
-	tid   int32
-	start Start
+// An Entry is a task under a number: an exec can give it another.
+type Entry struct {
+	Task *Task
+	TID  int32
 }
 
-// entry is that of a task now. With mu.
-func (t *Task) entry() entry { return entry{t, t.TID(), t.start} }
+// Entry is the task with the number that it has now. With one of the locks.
+func (t *Task) Entry() Entry { return Entry{t, t.TID()} }
+
+// Live reports whether the model has the task under that number. With one of the locks.
+func (e Entry) Live() bool { return e.Task.Live() && e.Task.TID() == e.TID }
+
+// is reports whether what the host shows is the task.
+func (t *Tree) is(e Entry, info TaskInfo) (same bool) {
+	t.View(func() { same = e.Task.Is(info) })
+	return same
+}
 
 // isListed reports whether the host has a thread that has not begun to exit.
-func (t *Tree) isListed(e entry) (listed bool) {
-	info, err := t.host.Task(e.tid)
-	if err != nil || !e.start.is(info.Start) {
+func (t *Tree) isListed(e Entry) (listed bool) {
+	info, err := t.host.Task(e.TID)
+	if err != nil || !t.is(e, info) {
 		return false
 	}
 	err = t.host.Tasks(info.TGID, func(i TaskInfo) bool {
-		listed = i.TID == e.tid && e.start.is(i.Start)
+		listed = i.TID == e.TID && i.Start == info.Start
 		return !listed
 	})
 	return listed || err != nil
@@ -29,51 +40,81 @@ func (t *Tree) isListed(e entry) (listed bool) {
 // nothing shows it any more, and can be kept from the processor before.
 const ExitDue = time.Second / 2
 
-// removeGone removes a task that the host does not show any more before its exit is told,
-// unless the model knows better by now. A thread that executes a program has its process's
-// number before that is told, which is then the one that is shown. The caller is inside a
-// change, or delivers the events.
-func (t *Tree) removeGone(e entry) (removed bool) {
-	var tgid int32
-	t.View(func() {
-		if e.isKnown() {
-			tgid = e.task.TGID()
+// RemoveGone takes tasks away that the host does not show under their numbers any more, and
+// whose exits are not told, unless the model knows better by now. One that executes a
+// program, which is not told either, has its process's number meanwhile, and gets it here. It
+// returns how many entries are no more. The caller is inside a change, or delivers the events.
+func (t *Tree) RemoveGone(entries ...Entry) (removed int) {
+	executed := make(map[*Process]bool)
+	for _, e := range entries {
+		for t.removeGone(e, executed) {
 		}
-	})
-	shown := false
-	if tgid != e.tid && tgid != 0 {
-		_, err := t.host.Task(tgid)
-		shown = err == nil
-	}
-	var heir *Task
-	t.Update(func() {
-		if !e.isKnown() {
-			return
-		}
-		removed = true
-		p, g := e.task.proc, e.task.group
-		first := t.tasks[p.tgid]
-		if shown && first == nil {
-			t.takeOverLocked(p)
-			return
-		}
-		t.goneLocked(e.task)
-		if shown {
-			// It may be e's task that is shown. The first one's exit is yet to come then.
-			first.owed = true
-			if first.group != g {
-				heir = first
+		t.View(func() {
+			if !e.Live() {
+				removed++
 			}
-		}
-	})
-	if heir != nil {
-		t.placeHeir(heir)
+		})
 	}
 	return removed
 }
 
-// isKnown reports whether the model has the task under that number. With mu.
-func (e *entry) isKnown() bool { return e.task.group != nil && e.task.TID() == e.tid }
+// removeGone does so for one. What it finds out about processes it adds to executed; it has
+// to begin anew if that is not true any more.
+func (t *Tree) removeGone(e Entry, executed map[*Process]bool) (again bool) {
+	var p *Process
+	var first *Task
+	t.View(func() {
+		if e.Live() {
+			p = e.Task.proc
+			first = t.tasks[p.tgid]
+		}
+	})
+	if p == nil {
+		return false
+	}
+	if _, known := executed[p]; !known && first != e.Task {
+		executed[p] = t.seemsExecuted(p.tgid)
+	}
+	var heir *Task
+	t.Update(func() {
+		switch {
+		case !e.Live():
+			return
+		case executed[p] && t.tasks[p.tgid] != first: // which may have been all that was shown
+			delete(executed, p)
+			again = true
+			return
+		case executed[p] && first == e.Task: // whose number is shown by now
+			return
+		case executed[p] && first == nil:
+			t.takeOverLocked(p)
+			heir = t.tasks[p.tgid]
+			return
+		case executed[p]:
+			first.owed = true // it may be e's task that is shown
+		}
+		if first := t.tasks[p.tgid]; first != nil && first.group != e.Task.group {
+			heir = first
+		}
+		t.goneLocked(e.Task)
+	})
+	if heir != nil {
+		t.placeHeir(heir)
+	}
+	return again
+}
+
+// seemsExecuted reports whether the host shows the first thread of a process and no other,
+// as after an exec.
+func (t *Tree) seemsExecuted(tgid int32) bool {
+	n, first := 0, false
+	err := t.host.Tasks(tgid, func(i TaskInfo) bool {
+		n++
+		first = first || i.TID == tgid
+		return n < 2
+	})
+	return err == nil && n == 1 && first
+}
 
 // placeHeir asks the mirror for the place of a first thread whose process lost a thread in
 // another group: that thread may have executed a program, and then has the first one's tid
@@ -87,5 +128,27 @@ func (t *Tree) placeHeir(task *Task) {
 		if g, _ := t.mirroredLocked(num, err); g != nil && task.group != nil && !task.proc.moving {
 			t.regroupLocked(task, g)
 		}
+	})
+}
+
+// lookAtThreadsLocked removes who is gone of a process of which the first thread's exit is told
+// and the model has no first thread. It may have been told before: then another thread had
+// that number, by an exec that failed after that, of which nothing else is told. It lets go of
+// mu meanwhile.
+func (t *Tree) lookAtThreadsLocked(p *Process) {
+	var threads []Entry
+	for k := p.threads; k != nil; k = k.pnext {
+		threads = append(threads, k.Entry())
+	}
+	t.mu.Unlock()
+	defer t.mu.Lock()
+	t.RemoveGone(t.notShown(threads)...)
+}
+
+// notShown are those that the host does not show.
+func (t *Tree) notShown(entries []Entry) []Entry {
+	return slices.DeleteFunc(entries, func(e Entry) bool {
+		info, err := t.host.Task(e.TID)
+		return err == nil && t.is(e, info)
 	})
 }

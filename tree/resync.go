@@ -21,23 +21,19 @@ func (t *Tree) Resync() error {
 		return opError("resync", "tasks", errnoOf(err))
 	}
 
-	var gone []entry
+	var gone []Entry
 	t.Update(func() {
 		// Exit events that were lost are owed no more. Where one comes all
 		// the same, its tid is only looked up once more.
 		clear(t.owed)
 		for tid, task := range t.tasks {
 			if _, ok := seen[tid]; !ok { // another of that tid: see adopt
-				gone = append(gone, task.entry())
+				gone = append(gone, task.Entry())
 			}
 		}
 	})
-	for _, e := range gone {
-		// A listing can miss a thread while others end: ask again.
-		if info, err := t.host.Task(e.tid); err != nil || !e.start.is(info.Start) {
-			t.removeGone(e)
-		}
-	}
+	// A listing can miss a thread while others end: ask again.
+	t.RemoveGone(t.notShown(gone)...)
 
 	byTID := make(map[int32]*TaskInfo, len(infos))
 	for i := range infos {
@@ -108,16 +104,14 @@ func (t *Tree) adoptInChange(info TaskInfo) *Task {
 	}
 	now, err := t.host.Task(info.TID)
 	if errors.Is(err, syscall.ESRCH) || err == nil && now.Start != info.Start {
-		var e entry
-		t.View(func() { e = task.entry() })
-		t.removeGone(e)
+		t.RemoveGone(Entry{task, info.TID})
 		return nil
 	}
 	return task
 }
 
-// adopt adds a task that the host shows, if the model lacks it: nil if it is gone. The
-// caller delivers the events.
+// adopt adds a task that the host shows, if the model lacks it: nil if it is gone. It is for
+// who delivers the events, so that an exit that is on its way comes after it.
 func (t *Tree) adopt(info TaskInfo) (task *Task, added bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

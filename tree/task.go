@@ -322,6 +322,9 @@ func (t *Tree) exitTIDLocked(tid int32) {
 	task := t.tasks[tid]
 	if task == nil {
 		delete(t.owed, tid)
+		if p := t.procs[tid]; p != nil {
+			t.lookAtThreadsLocked(p)
+		}
 		return
 	}
 	if task.owed {
@@ -485,6 +488,7 @@ func (t *Tree) takeOverLocked(p *Process) {
 		t.tasks[tgid] = heir
 	}
 	// The exit event of the former first one may be yet to come.
-	heir.owed = first != nil
+	_, heir.owed = t.owed[tgid]
+	heir.owed = heir.owed || first != nil
 	delete(t.owed, tgid)
 }

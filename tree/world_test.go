@@ -209,19 +209,25 @@ func (w *world) exec() error {
 	if !w.mirror && len(ts) > 1 && tid != tgid {
 		return nil // who did it, the events do not say
 	}
-	w.logf("exec %d of %d", tid, tgid)
-	late := w.choose(2) == 0
+	late, fails := w.choose(2) == 0, tgid != hostsim.InitTID && w.choose(4) == 0
+	w.logf("exec %d of %d, fails %v", tid, tgid, fails)
 	if late {
 		w.host.HoldExits()
 	}
-	w.host.Exec(tid)
+	if fails {
+		w.host.FailExec(tid)
+	} else {
+		w.host.Exec(tid)
+	}
 	if late {
 		w.host.ReleaseExits()
 	}
 	for _, k := range ts {
 		delete(w.where, k)
 	}
-	w.where[tgid] = at
+	if !fails {
+		w.where[tgid] = at
+	}
 	return nil
 }
 

@@ -37,6 +37,10 @@ func TestMain(m *testing.M) {
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(storm.Main(os.Args[2:], os.Stdout, os.Stderr))
 	}
+	if len(os.Args) > 2 && os.Args[1] == "exec" {
+		io.ReadFull(os.Stdin, make([]byte, 1))
+		execOnAnotherThread(os.Args[2])
+	}
 	if err := removeLeftovers(); err != nil {
 		fmt.Fprintln(os.Stderr, "what a killed run of this test has left:", err)
 	}

@@ -270,7 +270,8 @@ const few = 256
 
 // prompt reports whether the Model is told soon of what there is.
 func (d *delivery) prompt() bool {
-	return d.asked.Load() == 0 && d.received.Load()-d.applied.Load() <= few
+	applied := d.applied.Load() // first, or more may have been applied than received was
+	return d.asked.Load() == 0 && d.received.Load()-applied <= few
 }
 
 // quiet is true when nothing is between the socket and the Model. The socket

@@ -36,8 +36,12 @@ type Host struct {
 	// task has moved: what it does happens while an attach is under way.
 	During func(tid int32)
 
-	// Look, if set, is called before each look at a task by Task, and Looked after it.
-	Look, Looked func(tid int32)
+	// Look, if set, is called before each look at a task by Task.
+	Look func(tid int32)
+
+	// Looked, if set, is called after each look at a task by Task, or at a process by Tasks
+	// before that yields what was seen.
+	Looked func(id int32)
 
 	// Listed, if set, is called after each listing of a directory of the mirror.
 	Listed func(group uint64)
@@ -53,6 +57,7 @@ type Host struct {
 	queue     []func(Model)
 	held      []func(Model)
 	hold      bool
+	heldExecs []func(Model)
 	holdExecs bool
 	reapers   map[int32]bool // by tgid
 	dirs      map[uint64]bool
@@ -146,9 +151,34 @@ func (h *Host) clone(forker, tid int32, how string) int32 {
 func (h *Host) Exec(tid int32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	k := h.exec(tid)
+	if k == nil {
+		return
+	}
+	tgid := k.TGID
+	event := func(m Model) { m.Exec(tgid) }
+	if h.holdExecs {
+		h.heldExecs = append(h.heldExecs, event)
+		return
+	}
+	h.queue = append(h.queue, event)
+}
+
+// FailExec has a thread execute a program that cannot be loaded, which is found out when the
+// others are gone and it has the process's number: it ends as that, and no exec is told.
+func (h *Host) FailExec(tid int32) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if k := h.exec(tid); k != nil {
+		h.exit(k)
+	}
+}
+
+// exec leaves a thread alone in its process.
+func (h *Host) exec(tid int32) *task {
 	k := h.tasks[tid]
 	if k == nil || k.zombie {
-		return
+		return nil
 	}
 	tgid := k.TGID
 	first := h.tasks[tgid]
@@ -160,12 +190,7 @@ func (h *Host) Exec(tid int32) {
 	delete(h.tasks, tid)
 	k.TID, k.Start = tgid, first.Start
 	h.tasks[tgid] = k
-	event := func(m Model) { m.Exec(tgid) }
-	if h.holdExecs {
-		h.held = append(h.held, event)
-		return
-	}
-	h.queue = append(h.queue, event)
+	return k
 }
 
 // SetReaper makes a process the one that orphans of its descendants go to, as
@@ -184,7 +209,7 @@ func (h *Host) HoldExits() {
 	h.hold = true
 }
 
-// HoldExecs keeps the events of execs back until ReleaseExits: the kernel tells of them
+// HoldExecs keeps the events of execs back until ReleaseExecs: the kernel tells of them
 // when the program has been read.
 func (h *Host) HoldExecs() {
 	h.mu.Lock()
@@ -192,11 +217,20 @@ func (h *Host) HoldExecs() {
 	h.holdExecs = true
 }
 
-// ReleaseExits queues the events that HoldExits and HoldExecs kept back.
+// ReleaseExecs queues the events that HoldExecs kept back.
+func (h *Host) ReleaseExecs() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.holdExecs = false
+	h.queue = append(h.queue, h.heldExecs...)
+	h.heldExecs = nil
+}
+
+// ReleaseExits queues the events that HoldExits kept back.
 func (h *Host) ReleaseExits() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.hold, h.holdExecs = false, false
+	h.hold = false
 	h.queue = append(h.queue, h.held...)
 	h.held = nil
 }
@@ -210,6 +244,18 @@ func (h *Host) Exit(tid int32) {
 	if k := h.tasks[tid]; k != nil && !k.zombie && tid != InitTID {
 		h.exit(k)
 	}
+}
+
+// ExitAtOnce is Exit that is told though HoldExits keeps others back.
+func (h *Host) ExitAtOnce(tid int32) {
+	h.mu.Lock()
+	hold := h.hold
+	h.hold = false
+	h.mu.Unlock()
+	h.Exit(tid)
+	h.mu.Lock()
+	h.hold = hold
+	h.mu.Unlock()
 }
 
 // Zombie ends a thread whose number stays in use, as that of a process that
@@ -298,8 +344,7 @@ func (h *Host) threads(tgid int32) (ts []*task) {
 func (h *Host) Lose() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.queue = nil
-	h.held = nil
+	h.queue, h.held, h.heldExecs = nil, nil, nil
 }
 
 // Resync calls resync in the order of the events, as who delivers them must.
@@ -415,6 +460,9 @@ func (h *Host) Tasks(tgid int32, yield func(tree.TaskInfo) bool) error {
 		}
 	}
 	h.mu.Unlock()
+	if h.Looked != nil {
+		h.Looked(tgid)
+	}
 	for _, i := range infos {
 		if !yield(i) {
 			break
