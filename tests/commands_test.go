@@ -114,6 +114,25 @@ func TestCommandsElsewhere(t *testing.T) {
 	}
 }
 
+// TestRunUnderALimit: a container's limit is for the command that is run in it alone.
+func TestRunUnderALimit(t *testing.T) {
+	s := startServer(t, "--hierarchy", "num=numtasks,bc")
+	s.run("mkdir", "/num/a", "/num/a/one")
+	s.run("set", "/num/a", "numtasks.shares=max_shares=1,child_shares_divisor=327")
+	s.run("set", "/num/a/one", "numtasks.shares=max_shares=1", "numtasks.policy=kill")
+	if got := s.run("read", "/num/a/one/numtasks.limit"); got != "1\n" {
+		t.Fatalf("the limit is %q", got)
+	}
+	for range 10 {
+		if code, _, stderr := s.command("run", "-c", "/num/a/one", "--", "true"); code != 0 {
+			t.Fatalf("exit code %d: %s", code, stderr)
+		}
+	}
+	if got := s.run("read", "/num/a/one/bc.numproc.maxheld"); got != "1\n" {
+		t.Errorf("there were %s at once", got)
+	}
+}
+
 // testCgroup makes a cgroup of a name of ours where this host lets us.
 func testCgroup(t *testing.T, name string) string {
 	t.Helper()

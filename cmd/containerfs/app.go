@@ -75,7 +75,6 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			setCommand(),
 			attachCommand(),
 			runCommand(),
-			launchCommand(),
 			psCommand(),
 			treeCommand(),
 			topCommand(),

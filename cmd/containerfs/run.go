@@ -6,11 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"containerfs/cmd/containerfs/internal/gated"
 	"containerfs/cmd/containerfs/internal/terminal"
 )
 
@@ -48,35 +48,6 @@ but SIGINT and SIGQUIT in the foreground of a terminal, which CMD has from there
 	}
 }
 
-// launchName is the hidden command that waits until it has been moved and then
-// becomes what it was told: its first argument is the program's file, the rest what
-// it is called with.
-const launchName = "run-launch"
-
-// launchGate is the launcher's descriptor on which one byte tells it to go.
-const launchGate = 3
-
-func launchCommand() *cli.Command {
-	return &cli.Command{
-		Name:            launchName,
-		Hidden:          true,
-		SkipFlagParsing: true,
-		Action: func(c *cli.Context) error {
-			args := c.Args().Slice()
-			gate := os.NewFile(launchGate, "gate")
-			if len(args) < 2 || gate == nil {
-				return usagef("%s is for run only", launchName)
-			}
-			unix.CloseOnExec(launchGate)
-			var b [1]byte
-			if n, _ := gate.Read(b[:]); n != 1 {
-				return &reported{&exitError{exitFailed, errors.New("not moved")}}
-			}
-			return cannotRun(args[1], syscall.Exec(args[0], args[1:], os.Environ()))
-		},
-	}
-}
-
 // cannotRun is why a command is not run, with the shell's exit code.
 func cannotRun(name string, err error) error {
 	code := exitCannotRun
@@ -103,7 +74,7 @@ func runIn(c *cli.Context, dirs, args []string) error {
 	return child.wait()
 }
 
-// startIn starts a launcher, moves it and lets it go.
+// startIn makes a process, moves it and lets it execute the program.
 func startIn(c *cli.Context, dirs []string, program string, args []string) (*runChild, error) {
 	s, err := connect(c.Context, c.String("server"))
 	if err != nil {
@@ -119,33 +90,27 @@ func startIn(c *cli.Context, dirs []string, program string, args []string) (*run
 			return nil, err
 		}
 	}
-
-	gate, open, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer open.Close() // a launcher that was not told to go then ends
 	// Signals from here on are the child's.
 	child := newRunChild()
-	p, err := os.StartProcess("/proc/self/exe", append([]string{"containerfs", launchName, program}, args...), &os.ProcAttr{
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, gate},
-	})
-	gate.Close()
+	p, err := gated.Start(program, args)
 	if err != nil {
 		child.stop()
 		return nil, fmt.Errorf("run: %w", err)
 	}
-	child.process = p
+	child.process = p.Process
 	if a != nil {
 		if err := a.attach(p.Pid); err != nil {
-			open.Close()
-			p.Wait()
+			p.End()
 			child.stop()
 			return nil, err
 		}
 	}
-	open.Write([]byte{1}) // if it has been ended meanwhile, wait says how
-	return child, nil
+	if err := p.Go(); err != nil {
+		p.Wait()
+		child.stop()
+		return nil, cannotRun(args[0], err)
+	}
+	return child, nil // if it has been ended meanwhile, wait says how
 }
 
 // passedOn are the signals that are sent to us and meant for the command.
