@@ -97,6 +97,10 @@ func TestWatcherWants(t *testing.T) {
 		{watcher{container: "/a"}, "1 attach from=/ to=/a", true},
 		{watcher{container: "/a"}, "1 attach from=/a to=/", true},
 		{watcher{container: "/a"}, "1 fork pid=7", false},
+		{watcher{container: "/a"}, "1 rename path=/b from=a", true},
+		{watcher{container: "/a/b"}, "1 rename path=/a/c from=b", true},
+		{watcher{container: "/a"}, "1 rename path=/b from=c", false},
+		{watcher{container: "/a"}, "1 rename path=/a/b from=c", true},
 	} {
 		e, err := parseEvent(test.line)
 		if err != nil || test.w.wants(e) != test.want {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,9 +29,10 @@ func watchCommand() *cli.Command {
 		Name:      "watch",
 		Usage:     "show events as they happen",
 		ArgsUsage: "[PATH]",
-		Description: `Lines of the server's event log, from now on. With PATH only those about that
-container and what is below it: moves into it and out of it, and changes of it; forks,
-execs and exits name no container. Only root and the server's user may read logs,
+		Description: `Lines of the server's event log, from now on. With PATH only those about containers of that
+path or below: moves into them and out of them, and that they are made, renamed and
+removed, which is not the end, since another can be made there; forks, execs and exits
+name no container. Only root and the server's user may read logs,
 unless they have been opened to others.
 
 Kinds are ` + strings.Join(eventKinds, " ") + `.
@@ -170,9 +172,11 @@ func (w *watcher) wants(e event) bool {
 	if len(w.pids) > 0 && !about([]string{"pid", "tgid", "parent"}, func(v string) bool { return slices.Contains(w.pids, v) }) {
 		return false
 	}
-	return w.container == "" || about([]string{"path", "from", "to"}, func(v string) bool {
-		return v == w.container || strings.HasPrefix(v, w.container+"/")
-	})
+	in := func(v string) bool { return v == w.container || strings.HasPrefix(v, w.container+"/") }
+	if e.Kind == "rename" && in(path.Join(path.Dir(e.Fields["path"]), e.Fields["from"])) {
+		return true // from is the old name alone
+	}
+	return w.container == "" || about([]string{"path", "from", "to"}, in)
 }
 
 // How often the log is looked at: a read at its end does not wait.
