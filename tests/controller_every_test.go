@@ -47,6 +47,9 @@ func TestEveryController(t *testing.T) {
 	s.run("write", "/every/a/procs", fmt.Sprint(p.pid()))
 	child := p.fork()
 	files := s.run("ls", "/every/a")
+	if got := s.run("get", "/every/a"); !strings.Contains(got, "cpuset.cpus=0\n") { // in spite of what cannot be read
+		t.Errorf("get: %q", got)
+	}
 	for _, name := range names {
 		for _, pid := range []int{p.pid(), child} {
 			if got, _ := place(t, name, pid); !strings.Contains(got, "containerfs") {

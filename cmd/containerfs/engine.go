@@ -260,8 +260,11 @@ func (e *engine) restore(conf config, exists map[uint64]bool) error {
 			return fmt.Errorf("state directory %s: what is kept does not fit together: %w", conf.State, err)
 		}
 	}
-	e.log.Info("restored", "hierarchies", done.Hierarchies, "containers", done.Containers,
-		"groups", done.Groups, "tasks", done.Tasks, "in", time.Since(began).Round(time.Millisecond))
+	said := []any{"hierarchies", done.Hierarchies, "containers", done.Containers, "groups", done.Groups}
+	if e.mirror == nil { // which shows itself where tasks are
+		said = append(said, "tasks", done.Tasks)
+	}
+	e.log.Info("restored", append(said, "in", time.Since(began).Round(time.Millisecond))...)
 	return nil
 }
 

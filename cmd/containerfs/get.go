@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 
+	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 	"github.com/urfave/cli/v2"
 )
@@ -77,6 +79,9 @@ func get(c *cli.Context, s *session, path string, names []string) error {
 			}
 		}
 		value, err := s.readFile(file)
+		if !named && (errors.Is(err, linux.EINVAL) || errors.Is(err, linux.EOPNOTSUPP)) {
+			continue // of a kernel's controller, which only says so when it is read
+		}
 		if err == nil {
 			err = showValue(c, path, name, value)
 		}
