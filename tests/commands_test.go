@@ -133,6 +133,18 @@ func TestRunUnderALimit(t *testing.T) {
 	}
 }
 
+// TestMkdirOverALimit: who may not have more containers is told why, at whichever step.
+func TestMkdirOverALimit(t *testing.T) {
+	s := startServer(t, "--hierarchy", "num=debug")
+	s.run("mkdir", "/num/a")
+	s.run("set", "/num/a", "max.depth=1")
+	for _, args := range [][]string{{"mkdir", "-p", "/num/a/b/c"}, {"mkdir", "/num/a/b/c"}} {
+		if code, _, stderr := s.command(args...); code != 1 || !strings.Contains(stderr, "max.depth") {
+			t.Errorf("%v: exit code %d: %s", args, code, stderr)
+		}
+	}
+}
+
 // testCgroup makes a cgroup of a name of ours where this host lets us.
 func testCgroup(t *testing.T, name string) string {
 	t.Helper()

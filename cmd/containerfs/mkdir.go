@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"syscall"
 
@@ -57,7 +58,15 @@ func mkdir(s *session, path string, mode p9.FileMode) error {
 		return err
 	}
 	defer dir.Close()
-	_, err = dir.Mkdir(name, mode, p9.NoUID, p9.NoGID)
+	return mkdirIn(dir, name, mode)
+}
+
+// mkdirIn makes a container, and says what the errno alone would not.
+func mkdirIn(dir p9.File, name string, mode p9.FileMode) error {
+	_, err := dir.Mkdir(name, mode, p9.NoUID, p9.NoGID)
+	if errors.Is(err, linux.EAGAIN) {
+		return fmt.Errorf("max.descendants or max.depth of a container above is reached: %w", err)
+	}
 	return err
 }
 
@@ -76,7 +85,7 @@ func mkdirAll(s *session, path string, parents, mode p9.FileMode) error {
 				perm = mode
 			}
 			// Somebody else may have made it meanwhile, which serves as well.
-			if _, err := dir.Mkdir(name, perm, p9.NoUID, p9.NoGID); err != nil && !errors.Is(err, linux.EEXIST) {
+			if err := mkdirIn(dir, name, perm); err != nil && !errors.Is(err, linux.EEXIST) {
 				return err
 			}
 			_, next, err = dir.Walk(names[i : i+1])
