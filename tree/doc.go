@@ -84,4 +84,15 @@
 // A Process is therefore mixed when a thread or a child of it may be in another
 // group than itself; only forks that name a mixed or a moving process are
 // looked up in the mirror.
+//
+// # Exits that are late, or never told
+//
+// A task tells of its own exit when nothing shows it any more. Who has looked at the host
+// and found it gone removes it before (RemoveGone), and notes that its exit is owed, so that
+// it is not taken for that of the next task with its number.
+//
+// A thread that is not the first, and executes a program, gets the process's number when the
+// others have ended, the first one included, and tells of the exec when the program is
+// loaded. Until then its own number shows nobody. If it ends before that, all that is told is
+// that the process's number has ended, for the second time.
 package tree
