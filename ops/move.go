@@ -73,7 +73,7 @@ const maxPaths = 64
 // at once: `attach tasks|procs ID`, and a line with the path of each container. It is
 // for everybody who may write to these files.
 func (at *attachment) attachPaths(command string) error {
-	lines := strings.Split(strings.TrimSuffix(command, "\n"), "\n")
+	lines := strings.Split(command, "\n")
 	words, paths := strings.Split(lines[0], " "), lines[1:]
 	if len(words) != 3 || words[1] != "tasks" && words[1] != "procs" || len(paths) == 0 || len(paths) > maxPaths {
 		return syscall.EINVAL

@@ -92,32 +92,80 @@ func (ctlFile) read(at *attachment, b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// write executes `mount NAME [OPTS]`, `remount NAME OPTS`, `umount NAME`, or the
-// command of attachPaths.
+// write executes one of ctlCommands.
 func (ctlFile) write(at *attachment, data []byte) error {
-	if command := string(data); strings.HasPrefix(command, "attach ") {
-		return at.attachPaths(command)
+	command := strings.TrimSuffix(string(data), "\n")
+	word, _, _ := strings.Cut(command, " ")
+	for _, c := range ctlCommands {
+		switch {
+		case c.word != word:
+		case !c.everybody && !at.privileged():
+			return syscall.EPERM
+		default:
+			return c.run(at, command)
+		}
 	}
 	if !at.privileged() {
 		return syscall.EPERM
 	}
-	fs := at.fs
-	words := strings.Split(strings.TrimSuffix(string(data), "\n"), " ")
-	switch {
-	case words[0] == "mount" && len(words) == 2:
+	return syscall.EINVAL
+}
+
+// ctlCommands are the commands of ctl, by their first word. They are run without the
+// newline at their end.
+var ctlCommands = []struct {
+	word      string
+	everybody bool // may ask for it; else the privileged
+	run       func(at *attachment, command string) error
+}{
+	{"mount", false, (*attachment).ctlMount},
+	{"remount", false, (*attachment).ctlRemount},
+	{"umount", false, (*attachment).ctlUmount},
+	{"attach", true, (*attachment).attachPaths},
+}
+
+// CtlCommands are the first words of the commands that ctl knows: the manual has to have
+// all of them.
+func CtlCommands() (words []string) {
+	for _, c := range ctlCommands {
+		words = append(words, c.word)
+	}
+	return words
+}
+
+// ctlMount is `mount NAME [OPTS]`.
+func (at *attachment) ctlMount(command string) error {
+	switch words := strings.Split(command, " "); len(words) {
+	case 2:
 		return at.mount(words[1], "", false)
-	case words[0] == "mount" && len(words) == 3:
+	case 3:
 		return at.mount(words[1], words[2], true)
-	case words[0] == "remount" && (len(words) == 2 || len(words) == 3):
-		return at.remount(words[1], strings.Join(words[2:], ""), len(words) == 3)
-	case words[0] == "umount" && len(words) == 2:
-		h, err := fs.find(words[1])
-		if err != nil {
-			return err
-		}
-		return fs.tree.Unmount(h)
 	}
 	return syscall.EINVAL
+}
+
+// ctlRemount is `remount NAME [OPTS]`.
+func (at *attachment) ctlRemount(command string) error {
+	switch words := strings.Split(command, " "); len(words) {
+	case 2:
+		return at.remount(words[1], "", false)
+	case 3:
+		return at.remount(words[1], words[2], true)
+	}
+	return syscall.EINVAL
+}
+
+// ctlUmount is `umount NAME`.
+func (at *attachment) ctlUmount(command string) error {
+	words := strings.Split(command, " ")
+	if len(words) != 2 {
+		return syscall.EINVAL
+	}
+	h, err := at.fs.find(words[1])
+	if err != nil {
+		return err
+	}
+	return at.fs.tree.Unmount(h)
 }
 
 func (at *attachment) mount(name, opts string, present bool) error {

@@ -7,40 +7,45 @@ import (
 	"testing"
 )
 
-// TestReadme runs the transcript in README as one shell session and compares
-// what it prints with what README says.
+// TestReadme runs each transcript in README as one shell session and compares what it
+// prints with what README says.
 func TestReadme(t *testing.T) {
-	want := transcript(t)
 	s := startServer(t)
-
-	var session strings.Builder
-	for line := range strings.Lines(want) {
-		if command, ok := strings.CutPrefix(line, "# "); ok {
-			quoted := "'" + strings.ReplaceAll(strings.TrimSuffix(line, "\n"), "'", `'\''`) + "'"
-			session.WriteString("printf '%s\\n' " + quoted + "\n" + command)
+	for _, want := range transcripts(t) {
+		var session strings.Builder
+		for line := range strings.Lines(want) {
+			if command, ok := strings.CutPrefix(line, "# "); ok {
+				quoted := "'" + strings.ReplaceAll(strings.TrimSuffix(line, "\n"), "'", `'\''`) + "'"
+				session.WriteString("printf '%s\\n' " + quoted + "\n" + command)
+			}
 		}
-	}
-	sh := exec.Command("bash", "-c", "exec 2>&1\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n"+session.String())
-	sh.Env = append(os.Environ(), "CONTAINERFS_SERVER=unix://"+s.sock)
-	got, err := sh.Output()
-	if err != nil || string(got) != want {
-		t.Errorf("%v\ngot:\n%s\nREADME has:\n%s", err, got, want)
+		sh := exec.Command("bash", "-c", "exec 2>&1\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n"+session.String())
+		sh.Env = append(os.Environ(), "CONTAINERFS_SERVER=unix://"+s.sock)
+		got, err := sh.Output()
+		if err != nil || string(got) != want {
+			t.Errorf("%v\ngot:\n%s\nREADME has:\n%s", err, got, want)
+		}
 	}
 }
 
-// transcript is what stands between the markers in README.
-func transcript(t testing.TB) string {
+// transcripts are what stands between the markers in README.
+func transcripts(t testing.TB) (all []string) {
 	t.Helper()
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, begun := strings.Cut(string(readme), "<!-- transcript")
-	rest, _, ended := strings.Cut(rest, "<!-- end of transcript -->")
-	_, rest, fenced := strings.Cut(rest, "```console\n")
-	rest, _, closed := strings.Cut(rest, "```\n")
-	if !begun || !ended || !fenced || !closed || !strings.Contains(rest, "# ") {
-		t.Fatal("README has no transcript between its markers")
+	for _, part := range strings.Split(string(readme), "<!-- transcript")[1:] {
+		part, _, ended := strings.Cut(part, "<!-- end of transcript -->")
+		_, part, fenced := strings.Cut(part, "```console\n")
+		part, _, closed := strings.Cut(part, "```\n")
+		if !ended || !fenced || !closed || !strings.Contains(part, "# ") {
+			t.Fatalf("a transcript in README does not end: %s", part)
+		}
+		all = append(all, part)
 	}
-	return rest
+	if len(all) < 2 {
+		t.Fatalf("README has %d transcripts between markers", len(all))
+	}
+	return all
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// The manual is made of the same texts as --help. The library's own generator leaves the
+// The manual is made of the same texts as --help, but for the page of filesPage. The library's own generator leaves the
 // descriptions of commands out, which is most of it.
 
 // daemonPage are the commands that have a page of their own, in section 8.
@@ -56,7 +56,8 @@ func manual(a *cli.App) (pages []page) {
 	client.section("OPTIONS")
 	client.flags(a.Flags)
 	client.section("COMMANDS")
-	see := []string{`mount.containerfs (8)`}
+	files := filesPage()
+	see := []string{`mount.containerfs (8)`, files.name + " (" + files.section + ")"}
 	for _, c := range a.VisibleCommands() {
 		switch {
 		case c.Name == "help":
@@ -69,7 +70,7 @@ func manual(a *cli.App) (pages []page) {
 			d.text(c.Description)
 			d.section("OPTIONS")
 			d.flags(c.Flags)
-			d.seeAlso("containerfs (1)")
+			d.seeAlso("containerfs (1)", files.name+" ("+files.section+")")
 			pages = append(pages, d.page())
 			see = append(see, d.name+" (8)")
 		default:
@@ -87,7 +88,7 @@ func manual(a *cli.App) (pages []page) {
 	helper.text("mount(8) runs it for the type containerfs, with the options of fstab. It is\ncontainerfs mount under another name.")
 	helper.text(mount.Description)
 	helper.seeAlso("containerfs (1)", "mount (8)")
-	return append([]page{client.page(), helper.page()}, pages...)
+	return append([]page{client.page(), helper.page(), files}, pages...)
 }
 
 type manualPage struct {
