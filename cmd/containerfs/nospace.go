@@ -9,6 +9,22 @@ import (
 	"github.com/hugelgupf/p9/linux"
 )
 
+// whyNotWritten is whyNoSpace for a write that moves a task: to tasks or procs, or of the
+// attach of ctl.
+func (s *session) whyNotWritten(path string, value []byte, err error) error {
+	lines := strings.Split(strings.TrimSuffix(string(value), "\n"), "\n")
+	names := split(path)
+	switch last := len(names) - 1; {
+	case last < 0:
+		return err
+	case names[last] == "tasks" || names[last] == "procs":
+		return s.whyNoSpace([]string{parent(clean(path))}, err)
+	case last == 0 && names[0] == "ctl" && strings.HasPrefix(lines[0], "attach "):
+		return s.whyNoSpace(lines[1:], err)
+	}
+	return err
+}
+
 // whyNoSpace names the setting that a container lacks before tasks can be in it, where
 // that is what an error is about.
 func (s *session) whyNoSpace(dirs []string, err error) error {

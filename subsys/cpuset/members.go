@@ -2,6 +2,7 @@ package cpuset
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"syscall"
 
@@ -11,10 +12,21 @@ import (
 // CanAttach is tree.CanAttacher's.
 func (s *Subsystem) CanAttach(_ *tree.Actor, _ *tree.Task, _, to *tree.Container) error {
 	s.settleLocked() // as long as none of the attach's tasks is Moving
-	if s.inForce(to, cpus).Empty() || s.inForce(to, mems).Empty() {
-		return syscall.ENOSPC
+	for r, name := range [resources]string{cpus: "cpus", mems: "mems"} {
+		if s.inForce(to, resource(r)).Empty() {
+			return errEmpty(to, name)
+		}
 	}
 	return nil
+}
+
+// errEmpty is ENOSPC that names the file which has to be written before tasks can be in a
+// container. With mu held.
+func errEmpty(c *tree.Container, name string) error {
+	if !c.Hierarchy().Noprefix() {
+		name = "cpuset." + name
+	}
+	return fmt.Errorf("%w: /%s%s/%s is empty", syscall.ENOSPC, c.Hierarchy().Name(), c.Path(), name)
 }
 
 // Attach is tree.Attacher's.

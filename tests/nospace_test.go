@@ -1,0 +1,45 @@
+package tests
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestEmptyCpuset: whoever cannot move a task for want of CPUs or nodes is told which
+// file is empty, by whatever way it was asked for; the log is, of a rule.
+func TestEmptyCpuset(t *testing.T) {
+	dir := openDir(t)
+	writeFile(t, filepath.Join(dir, "rules"), fmt.Sprintf("%d cpu profs create\n", professor))
+	s := startServer(t, "--hierarchy", "cpu=cpuset,cpuacct", "--hierarchy", "n=debug", "--rules", filepath.Join(dir, "rules"))
+	s.run("mkdir", "/cpu/a", "/cpu/a/b", "/n/a")
+	p := startSpawner(t)
+	pid := fmt.Sprint(p.pid())
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		want := "no space left on device: /cpu/a/" + file + " is empty\n"
+		for _, args := range [][]string{
+			{"write", "/cpu/a/tasks", pid},
+			{"write", "/cpu/a/procs", pid},
+			{"write", "/cpu//a/tasks/", pid},
+			{"write", "/ctl", "attach procs " + pid + "\n/n/a\n/cpu/a"},
+			{"attach", "/cpu/a", pid},
+			{"attach", "/n/a", "/cpu/a", pid},
+			{"run", "-c", "/cpu/a", "--", "true"},
+		} {
+			if code, _, stderr := s.command(args...); code != 1 || !strings.HasSuffix(stderr, want) {
+				t.Errorf("%q: exit code %d\n%s, want ... %s", args, code, stderr, want)
+			}
+		}
+		s.run("write", "/cpu/a/"+file, "0")
+	}
+	s.run("write", "/cpu/a/tasks", pid)
+
+	// A rule's container is a new one.
+	startShell(t, professor)
+	const line = `no space left on device: /cpu/profs/cpuset.cpus is empty"`
+	waitFor(t, "the log of the rule", func() bool { return strings.Contains(s.log.String(), line) })
+
+	p.kill()
+	s.run("rmdir", "/cpu/a/b", "/cpu/a", "/n/a", "/cpu/profs")
+}
