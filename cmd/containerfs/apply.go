@@ -26,6 +26,17 @@ printed: + a container or hierarchy that is made, - one that is removed, and val
 as old -> new. What the file does not name stays; --prune removes containers that it
 does not name, in the hierarchies that it has whole.
 
+A container with uid or gid is given to them with its control files, but for those that
+have an owner of their own, in [container.file.NAME]: name the limits that the owner must
+not change.
+
+  [[container]]
+  path = "/all/alice"
+  uid = 1000
+  gid = 1000
+  [container.file."numtasks.shares"]
+  uid = 0
+
 If one of the changes fails, those before it are taken back; exit code 6 says that
 this failed as well, and the message what is left. Processes stay where they are.
 
@@ -185,12 +196,95 @@ func (p *plan) planContainer(i int) error {
 			return err
 		}
 	}
+	return p.planFileOwners(key, c)
+}
+
+// planFileOwners plans to change owners and modes of a container's files: those that the
+// file does not name have the container's owner, as save leaves them out.
+func (p *plan) planFileOwners(key string, c *savedContainer) error {
 	for _, name := range settingOrder(c.File) {
-		if err := p.planOwner(key+".file."+name, c.Path, join(c.Path, name), c.File[name]); err != nil {
+		if err := p.planOwner(key+".file."+name, c.Path, join(c.Path, name), c.fileOwner(name)); err != nil {
 			return err
 		}
 	}
+	switch {
+	case c.UID == nil && c.GID == nil:
+		return nil
+	case p.made[c.Path]: // which files it has is known when it has been
+		p.shape = append(p.shape, planStep{key: key, do: func() (func() error, error) {
+			return nil, p.chownOthers(c)
+		}})
+		return nil
+	}
+	now, err := p.othersOwners(c)
+	if err != nil {
+		return p.fail(key+".path", c.Path, err)
+	}
+	if len(now) == 0 {
+		return nil
+	}
+	p.shape = append(p.shape, planStep{
+		what: fmt.Sprintf("%s: owner of %d files -> %s", c.Path, len(now), c.owner()), key: key,
+		do: func() (func() error, error) {
+			back := func() (err error) {
+				for name, was := range now {
+					err = errors.Join(err, p.chown(join(c.Path, name), savedOwner{UID: was.UID, GID: was.GID}))
+				}
+				return err
+			}
+			err := p.chownOthers(c)
+			if err != nil {
+				err = errors.Join(err, back())
+			}
+			return back, err
+		},
+	})
 	return nil
+}
+
+// owner is the owner that a container has in the file; what is not given is a dash.
+func (c *savedContainer) owner() string {
+	show := func(id *uint32) string {
+		if id == nil {
+			return "-"
+		}
+		return fmt.Sprint(*id)
+	}
+	return show(c.UID) + ":" + show(c.GID)
+}
+
+// othersOwners are the files that c does not name and whose owner is to be changed, with
+// what they have now.
+func (p *plan) othersOwners(c *savedContainer) (map[string]savedOwner, error) {
+	files, _, err := p.s.list(c.Path)
+	if err != nil {
+		return nil, err
+	}
+	now := make(map[string]savedOwner)
+	for _, name := range files {
+		if _, named := c.File[name]; named {
+			continue
+		}
+		attr, err := p.s.attr(join(c.Path, name))
+		if err != nil {
+			return nil, err
+		}
+		if valid, _ := ownerChange(attr, c.fileOwner(name)); !valid.Empty() {
+			now[name] = ownerOf(attr)
+		}
+	}
+	return now, nil
+}
+
+// chownOthers gives the files that c does not name the container's owner.
+func (p *plan) chownOthers(c *savedContainer) error {
+	now, err := p.othersOwners(c)
+	for name := range now {
+		if err == nil {
+			err = p.chown(join(c.Path, name), c.fileOwner(name))
+		}
+	}
+	return err
 }
 
 func parseMode(text string) p9.FileMode {
@@ -358,7 +452,7 @@ func (p *plan) remake(c *savedContainer) error {
 	for _, name := range settingOrder(c.File) {
 		errs = append(errs, p.chown(join(c.Path, name), c.File[name]))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, p.chownOthers(c))...)
 }
 
 // apply makes the changes, or only prints them.

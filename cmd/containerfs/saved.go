@@ -40,6 +40,19 @@ type savedOwner struct {
 	GID  *uint32 `toml:"gid"`
 }
 
+// fileOwner is what a control file's owner and mode are to be: where it has no owner of its
+// own, the container's.
+func (c *savedContainer) fileOwner(name string) savedOwner {
+	o := c.File[name]
+	if o.UID == nil {
+		o.UID = c.UID
+	}
+	if o.GID == nil {
+		o.GID = c.GID
+	}
+	return o
+}
+
 // parseSaved reads a file. Its errors name the line.
 func parseSaved(name string, b []byte) (*savedFile, error) {
 	f := &savedFile{name: name}

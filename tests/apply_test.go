@@ -1,0 +1,83 @@
+package tests
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestApplyOwner: who is given a container by apply can move, set, kill and make in it,
+// and not change the file that stays another's; and what save writes of a user's
+// container comes back as it was.
+func TestApplyOwner(t *testing.T) {
+	s := startServer(t, "--hierarchy", "n=numtasks")
+	s.run("mkdir", "/n/there")
+	dir := openDir(t)
+	file := filepath.Join(dir, "given.toml")
+	text := "schema = 1\n"
+	for _, path := range []string{"/n/there", "/n/new"} {
+		text += fmt.Sprintf("[[container]]\npath = %q\nuid = %d\ngid = %[2]d\n[container.file.\"numtasks.shares\"]\nuid = 0\n", path, student)
+	}
+	writeFile(t, file, text)
+	s.run("apply", file)
+	if again := s.run("apply", "--dry-run", file); again != "" {
+		t.Errorf("apply has left\n%s", again)
+	}
+
+	path, err := exec.LookPath("containerfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := filepath.Join(dir, "containerfs")
+	if out, err := exec.Command("cp", path, theirs).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	as := func(args ...string) (code int) {
+		c := exec.Command(theirs, append([]string{"--server", "unix://" + s.sock}, args...)...)
+		c.Dir = "/"
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: student, Gid: student}}
+		c.Run()
+		return c.ProcessState.ExitCode()
+	}
+	if err := exec.Command("chmod", "755", filepath.Dir(s.sock)).Run(); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []string{"/n/there", "/n/new"} {
+		p := startSpawnerAs(t, student)
+		pid := fmt.Sprint(p.pid())
+		for _, tt := range []struct {
+			want int
+			args []string
+		}{
+			{0, []string{"write", at + "/tasks", pid}},
+			{0, []string{"write", at + "/max.depth", "3"}},
+			{4, []string{"write", at + "/numtasks.shares", "max_shares=1"}},
+			{0, []string{"mkdir", at + "/k"}},
+			{0, []string{"write", at + "/k/numtasks.shares", "max_shares=1"}},
+			{0, []string{"write", at + "/k/procs", pid}},
+			{0, []string{"write", at + "/procs", pid}},
+			{0, []string{"rmdir", at + "/k"}},
+			{0, []string{"kill", at}},
+			{4, []string{"mkdir", "/n/other"}},
+		} {
+			if code := as(tt.args...); code != tt.want {
+				t.Errorf("%q: exit code %d, want %d", tt.args, code, tt.want)
+			}
+		}
+	}
+
+	saved := s.run("save", "/n")
+	if strings.Contains(saved, "[container.file.\"tasks\"]") {
+		t.Errorf("tasks is not its container's owner's:\n%s", saved)
+	}
+	writeFile(t, file, saved)
+	s.run("rmdir", "/n/there", "/n/new")
+	s.run("apply", file)
+	if now := s.run("save", "/n"); now != saved {
+		t.Errorf("saved\n%sand came back as\n%s", saved, now)
+	}
+	s.run("rmdir", "/n/there", "/n/new")
+}
