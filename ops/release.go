@@ -149,13 +149,15 @@ func (at *attachment) mayNameAgents() bool {
 
 const maxAgent = 4095
 
+var errAgent = fmt.Errorf("naming a release agent takes --allow-release-agent of the server and a privileged local caller: %w", syscall.EPERM)
+
 // checkAgent checks a program that is to be run: an absolute path, or nothing.
 func checkAgent(agent string, may bool) error {
 	switch {
 	case len(agent) > maxAgent:
 		return syscall.ENAMETOOLONG
 	case !may:
-		return syscall.EPERM
+		return errAgent
 	case agent != "" && agent[0] != '/', strings.ContainsAny(agent, "\x00\n"):
 		return syscall.EINVAL
 	}

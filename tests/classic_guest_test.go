@@ -50,6 +50,9 @@ func TestClassicGuest(t *testing.T) {
 		echo [0-9]
 		rmdir [0-9]
 		echo [0-9]
+		mkdir -p Delta/a/b Delta/c
+		find Delta -depth -type d -exec rmdir {} +
+		ls -d Delta
 		cd /
 		umount /mnt
 	`, s.port, p.pid()))
@@ -74,6 +77,7 @@ cat: can't open 'Charlie/nosuch': No such file or directory
 ls: Charlie: No such file or directory
 1 2 3 4 5 6 7 8 9
 [0-9]
+ls: Delta: No such file or directory
 `
 	if got := g.finish(); got != want {
 		t.Errorf("the guest saw:\n%s\nwant:\n%s", got, want)

@@ -9,17 +9,20 @@ import (
 	"github.com/hugelgupf/p9/linux"
 )
 
-// whyNotWritten is whyNoSpace for a write that moves a task: to tasks or procs, or of the
-// attach of ctl.
+// whyNotWritten says more of an error of a write than its number does: of one that moves a
+// task, to tasks or procs or by the attach of ctl, and of one that names a release agent.
 func (s *session) whyNotWritten(path string, value []byte, err error) error {
 	lines := strings.Split(strings.TrimSuffix(string(value), "\n"), "\n")
 	names := split(path)
-	switch last := len(names) - 1; {
-	case last < 0:
+	if len(names) == 0 {
 		return err
-	case names[last] == "tasks" || names[last] == "procs":
+	}
+	switch last := names[len(names)-1]; {
+	case last == "tasks" || last == "procs":
 		return s.whyNoSpace([]string{parent(clean(path))}, err)
-	case last == 0 && names[0] == "ctl" && strings.HasPrefix(lines[0], "attach "):
+	case last == "release_agent" && errors.Is(err, linux.EPERM):
+		return fmt.Errorf("%w: the server has to be started with --allow-release-agent, and only root on its host can name one", err)
+	case last == "ctl" && len(names) == 1 && strings.HasPrefix(lines[0], "attach "):
 		return s.whyNoSpace(lines[1:], err)
 	}
 	return err

@@ -43,3 +43,12 @@ func TestEmptyCpuset(t *testing.T) {
 	p.kill()
 	s.run("rmdir", "/cpu/a/b", "/cpu/a", "/n/a", "/cpu/profs")
 }
+
+// TestAgentRefused: who may not name a release agent is told why.
+func TestAgentRefused(t *testing.T) {
+	s := startServer(t, "--hierarchy", "n=debug")
+	code, _, stderr := s.command("write", "/n/release_agent", "/bin/true")
+	if code != 4 || !strings.Contains(stderr, "operation not permitted: ") || !strings.Contains(stderr, "--allow-release-agent") {
+		t.Errorf("exit code %d\n%s", code, stderr)
+	}
+}
