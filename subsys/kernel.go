@@ -36,6 +36,7 @@ type subsystem interface {
 	tree.Forker
 	tree.Exiter
 	Enforcer
+	Factual
 	io.Closer
 }
 
@@ -135,6 +136,9 @@ func (p *pair) Move(task *tree.Task, from, to *tree.Container) {
 	}
 	p.kernel.Move(task, from, to)
 }
+
+// Facts is Factual's.
+func (p *pair) Facts() []string { return slices.Concat(p.ours.Facts(), p.kernel.Facts()) }
 
 // Enforce is Enforcer's.
 func (p *pair) Enforce() {

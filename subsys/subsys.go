@@ -61,6 +61,9 @@ func OriginsIn(rows tree.Rows) (controller.Origins, error) { return controller.O
 // once a second (SPEC §11), from one goroutine, after tree.New.
 type Enforcer interface{ Enforce() }
 
+// Factual is a subsystem that says what the host allows of it.
+type Factual interface{ Facts() []string }
+
 // All makes the subsystems in the order of their registration, which is that of
 // callbacks, listings and canonical names. Those that are Enforcers have to be
 // called, those that are io.Closers to be closed when no change can come any

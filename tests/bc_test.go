@@ -63,7 +63,7 @@ func TestBeancounterLimits(t *testing.T) {
 		return
 	}
 	s := startServer(t, "--hierarchy", "h=bc")
-	if log := s.log.String(); !strings.Contains(log, "bc bounds each process by the limits of numfile and lockedpages") {
+	if log := s.log.String(); !strings.Contains(log, "it bounds each process by the limits of numfile and lockedpages") {
 		t.Errorf("what is in force is not said:\n%s", log)
 	}
 	s.run("mkdir", "/h/a")

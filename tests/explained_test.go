@@ -52,3 +52,16 @@ func TestAgentRefused(t *testing.T) {
 		t.Errorf("exit code %d\n%s", code, stderr)
 	}
 }
+
+// TestCtlFacts: ctl shows of each subsystem what the host allows, as the log has said.
+func TestCtlFacts(t *testing.T) {
+	s := startServer(t)
+	ctl := s.run("read", "/ctl")
+	for _, name := range []string{"cpuset", "cpuacct", "numtasks", "bc"} {
+		_, fact, found := strings.Cut(ctl, "\n# "+name+": ")
+		fact, _, _ = strings.Cut(fact, "\n")
+		if !found || !strings.Contains(s.log.String(), fmt.Sprintf("msg=%q subsystem=%s", fact, name)) {
+			t.Errorf("of %s ctl says %q, and the log something else:\n%s", name, fact, ctl)
+		}
+	}
+}

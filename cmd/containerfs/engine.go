@@ -84,6 +84,13 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	if e.subsystems, err = subsys.All(e.subsysConfig(conf)); err != nil {
 		return nil, err
 	}
+	for _, s := range e.subsystems {
+		if f, ok := s.(subsys.Factual); ok { // which has said so in the log
+			for _, fact := range f.Facts() {
+				facts = append(facts, s.Name()+": "+fact)
+			}
+		}
+	}
 	recorder := ops.NewRecorder(ops.DefaultEventLog)
 	cfg := tree.Config{
 		Host: e.host, Subsystems: e.subsystems, Observer: recorder, Log: log,

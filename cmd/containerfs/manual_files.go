@@ -49,7 +49,8 @@ var fileSections = []fileSection{
 		{"ctl", "0666", `Commands, see below. It reads as a line for each active hierarchy, its name and its
 options, with (unmounted) after those that are kept only by their containers; and lines
 that begin with # and say what is in force: how the server learns of the host's events,
-whether the mirror is on, which host it is on, and what became of the state directory.`},
+whether the mirror is on, which host it is on, what became of the state directory, and for
+each subsystem what the host allows of it.`},
 		{"containers", "0444", `A table, columns separated by tabs: the name of each subsystem, the number of the
 hierarchy that it is bound to (0: none), how many containers that has, and 1.`},
 		{"events", "0440", `The log of all events, to be read at any offset, as by tail -f: a line for each,

@@ -1,6 +1,7 @@
 package bc
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -37,6 +38,7 @@ type Subsystem struct {
 	log      *slog.Logger
 	measures [resources]bool
 	limits   bool // rlimits can be set
+	facts    []string
 	files    []tree.File
 
 	// Set once, in the Create of the root state.
@@ -79,7 +81,7 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	s.measures[numproc] = true // by membership
 	for r := range resources {
 		if !s.measures[r] {
-			s.log.Warn("cannot be measured here: its files are not there", "resource", names[r])
+			s.say(slog.LevelWarn, names[r]+" cannot be measured here: its files are not there")
 			continue
 		}
 		for _, f := range fields {
@@ -88,11 +90,20 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	}
 	s.files = append(s.files, tree.File{Name: "resources", Prepare: s.sample, Read: s.readResources})
 	if s.limits {
-		s.log.Info("bc bounds each process by the limits of numfile and lockedpages; of sums, numproc and physpages it only tells when a bound is crossed")
+		s.say(slog.LevelInfo, "it bounds each process by the limits of numfile and lockedpages; of sums, numproc and physpages it only tells when a bound is crossed")
 	} else {
-		s.log.Warn("bc only tells when a barrier or limit is crossed: CAP_SYS_RESOURCE, which setting rlimits takes, is missing")
+		s.say(slog.LevelWarn, "it only tells when a barrier or limit is crossed: CAP_SYS_RESOURCE, which setting rlimits takes, is missing")
 	}
 	return s
+}
+
+// Facts are what the host allows of it, as was said at start.
+func (s *Subsystem) Facts() []string { return s.facts }
+
+// say says one of them.
+func (s *Subsystem) say(level slog.Level, fact string) {
+	s.facts = append(s.facts, fact)
+	s.log.Log(context.Background(), level, fact)
 }
 
 // file is the row of one field of a resource.

@@ -236,7 +236,7 @@ func TestAbsent(t *testing.T) {
 	if err != nil || strings.Count(string(b), "\n") != 3 {
 		t.Errorf("resources:\n%s%v", b, err)
 	}
-	if !strings.Contains(f.log.String(), "resource=numfile") || strings.Contains(f.log.String(), "resource=physpages") {
+	if !strings.Contains(f.log.String(), "numfile cannot be measured") || strings.Contains(f.log.String(), "physpages cannot be measured") {
 		t.Errorf("logged %s", f.log.String())
 	}
 }

@@ -161,6 +161,14 @@ func (s *Subsystem) Name() string { return s.name }
 // Files is tree.Subsystem's.
 func (s *Subsystem) Files() []tree.File { return s.files }
 
+// Facts are what is done with the kernel's hierarchy, said by the first of its subsystems.
+func (s *Subsystem) Facts() []string {
+	if s.t.subs[0] != s {
+		return nil
+	}
+	return []string{fmt.Sprintf("the kernel's %s of cgroup version %d, in %s", join(s.t.subsystems()), s.t.version, s.t.basePath())}
+}
+
 // WholeProcesses is tree.ProcessMover's.
 func (s *Subsystem) WholeProcesses() bool { return s.t.version == 2 }
 

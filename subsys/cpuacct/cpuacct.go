@@ -1,6 +1,7 @@
 package cpuacct
 
 import (
+	"context"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -69,6 +70,7 @@ type Subsystem struct {
 	host  Host
 	log   *slog.Logger
 	files []tree.File
+	facts []string
 
 	// Set once, in the Create of the root state.
 	tree *tree.Tree
@@ -108,10 +110,19 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	}
 	source, refusals := host.Probe()
 	for _, refusal := range refusals {
-		s.log.Warn(refusal)
+		s.say(slog.LevelWarn, refusal)
 	}
-	s.log.Info("the CPU time of tasks that end is known from " + source)
+	s.say(slog.LevelInfo, "the CPU time of tasks that end is known from "+source)
 	return s
+}
+
+// Facts are what the host allows of it, as was said at start.
+func (s *Subsystem) Facts() []string { return s.facts }
+
+// say says one of them.
+func (s *Subsystem) say(level slog.Level, fact string) {
+	s.facts = append(s.facts, fact)
+	s.log.Log(context.Background(), level, fact)
 }
 
 // Name is tree.Subsystem's.

@@ -1,6 +1,7 @@
 package cpuset
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"slices"
@@ -46,6 +47,7 @@ type Subsystem struct {
 	log      *slog.Logger
 	files    []tree.File
 	migrator migrator
+	facts    []string
 
 	// Set once, in the Create of the root state.
 	tree *tree.Tree
@@ -86,10 +88,19 @@ func New(host Host, log *slog.Logger) *Subsystem {
 		{Name: "memory_migrate", Read: s.readFlag(memoryMigrate), Write: s.writeFlag(memoryMigrate)},
 	}
 	for _, refusal := range host.Probe() {
-		s.log.Warn(refusal)
+		s.say(slog.LevelWarn, refusal)
 	}
-	s.log.Info("cpus is kept by sched_setaffinity and looked after once a second; mems is kept only by memory_migrate")
+	s.say(slog.LevelInfo, "cpus is kept by sched_setaffinity and looked after once a second; mems is kept only by memory_migrate")
 	return s
+}
+
+// Facts are what the host allows of it, as was said at start.
+func (s *Subsystem) Facts() []string { return s.facts }
+
+// say says one of them.
+func (s *Subsystem) say(level slog.Level, fact string) {
+	s.facts = append(s.facts, fact)
+	s.log.Log(context.Background(), level, fact)
 }
 
 // Name is tree.Subsystem's.

@@ -2,6 +2,8 @@ package numtasks
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
@@ -26,6 +28,7 @@ type Subsystem struct {
 	files   []tree.File
 	bound   int64 // the root's absolute
 	killer  killer
+	facts   []string
 	limiter Limiter // nil without
 
 	// Set once, in the Create of the root state.
@@ -45,11 +48,20 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	}
 	var err error
 	if s.bound, err = host.Bound(); err != nil {
-		s.log.Warn("how many tasks the machine can have cannot be read: nothing is limited", "err", err)
+		s.say(slog.LevelWarn, fmt.Sprintf("how many tasks the machine can have cannot be read: nothing is limited: %v", err))
 		s.bound = none
 	}
-	s.log.Info("numtasks refuses no fork: one over the limit is counted, and with numtasks.policy=kill killed")
+	s.say(slog.LevelInfo, "it refuses no fork: one over the limit is counted, and with numtasks.policy=kill killed")
 	return s
+}
+
+// Facts are what the host allows of it, as was said at start.
+func (s *Subsystem) Facts() []string { return s.facts }
+
+// say says one of them.
+func (s *Subsystem) say(level slog.Level, fact string) {
+	s.facts = append(s.facts, fact)
+	s.log.Log(context.Background(), level, fact)
 }
 
 // Name is tree.Subsystem's.
