@@ -28,6 +28,23 @@ func TestReadme(t *testing.T) {
 	}
 }
 
+// TestReadmeRules: the rules in README are rules.
+func TestReadmeRules(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(readme), "    # who[:process]")
+	rules, _, _ := strings.Cut(rest, "\n\n")
+	_, rules, _ = strings.Cut(rules, "\n")
+	file := t.TempDir() + "/rules"
+	writeFile(t, file, rules+"\n")
+	out, err := exec.Command("containerfs", "rules", "check", file).CombinedOutput()
+	if !found || err != nil || !strings.HasSuffix(string(out), ": 6 rules\n") {
+		t.Errorf("%v\n%s\nof\n%s", err, out, rules)
+	}
+}
+
 // transcripts are what stands between the markers in README.
 func transcripts(t testing.TB) (all []string) {
 	t.Helper()
