@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -39,9 +40,13 @@ func (l *Listener) Addr() Addr { return l.addr }
 func (l *Listener) Close() error { return l.net.Close() }
 
 // Listen begins to listen. It refuses an address on which the peers could not be
-// told apart, and users that there are not.
+// told apart, and users and TLS files that there are not: by an OptionError, since
+// what is asked for has to be changed before it can be had.
 func Listen(e Export) (l *Listener, err error) {
-	if err = e.check(); err == nil {
+	if err = e.check(); err != nil {
+		err = &OptionError{Err: err}
+	}
+	if err == nil {
 		err = e.checkUsers()
 	}
 	if err == nil {
@@ -76,7 +81,11 @@ func (e *Export) checkUsers() error {
 		}
 	}
 	for _, name := range names {
-		if _, err := namedIdentity(name); err != nil {
+		_, err := namedIdentity(name)
+		if errors.As(err, new(user.UnknownUserError)) {
+			return &OptionError{Err: err}
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -190,7 +199,7 @@ func (e *Export) checkReach() error {
 	}
 	t, err := net.ResolveTCPAddr("tcp", e.Address)
 	if err == nil && !t.IP.IsLoopback() {
-		err = errors.New("not a loopback address: peers from elsewhere have no identity; it needs tls://, as= or trust=")
+		err = &OptionError{Err: errors.New("not a loopback address: peers from elsewhere have no identity; it needs tls://, as= or trust=")}
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package p9srv
 
 import (
+	"errors"
 	"fmt"
 	"net"
 
@@ -18,7 +19,7 @@ func ListenOwn(path string) (net.Listener, error) {
 // address, as Listen does for 9P. No address that others can reach is accepted.
 func ListenLocal(a Addr) (net.Listener, error) {
 	if a.Network != "unix" && a.Network != "tcp" {
-		return nil, fmt.Errorf("listen %s: only for this host: want unix or tcp", a)
+		return nil, fmt.Errorf("listen %s: %w", a, &OptionError{Err: errors.New("only for this host: want unix or tcp")})
 	}
 	if a.Network == "tcp" {
 		t, err := net.ResolveTCPAddr("tcp", a.Address)
@@ -26,7 +27,7 @@ func ListenLocal(a Addr) (net.Listener, error) {
 			return nil, fmt.Errorf("listen %s: %w", a, err)
 		}
 		if !t.IP.IsLoopback() {
-			return nil, fmt.Errorf("listen %s: only for this host: not a loopback address", a)
+			return nil, fmt.Errorf("listen %s: %w", a, &OptionError{Err: errors.New("only for this host: not a loopback address")})
 		}
 		a.Address = t.String() // a name may have another address by now
 	}

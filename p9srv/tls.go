@@ -22,7 +22,7 @@ const userURI = "containerfs:user:"
 func (t *TLS) serverConfig() (*tls.Config, error) {
 	cert, pool, err := t.load()
 	if err != nil {
-		return nil, err
+		return nil, &OptionError{Err: err}
 	}
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,

@@ -53,6 +53,9 @@ type Config struct {
 // that are then not what `all` means.
 var Optional = append([]string{"ns"}, controller.Names...)
 
+// AbsentError is All's for one of Enable that this kernel does not have.
+type AbsentError = controller.AbsentError
+
 // OriginsIn keeps, for Config.Kernel, where tasks came from in a state store.
 func OriginsIn(rows tree.Rows) (controller.Origins, error) { return controller.OriginsIn(rows) }
 

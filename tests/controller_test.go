@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/subsys/controller"
 )
 
 // controllers is the kernel that a test of its controllers runs on.
@@ -829,4 +831,29 @@ func TestNoMirror(t *testing.T) {
 	s.run("write", "/h/a/kill", "1")
 	waitFor(t, "the child to be killed", func() bool { return !lives(child) })
 	s.run("rmdir", "/h/a")
+}
+
+// TestEnableAbsent: a controller that this kernel does not have is a mistake of the command
+// line, which a start later does not make good.
+func TestEnableAbsent(t *testing.T) {
+	known, err := os.ReadFile("/proc/cgroups")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v2, err := os.ReadFile("/sys/fs/cgroup/unified/cgroup.controllers")
+	if err != nil {
+		v2, err = os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
+	}
+	if err != nil {
+		t.Skip("what version 2 has is not to be seen here")
+	}
+	has := strings.Fields(string(known) + string(v2))
+	for _, name := range controller.Names {
+		if slices.Contains(has, name) || name == controller.Core {
+			continue
+		}
+		if code, _, stderr := refusedStart(t, "--enable", name); code != usage || !strings.Contains(stderr, "this kernel has no controller "+name) {
+			t.Errorf("enable %s: exit code %d:\n%s", name, code, stderr)
+		}
+	}
 }

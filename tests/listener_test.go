@@ -270,10 +270,10 @@ func TestRefusedListeners(t *testing.T) {
 		listener, want string
 		code           int
 	}{
-		{"tcp://0.0.0.0:0", "peers from elsewhere have no identity", 1},
-		{"tcp://[::]:0?allow=10.0.0.0/8&access=ro", "peers from elsewhere have no identity", 1},
-		{"tcp://127.0.0.1:0?as=no-such-user", "no-such-user", 1},
-		{"tls://0.0.0.0:0?cert=/nonexistent&key=/nonexistent&ca=/nonexistent", "/nonexistent", 1},
+		{"tcp://0.0.0.0:0", "peers from elsewhere have no identity", usage},
+		{"tcp://[::]:0?allow=10.0.0.0/8&access=ro", "peers from elsewhere have no identity", usage},
+		{"tcp://127.0.0.1:0?as=no-such-user", "no-such-user", usage},
+		{"tls://0.0.0.0:0?cert=/nonexistent&key=/nonexistent&ca=/nonexistent", "/nonexistent", usage},
 		{"tls://0.0.0.0:0", "cert=, key= and ca=", usage},
 		{"vsock://:1", "CIDs", usage},
 		{"tcp://127.0.0.1:0?frob", "frob", usage},
@@ -283,6 +283,18 @@ func TestRefusedListeners(t *testing.T) {
 		out, err := c.CombinedOutput()
 		if err == nil || c.ProcessState.ExitCode() != tt.code || !strings.Contains(string(out), tt.want) || strings.Contains(string(out), "ready") {
 			t.Errorf("%s: %v, want exit code %d and %q\n%s", tt.listener, err, tt.code, tt.want, out)
+		}
+	}
+}
+
+// TestConfinedToNothing: a listener for a container that there is not is warned of, one
+// for a container that there is is not.
+func TestConfinedToNothing(t *testing.T) {
+	s := startServer(t, "--hierarchy", "m=debug", "--listen", "tcp://127.0.0.2:0?attach=/nope", "--listen", "tcp://127.0.0.3:0?attach=/m/no", "--listen", "tcp://127.0.0.4:0?attach=/m")
+	for attach, want := range map[string]bool{"nope": true, "m/no": true, "m": false} {
+		said := strings.Contains(s.log.String(), `level=WARN msg="listener: attach=`+attach+`"`)
+		if said != want {
+			t.Errorf("attach=%s: warned of: %v, want %v:\n%s", attach, said, want, s.log.String())
 		}
 	}
 }

@@ -229,7 +229,7 @@ func TestMetricsRefused(t *testing.T) {
 	} {
 		c := exec.Command("containerfs", "serve", "--listen", "unix://"+t.TempDir()+"/s", "--metrics", addr)
 		out, err := c.CombinedOutput()
-		if err == nil || !strings.Contains(string(out), says) || strings.Count(string(out), "\n") != 1 {
+		if err == nil || c.ProcessState.ExitCode() != usage || !strings.Contains(string(out), says) || strings.Count(string(out), "\n") != 1 {
 			t.Errorf("%s: %v\n%s", addr, err, out) // and before anything on the host is touched
 		}
 	}

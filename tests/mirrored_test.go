@@ -143,7 +143,7 @@ func TestMirrorController(t *testing.T) {
 		// Nor has anybody's subsystem, who would move tasks in there.
 		for _, at := range []string{"none", t.TempDir()} {
 			code, _, said := refusedStart(t, "--state", at, "--enable", "hugetlb", "--hierarchy", "h=hugetlb")
-			if code == 0 || !strings.Contains(said, "hugetlb is in the mirror "+s.mirror()) {
+			if code != 1 || !strings.Contains(said, "hugetlb is in the mirror "+s.mirror()) {
 				t.Errorf("a subsystem with the mirror's controller: exit code %d, %s", code, said)
 			}
 		}

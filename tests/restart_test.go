@@ -355,7 +355,7 @@ func TestConflict(t *testing.T) {
 		{"x=debug,cpuset", "cpu=cpuset,name=cpu"},
 	} {
 		code, _, stderr := refusedStart(t, "--state", dir, "--hierarchy", tt.flag)
-		if code == 0 || !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, tt.flag) {
+		if code != usage || !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, tt.flag) {
 			t.Errorf("--hierarchy %s: exit code %d, want that %s is there:\n%s", tt.flag, code, tt.want, stderr)
 		}
 	}

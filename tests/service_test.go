@@ -460,8 +460,8 @@ func TestNoSocketPassed(t *testing.T) {
 		{[]string{"y"}, []string{"--listen", "systemd:x"}, usage, `no socket "x", but ["y"]`},
 		{[]string{"y"}, []string{"--listen", "systemd:y?as=daemon", "--listen", "systemd:y?trust=uname"}, usage, `"y" of the service manager is given twice`},
 		{[]string{"y"}, []string{"--listen", "systemd:y?as=daemon&nosuch=1"}, usage, `unknown option`},
-		{[]string{"y"}, []string{"--listen", "systemd:y"}, 1, "not a loopback address"},
-		{[]string{"y"}, nil, 1, "not a loopback address"}, // what is passed is the default
+		{[]string{"y"}, []string{"--listen", "systemd:y"}, usage, "not a loopback address"},
+		{[]string{"y"}, nil, usage, "not a loopback address"}, // what is passed is the default
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // one that serves does not end
 		defer cancel()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"containerfs/cmd/containerfs/internal/localhost"
@@ -81,7 +82,11 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	}
 	exists := e.adopt(say)
 
-	if e.subsystems, err = subsys.All(e.subsysConfig(conf)); err != nil {
+	e.subsystems, err = subsys.All(e.subsysConfig(conf))
+	if absent := (*subsys.AbsentError)(nil); errors.As(err, &absent) {
+		return nil, mistake(err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	for _, s := range e.subsystems {
@@ -128,8 +133,8 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 		if conf.NoHierarchies && e.journal != nil && !e.journal.State().Fresh {
 			break // what the state holds is all that there should be
 		}
-		if err := e.fs.Mount(h.Name, h.Options); err != nil {
-			return nil, fmt.Errorf("hierarchy %s=%s: %w", h.Name, h.Options, err)
+		if err := e.mount(h); err != nil {
+			return nil, err
 		}
 	}
 	if err := e.reloadRules(); err != nil {
@@ -138,6 +143,24 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	classifier.Start(conf.RulesExisting)
 	return e, nil
 }
+
+// mount mounts a hierarchy that is asked for. That the state cannot be written may pass;
+// what is wrong with the hierarchy itself, or beside the others, does not.
+func (e *engine) mount(h hierarchy) error {
+	err := e.fs.Mount(h.Name, h.Options)
+	if err == nil {
+		return nil
+	}
+	wrong := slices.ContainsFunc(mountMistakes, func(errno syscall.Errno) bool { return errors.Is(err, errno) })
+	err = fmt.Errorf("hierarchy %s=%s: %w", h.Name, h.Options, err)
+	if wrong {
+		return mistake(err)
+	}
+	return err
+}
+
+// mountMistakes are what SPEC §1 has for options that cannot be.
+var mountMistakes = []syscall.Errno{syscall.EINVAL, syscall.ENOENT, syscall.EBUSY, syscall.EPERM, syscall.ENAMETOOLONG}
 
 // subsysConfig is what the subsystems are given.
 func (e *engine) subsysConfig(conf config) subsys.Config {

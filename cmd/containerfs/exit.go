@@ -46,6 +46,10 @@ func usagef(format string, args ...any) error {
 	return &usageError{fmt.Sprintf(format, args...)}
 }
 
+// mistake is an error of what the server was told to be: whoever starts it again with the
+// same will have the same, and so the unit does not (RestartPreventExitStatus=).
+func mistake(err error) error { return &exitError{exitUsage, err} }
+
 // pathError is what an operation on a path came to.
 type pathError struct {
 	Op, Path string

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -157,9 +158,12 @@ func listenMetrics(conf config) (net.Listener, error) {
 	}
 	l, err := p9srv.ListenLocal(conf.Metrics)
 	if err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
+		err = fmt.Errorf("metrics: %w", err)
 	}
-	return l, nil
+	if opt := (*p9srv.OptionError)(nil); errors.As(err, &opt) {
+		err = mistake(err)
+	}
+	return l, err
 }
 
 // serveMetrics answers until ctx is done.

@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
 	"os"
 	"reflect"
@@ -38,6 +38,9 @@ type listening struct {
 
 func listen(e p9srv.Export) (*listening, error) {
 	l, err := p9srv.Listen(e)
+	if opt := (*p9srv.OptionError)(nil); errors.As(err, &opt) {
+		return nil, mistake(err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +155,7 @@ func (s *service) prepareListeners(next *config) (change, error) {
 			s.serve(l)
 		}
 		warnUnused(s.log, sockets(), next.Listen)
+		s.warnConfined(next.Listen)
 	}}, nil
 }
 
@@ -179,9 +183,9 @@ func (s *service) prepareHierarchies(next *config) (change, error) {
 			continue
 		}
 		there := s.hierarchy(h.Name) != nil // by a client
-		if err := s.engine.fs.Mount(h.Name, h.Options); err != nil {
+		if err := s.engine.mount(h); err != nil {
 			undo()
-			return change{}, fmt.Errorf("hierarchy %s=%s: %w", h.Name, h.Options, err)
+			return change{}, err
 		}
 		if !there {
 			mounted = append(mounted, h.Name)

@@ -50,7 +50,8 @@ func serveCommand() *cli.Command {
 		Usage: "serve this host's containers",
 		Description: `For each listener one line "listening on ADDR" comes on standard error, with
 the real port where 0 was asked for, then "ready". SIGTERM and SIGINT end it:
-requests in hand are answered, sockets removed.
+requests in hand are answered, sockets removed. It ends with exit code 2 when flags or
+files have to be mended before it can start, with 1 when trying again can help.
 
 SIGHUP has it read the config file, the rules and the files of TLS anew. In force
 afterwards are the rules, the listeners and their options, hierarchies that are new,
@@ -171,6 +172,7 @@ func run(ctx context.Context, conf config) (err error) {
 		s.serve(l)
 	}
 	warnUnused(log, sockets(), conf.Listen)
+	s.warnConfined(conf.Listen)
 	s.say("ready", "ready")
 	s.notify.ready()
 	s.tasks.Go(func() error { s.notify.watchdog(ctx, alive.check); return nil })
@@ -199,6 +201,22 @@ func (s *service) serve(l *listening) {
 		}
 		return err
 	})
+}
+
+// warnConfined tells of listeners that are confined to what there is not: it can be made
+// later, or be a mistake.
+func (s *service) warnConfined(listen []p9srv.Export) {
+	for _, e := range listen {
+		confined := map[string]bool{e.Attach: true}
+		for _, terms := range e.CIDs {
+			confined[terms.Attach] = true
+		}
+		for name := range confined {
+			if name != "" && !s.engine.fs.HasContainer(name) {
+				s.log.Warn("listener: attach="+name, "at", e.Addr.Plain().String(), "why", "there is no such container: nobody can attach before it is made")
+			}
+		}
+	}
 }
 
 // say writes a line that programs wait for.

@@ -33,6 +33,16 @@ type facts struct {
 	mirrors map[string]string   // by controller: the mirror, of whatever server, that has it
 }
 
+// AbsentError is about a controller that this kernel does not have: it cannot be had
+// later either, as one can that is in use somewhere else.
+type AbsentError struct{ message string }
+
+func (e *AbsentError) Error() string { return e.message }
+
+func absentf(format string, args ...any) error {
+	return &AbsentError{fmt.Sprintf(format, args...)}
+}
+
 // place is where the host has a controller.
 type place struct {
 	version int
@@ -162,9 +172,9 @@ func (f *facts) find(name string) (place, error) {
 	case known && enabled:
 		return place{version: 1, set: []string{name}, fresh: true}, nil
 	case known:
-		return place{}, fmt.Errorf("%s is switched off in this kernel (cgroup_disable)", name)
+		return place{}, absentf("%s is switched off in this kernel (cgroup_disable)", name)
 	}
-	return place{}, fmt.Errorf("this kernel has no controller %s; it has in version 1 %s, in version 2 %s",
+	return place{}, absentf("this kernel has no controller %s; it has in version 1 %s, in version 2 %s",
 		name, join(keys(f.v1)), join(f.v2))
 }
 

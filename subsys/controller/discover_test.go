@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +38,14 @@ func TestFind(t *testing.T) {
 	} {
 		if got, err := f.find(name); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %+v, %v, want an error with %q", name, got, err, why)
+		}
+	}
+	// What is in use somewhere else can be had when it is not any more.
+	old := parseFacts([]byte(v1Cgroups), []byte("4:blkio:/\n5:pids,name=containerfs-s1:/7\n"), nil)
+	for name, want := range map[string]bool{"rdma": true, "memory": true, "io": true, "pids": false, Core: false} {
+		_, err := old.find(name)
+		if absent := (*AbsentError)(nil); err == nil || errors.As(err, &absent) != want {
+			t.Errorf("%s: %v, want it absent: %v", name, err, want)
 		}
 	}
 	mirrored := parseFacts([]byte(v1Cgroups), []byte("4:pids,name=containerfs-s1:/7\n5:cpu,name=containerfs:/\n"), nil)
