@@ -154,20 +154,27 @@ func (x *examination) facts(w *world) {
 	}
 }
 
-// neededCaps are the capabilities that a server uses.
-var neededCaps = []struct {
-	bit      uint
-	name     string
-	what     string
-	optional bool
-}{
-	{unix.CAP_KILL, "CAP_KILL", "ending the processes of a container", false},
-	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN", "following processes by the proc connector", false},
-	{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "seeing what processes of other users hold", false},
-	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "the mirror", false},
-	{unix.CAP_SYS_NICE, "CAP_SYS_NICE", "CPUs and memory of processes of other users", false},
-	{unix.CAP_PERFMON, "CAP_PERFMON", "exact CPU times of processes that end", true},
-	{unix.CAP_BPF, "CAP_BPF", "exact CPU times of processes that end", true},
+// neededCap is a capability that a server uses.
+type neededCap struct {
+	bit    uint
+	name   string
+	what   string
+	status string // of a server without it
+	admin  bool   // CAP_SYS_ADMIN does as well
+}
+
+// neededCaps are those of the unit, but for the one to listen on low ports, which a server
+// that runs has done.
+var neededCaps = []neededCap{
+	{unix.CAP_KILL, "CAP_KILL", "ending the processes of a container", statusWrong, false},
+	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN", "following processes by the proc connector", statusWrong, false},
+	{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "seeing what processes of other users hold", statusWrong, false},
+	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "the mirror", statusWrong, false},
+	{unix.CAP_SYS_NICE, "CAP_SYS_NICE", "CPUs and memory of processes of other users", statusWrong, false},
+	{unix.CAP_SYS_RESOURCE, "CAP_SYS_RESOURCE", "the limits of bc, which only tells when one is crossed", statusWarning, false},
+	{unix.CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE", "processes in cgroups of other users", statusWarning, false},
+	{unix.CAP_PERFMON, "CAP_PERFMON", "exact CPU times of processes that end", statusWarning, true},
+	{unix.CAP_BPF, "CAP_BPF", "exact CPU times of processes that end", statusWarning, true},
 }
 
 func (x *examination) capabilities(pid int) {
@@ -182,17 +189,17 @@ func (x *examination) capabilities(pid int) {
 			effective, _ = strconv.ParseUint(strings.TrimSpace(text), 16, 64)
 		}
 	}
+	x.judgeCapabilities(effective)
+}
+
+func (x *examination) judgeCapabilities(effective uint64) {
 	missing := false
 	for _, c := range neededCaps {
-		if effective&(1<<c.bit) != 0 || c.optional && effective&(1<<unix.CAP_SYS_ADMIN) != 0 {
+		if effective&(1<<c.bit) != 0 || c.admin && effective&(1<<unix.CAP_SYS_ADMIN) != 0 {
 			continue
 		}
-		status := statusWrong
-		if c.optional {
-			status = statusWarning
-		}
 		missing = true
-		x.add(status, "capabilities", "the server lacks "+c.name+", for "+c.what, "start it as root, or with the capability")
+		x.add(c.status, "capabilities", "the server lacks "+c.name+", for "+c.what, "start it as root, or with the capability")
 	}
 	if !missing {
 		x.ok("capabilities", "the server has what it uses")

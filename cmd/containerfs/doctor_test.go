@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -231,5 +232,54 @@ func TestDoctorCertificate(t *testing.T) {
 		if got, want := found(func(x *examination) { x.certificate(path) }), strings.ReplaceAll(want, "PATH", path); !strings.HasPrefix(got, want) || strings.Count(got, "\n") != 1 {
 			t.Errorf("got\n%swant %q", got, want)
 		}
+	}
+}
+
+// TestDoctorCapabilities: what the unit leaves the server is what doctor looks for, and each
+// that is missing is told.
+func TestDoctorCapabilities(t *testing.T) {
+	text, err := os.ReadFile("systemd/containerfs.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		if set, ok := strings.CutPrefix(line, "CapabilityBoundingSet="); ok {
+			names = append(names, strings.Fields(set)...)
+		}
+	}
+	var all uint64
+	for _, c := range neededCaps {
+		all |= 1 << c.bit
+		if !slices.Contains(names, c.name) {
+			t.Errorf("the unit lacks %s", c.name)
+		}
+	}
+	for _, name := range names {
+		if name == "CAP_NET_BIND_SERVICE" {
+			continue // a server that runs has its port
+		}
+		i := slices.IndexFunc(neededCaps, func(c neededCap) bool { return c.name == name })
+		if i < 0 {
+			t.Errorf("doctor does not look for %s", name)
+			continue
+		}
+		without := all &^ (1 << neededCaps[i].bit)
+		if neededCaps[i].admin {
+			without &^= 1 << unix.CAP_SYS_ADMIN
+		}
+		if got := found(func(x *examination) { x.judgeCapabilities(without) }); !strings.Contains(got, "the server lacks "+name+", for ") {
+			t.Errorf("without %s:\n%s", name, got)
+		}
+	}
+	want := "ok capabilities: the server has what it uses\n"
+	for _, has := range []uint64{all, all &^ (1<<unix.CAP_BPF | 1<<unix.CAP_PERFMON)} {
+		if got := found(func(x *examination) { x.judgeCapabilities(has) }); got != want {
+			t.Errorf("%#x: %s", has, got)
+		}
+	}
+	// bc then tells and does not limit, which is no reason not to serve.
+	if got, want := found(func(x *examination) { x.judgeCapabilities(all &^ (1 << unix.CAP_SYS_RESOURCE)) }), "warning capabilities: the server lacks CAP_SYS_RESOURCE, for the limits of bc, which only tells when one is crossed\n"; got != want {
+		t.Errorf("got %s", got)
 	}
 }
