@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
 
 	"github.com/urfave/cli/v2"
 )
@@ -108,7 +109,20 @@ func noCommand(a *cli.App, name string) error {
 	return usagef("no command %q; see containerfs --help", name)
 }
 
-func onUsageError(_ *cli.Context, err error, _ bool) error { return usagef("%v", err) }
+// badValue is what package flag says of a value that is no number, or no boolean.
+var badValue = regexp.MustCompile(`^invalid (boolean )?value ("(?s:.*)") for (?:flag )?-([^ ]+): `)
+
+// onUsageError says what is wrong with flags as the commands themselves do.
+func onUsageError(_ *cli.Context, err error, _ bool) error {
+	if bad := badValue.FindStringSubmatch(err.Error()); bad != nil {
+		want := "a number" // strings are never refused here
+		if bad[1] != "" {
+			want = "true or false"
+		}
+		return usagef("%s: %s: want %s", bad[3], bad[2], want)
+	}
+	return usagef("%v", err)
+}
 
 // execute runs one command line and returns its exit code. What went wrong has
 // been written to stderr by then, a line each.

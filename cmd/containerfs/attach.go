@@ -78,6 +78,15 @@ func parsePID(arg string) (int, error) {
 	return int(n), nil
 }
 
+// onlyPID is parsePID where a path cannot be.
+func onlyPID(arg string) (int, error) {
+	pid, err := parsePID(arg)
+	if err != nil {
+		err = usagef("%q is no PID", arg)
+	}
+	return pid, err
+}
+
 // group is the processes to be moved: those that were named, and those that were
 // found, of which it is no failure if they end meanwhile.
 type group struct {

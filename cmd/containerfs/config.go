@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -88,11 +89,51 @@ func decodeTOML(name string, b []byte, into any) error {
 		return fmt.Errorf("%s:%d: unknown key %q", name, line, strings.Join(unknown.Errors[0].Key(), "."))
 	case errors.As(err, &bad):
 		line, _ := bad.Position()
-		return fmt.Errorf("%s:%d: %v", name, line, err)
+		key, text := strings.Join(bad.Key(), "."), strings.TrimPrefix(err.Error(), "toml: ")
+		switch {
+		case key == "":
+			return fmt.Errorf("%s:%d: %s", name, line, text)
+		case strings.HasPrefix(text, "cannot "): // it names types of ours
+			return fmt.Errorf("%s:%d: %q wants %s", name, line, key, wanted(reflect.TypeOf(into), bad.Key()))
+		}
+		return fmt.Errorf("%s:%d: %q: %s", name, line, key, text)
 	case err != nil:
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
+}
+
+// wanted says what the value of a key has to be.
+func wanted(t reflect.Type, key []string) string {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return wanted(t.Elem(), key)
+	case reflect.Slice:
+		switch {
+		case t.Elem().Kind() == reflect.String:
+			return "a list of strings"
+		case len(key) > 0:
+			return wanted(t.Elem(), key)
+		}
+		return "tables, each in [[ ]]"
+	case reflect.Map:
+		if len(key) > 0 {
+			return wanted(t.Elem(), key[1:])
+		}
+		return "a table"
+	case reflect.Struct:
+		for _, f := range reflect.VisibleFields(t) {
+			if len(key) > 0 && f.Tag.Get("toml") == key[0] {
+				return wanted(f.Type, key[1:])
+			}
+		}
+		return "a table"
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	}
+	return "a number"
 }
 
 // keyLines finds the lines of keys in a file that has been decoded.
@@ -216,7 +257,7 @@ func serveConfigWith(c *cli.Context, passed []socket) (config, error) {
 	if name := c.String("config"); name != "" {
 		var err error
 		if file, err = readConfig(name); err != nil {
-			return conf, usagef("config: %v", err)
+			return conf, usagef("%v", err)
 		}
 	}
 	fromFlag := func(key, format string, args ...any) error {

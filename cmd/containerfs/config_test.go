@@ -157,7 +157,18 @@ func TestConfigErrors(t *testing.T) {
 		{"frob = 1", `:1: unknown key "frob"`},
 		{"mirror = \"off\"\n\n[[listen]]\naddr = \"unix:///x\"\naccss = \"ro\"", `:5: unknown key "listen.accss"`},
 		{"[[listen]]\naddr = \"vsock://:1\"\n[listen.cid.3]\nas = \"a\"\nallow = \"x\"", `:5: unknown key "listen.cid.3.allow"`},
-		{"max-containers = \"many\"", ":1: "},
+		{"max-containers = \"many\"", `:1: "max-containers" wants a number`},
+		{"max-containers = 99999999999999999999", `:1: "max-containers": decimal number is too large`},
+		{"hierarchy = \"a=debug\"", `:1: "hierarchy" wants a list of strings`},
+		{"\nhierarchy = [1]", `:2: "hierarchy" wants a list of strings`},
+		{"[mirror]\nx = 1", `:1: "mirror" wants a string`},
+		{"mirror = [\"off\"]", `:1: "mirror" wants a string`},
+		{"allow-release-agent = \"yes\"", `:1: "allow-release-agent" wants true or false`},
+		{"log-level = 1", `:1: "log-level" wants a string`},
+		{"listen = \"unix:///x\"", `:1: "listen" wants tables, each in [[ ]]`},
+		{"[[listen]]\ncid = 3", `:2: "listen.cid" wants a table`},
+		{"[[listen]]\n[listen.cid]\n3 = \"x\"", `:3: "listen.cid.3" wants a table`},
+		{"[[listen]]\n[listen.cid.3]\nas = 3", `:3: "listen.cid.3.as" wants a string`},
 		{"\nmirror = on", ":2: "},
 		{"mirror = \"off\"\nmirror = \"off\"", ":2: "},
 		{"# x\nmirror = \"on\"", `:2: mirror: "on": want auto, off, hugetlb, misc, rdma`},
@@ -173,22 +184,22 @@ func TestConfigErrors(t *testing.T) {
 		{"[[listen]]\naddr = \"tcp://127.0.0.1:1\"\nas = \"\"", `:3: listen.0.as: `},
 		{"[[listen]]\naddr = \"tcp://127.0.0.1:1\"\nallow = []", `:3: listen.0.allow: `},
 		{"[[listen]]\naddr = \"tcp://127.0.0.1:1\"\nallow = [\n\"10.0.0.1/8\"]", `:3: listen.0.allow: `},
-		{"[[listen]]\naddr = \"tcp://127.0.0.1:1\"\nallow = \"10.0.0.0/8\"", `:3: `},
+		{"[[listen]]\naddr = \"tcp://127.0.0.1:1\"\nallow = \"10.0.0.0/8\"", `:3: "listen.allow" wants a list of strings`},
 		{"[[listen]]\naddr = \"tcp://127.0.0.1:1\"\nas = \"a\"\ntrust = \"uname\"", `:1: listen.0: as= and trust= exclude each other`},
 		{"[[listen]]\naddr = \"vsock://:1\"\n[listen.cid.3]\nas = \"a\"\n[listen.cid.4]\nas = \"-\"", `:6: listen.0.cid.4.as: `},
 		{"[[listen]]\naddr = \"vsock://:1\"\n[listen.cid.3]\n", `:3: listen.0.cid.3: empty`},
 		{"[[listen]]\naddr = \"vsock://:1\"\ncid.x.as = \"a\"", `:3: listen.0.cid.x.as: `},
 		{"[[listen]]\naddr = \"tcp://127.0.0.1:1\"\ncid.3.as = \"a\"", `:3: listen.0.cid.3.as: `},
 		{"[[listen]]\naddr = \"tls://:1\"\ncert = \"\"", `:3: listen.0.cert: `},
-		{"listen = [\"unix:///x\"]", ":1: "},
+		{"listen = [\"unix:///x\"]", `:1: "listen" wants tables, each in [[ ]]`},
 	} {
 		path := configFileOf(t, tt.text)
 		got, err := serveWith("--config", path)
-		if err == nil || !strings.Contains(err.Error(), path+tt.want) || exitCode(err) != exitUsage {
+		if err == nil || !strings.HasPrefix(err.Error(), path+tt.want) || exitCode(err) != exitUsage {
 			t.Errorf("%q: %+v, %v: want %s", tt.text, got, err, tt.want)
 		}
 	}
-	if _, err := serveWith("--config", "/nonexistent"); err == nil || exitCode(err) != exitUsage {
+	if _, err := serveWith("--config", "/nonexistent"); exitCode(err) != exitUsage || err.Error() != "open /nonexistent: no such file or directory" {
 		t.Errorf("no file: %v", err)
 	}
 }

@@ -26,8 +26,8 @@ as -. PIDs, or those of threads, are the server's host's.
 				return err
 			}
 			for _, arg := range args {
-				if _, err := parsePID(arg); err != nil {
-					return usagef("%q is no PID", arg)
+				if _, err := onlyPID(arg); err != nil {
+					return err
 				}
 			}
 			// The paths are of a directory that every process has.

@@ -147,9 +147,9 @@ func testRules(c *cli.Context) error {
 	pid := int32(0)
 	switch {
 	case c.NArg() == 1 && !c.IsSet("user") && !c.IsSet("group") && !c.IsSet("exe"):
-		n, err := strconv.ParseInt(c.Args().First(), 10, 32)
-		if err != nil || n <= 0 {
-			return usagef("%q is no pid", c.Args().First())
+		n, err := onlyPID(c.Args().First())
+		if err != nil {
+			return err
 		}
 		pid = int32(n)
 	case c.NArg() > 0 || c.String("user") == "" || !path.IsAbs(c.String("exe")):

@@ -42,7 +42,7 @@ Kinds are ` + strings.Join(eventKinds, " ") + `.
   containerfs watch --all -n 10`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "kind", Usage: "show events of `KIND`, or of several with commas between them; may be repeated"},
-			&cli.IntSliceFlag{Name: "pid", Usage: "show events about the process or thread `PID`, or its children; may be repeated"},
+			&cli.StringSliceFlag{Name: "pid", Usage: "show events about the process or thread `PID`, or its children; may be repeated"},
 			&cli.BoolFlag{Name: "all", Usage: "begin with the oldest that the server has"},
 			&cli.IntFlag{Name: "n", Usage: "end after `N` events"},
 			&cli.BoolFlag{Name: "no-follow", Usage: "end when all there are were shown"},
@@ -152,7 +152,11 @@ func newWatcher(c *cli.Context, path string) (*watcher, error) {
 			return nil, usagef("no events of kind %q; there are %s", kind, strings.Join(eventKinds, " "))
 		}
 	}
-	for _, pid := range c.IntSlice("pid") {
+	for _, arg := range c.StringSlice("pid") {
+		pid, err := onlyPID(arg)
+		if err != nil {
+			return nil, err
+		}
 		w.pids = append(w.pids, strconv.Itoa(pid))
 	}
 	return w, nil
