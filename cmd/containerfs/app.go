@@ -136,7 +136,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 // report writes an error as one line, unless that has been done.
 func report(stderr io.Writer, err error) {
 	if _, done := err.(*reported); err != nil && !done {
-		fmt.Fprintf(stderr, "containerfs: %s\n", printable(err.Error()))
+		fmt.Fprintf(stderr, "containerfs: %s\n", printable(errorText(err)))
 	}
 }
 

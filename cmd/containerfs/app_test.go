@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -273,9 +274,66 @@ func TestServerDiesDuringRead(t *testing.T) {
 	}()
 	t.Cleanup(func() { near.Close(); <-served })
 	got := command(nil, "--server", "unix://"+near.Addr().String(), "read", "/all/tasks")
-	if got.code != 75 || len(got.stdout) == 0 {
+	if got.code != 75 || len(got.stdout) == 0 || got.stderr != "containerfs: read /all/tasks: the server went away\n" {
 		t.Errorf("got code %d after %d bytes, %s", got.code, len(got.stdout), got.stderr)
 	}
+}
+
+// TestServerDiesMeanwhile: who follows something is told when its server is gone, not what
+// the socket says of it.
+func TestServerDiesMeanwhile(t *testing.T) {
+	for _, args := range []string{"watch /all/Zoe", "wait /all/Zoe", "top -b -d 0.1 /all", "freeze /all/Zoe"} {
+		m, addr := serveMemory(t)
+		m.mu.Lock()
+		m.add("/all/events", p9.ModeRegular|0o444, "")
+		m.add("/all/Zoe/tasks", p9.ModeRegular|0o444, "")
+		m.add("/all/Abe/tasks", p9.ModeRegular|0o444, "")
+		m.add("/all/Zoe/populated", p9.ModeRegular|0o444, "1\n")
+		m.add("/all/Zoe/freezer.state", p9.ModeRegular|0o644, "FREEZING\n")
+		m.mu.Unlock()
+		near := cutWhenRead(t, m, addr)
+		got := command(nil, append([]string{"--server", "unix://" + near}, strings.Fields(args)...)...)
+		verb, _, _ := strings.Cut(args, " ")
+		path := args[strings.LastIndex(args, "/all"):]
+		if got.code != exitUnavailable || !strings.HasPrefix(got.stderr, "containerfs: "+verb+" "+path+": ") || !strings.HasSuffix(got.stderr, ": the server went away\n") || strings.Contains(got.stderr, "socket") {
+			t.Errorf("%s: got code %d, %s", args, got.code, got.stderr)
+		}
+	}
+}
+
+// cutWhenRead relays one connection to a server, until some reads have been asked for.
+func cutWhenRead(t *testing.T, m *memory, addr string) string {
+	t.Helper()
+	near, err := net.Listen("unix", filepath.Join(t.TempDir(), "near"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		c, err := near.Accept()
+		if err != nil {
+			return
+		}
+		far, err := net.Dial("unix", strings.TrimPrefix(addr, "unix://"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		var relays sync.WaitGroup
+		relays.Go(func() { io.Copy(far, c) })
+		relays.Go(func() { io.Copy(c, far) })
+		for looked := 0; looked < 6; time.Sleep(time.Millisecond) {
+			m.mu.Lock()
+			looked = m.reads
+			m.mu.Unlock()
+		}
+		c.Close()
+		far.Close()
+		relays.Wait()
+	}()
+	t.Cleanup(func() { near.Close(); <-served })
+	return near.Addr().String()
 }
 
 func TestSilentServer(t *testing.T) {

@@ -56,8 +56,22 @@ type pathError struct {
 	Err      error
 }
 
-func (e *pathError) Error() string { return e.Op + " " + e.Path + ": " + e.Err.Error() }
+func (e *pathError) Error() string { return e.Op + " " + e.Path + ": " + errorText(e.Err) }
 func (e *pathError) Unwrap() error { return e.Err }
+
+// errorText is an error's text without what the socket says of a server that went away. One
+// that was not there is told with the reason.
+func errorText(err error) string {
+	text := err.Error()
+	var lost p9.ConnError
+	if unavailable := (*unavailableError)(nil); !errors.As(err, &lost) || errors.As(err, &unavailable) {
+		return text
+	}
+	for _, during := range []string{"send: ", "wait: ", ""} { // as the client library has it
+		text = strings.ReplaceAll(text, during+lost.Error(), "the server went away")
+	}
+	return text
+}
 
 // unavailableError is a server that cannot be talked to.
 type unavailableError struct {
