@@ -67,7 +67,7 @@ func rulesCommand() *cli.Command {
 				Name:        "check",
 				Usage:       "check a file of rules",
 				ArgsUsage:   "FILE",
-				Description: "Says the line of the first mistake, or how many rules there are, and who in\nthem is not known on this host.\n\n  containerfs rules check /etc/containerfs.rules",
+				Description: "Says the line of the first mistake, or how many rules there are, and who in\nthem is not known on this host. The exit code for a mistake is 2, as serve's.\n\n  containerfs rules check /etc/containerfs.rules",
 				Flags:       []cli.Flag{jsonFlag()},
 				Action: func(c *cli.Context) error {
 					if c.NArg() != 1 {
@@ -104,8 +104,26 @@ func rulesCommand() *cli.Command {
 	return c
 }
 
-func checkRules(out io.Writer, name string, asJSON bool) error {
+// readRules reads a file that the command line names.
+func readRules(name string) (*rules.File, error) {
 	f, err := rules.Read(name)
+	if err != nil {
+		err = &exitError{exitUsage, err}
+	}
+	return f, err
+}
+
+func checkRules(out io.Writer, name string, asJSON bool) error {
+	f, err := readRules(name)
+	if bad := (*rules.LineError)(nil); asJSON && errors.As(err, &bad) {
+		written := writeJSON(out, struct {
+			Line  int    `json:"line"`
+			Error string `json:"error"`
+		}{bad.Line, bad.Err.Error()})
+		if written != nil {
+			return written
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -161,7 +179,7 @@ func testRules(c *cli.Context) error {
 		}
 	}
 	if name := c.String("rules"); name != "" {
-		f, err := rules.Read(name)
+		f, err := readRules(name)
 		if err != nil {
 			return err
 		}

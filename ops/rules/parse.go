@@ -64,6 +64,16 @@ func Read(name string) (*File, error) {
 	return Parse(name, text)
 }
 
+// LineError is what is wrong with a line of a file.
+type LineError struct {
+	Name string
+	Line int
+	Err  error
+}
+
+func (e *LineError) Error() string { return fmt.Sprintf("%s:%d: %v", e.Name, e.Line, e.Err) }
+func (e *LineError) Unwrap() error { return e.Err }
+
 // Parse reads the text of a file.
 func Parse(name string, text []byte) (*File, error) {
 	if len(text) > MaxFile {
@@ -73,7 +83,7 @@ func Parse(name string, text []byte) (*File, error) {
 	n := 0
 	for line := range bytes.Lines(text) {
 		n++
-		fail := func(err error) (*File, error) { return nil, fmt.Errorf("%s:%d: %w", name, n, err) }
+		fail := func(err error) (*File, error) { return nil, &LineError{name, n, err} }
 		if len(line) > MaxLine {
 			return fail(fmt.Errorf("longer than %d bytes", MaxLine))
 		}
