@@ -192,6 +192,32 @@ func TestUndoAfter(t *testing.T) {
 	}
 }
 
+// TestWaitAtOnce: a timeout of 0 is one look.
+func TestWaitAtOnce(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	m.add("/all/Zoe/populated", p9.ModeRegular|0o444, "1\n")
+	m.add("/all/Abe/populated", p9.ModeRegular|0o444, "0\n")
+	m.mu.Unlock()
+	for path, want := range map[string]result{
+		"/all/Zoe": {exitBusy, "", "containerfs: wait /all/Zoe: still populated: device or resource busy\n"},
+		"/all/Abe": {},
+	} {
+		for _, timeout := range []string{"0", "0s"} {
+			answered := make(chan result, 1)
+			go func() { answered <- command(nil, "--server", addr, "wait", "--timeout", timeout, path) }()
+			select {
+			case got := <-answered:
+				if got != want {
+					t.Errorf("%s: got %+v", path, got)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s is waited for", path)
+			}
+		}
+	}
+}
+
 // TestWaitRemoved: a container that is removed while it is waited for is empty.
 func TestWaitRemoved(t *testing.T) {
 	m, addr := serveMemory(t)

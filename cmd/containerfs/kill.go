@@ -70,7 +70,7 @@ func waitCommand() *cli.Command {
   containerfs wait /all/Charlie && containerfs rmdir /all/Charlie
   containerfs wait --timeout 30s /all/Charlie`,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "timeout", Usage: "give up after `TIME`, in seconds or as 5m, with exit code 5"},
+			&cli.StringFlag{Name: "timeout", Usage: "give up after `TIME`, in seconds or as 5m, with exit code 5; 0 looks once", DefaultText: "never"},
 		},
 		Action: func(c *cli.Context) error {
 			args, err := paths(c, 1, -1)
@@ -82,7 +82,7 @@ func waitCommand() *cli.Command {
 				return err
 			}
 			var until time.Time
-			if within > 0 {
+			if c.IsSet("timeout") {
 				until = time.Now().Add(within)
 			}
 			return eachPath(c, args, func(s *session, path string) error {
