@@ -299,6 +299,41 @@ func TestConfinedToNothing(t *testing.T) {
 	}
 }
 
+// TestOwnSocket: a user's own server is where the user's commands look for it; without a
+// place for it that is said.
+func TestOwnSocket(t *testing.T) {
+	needHost(t)
+	own := openDir(t)
+	if err := os.Chown(own, stranger, stranger); err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(filepath.Dir(commandPath()), 0o755) // others must reach it
+	command := func(runtime string, args ...string) *exec.Cmd {
+		c := exec.Command(commandPath(), args...)
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: stranger, Gid: stranger}, Pdeathsig: syscall.SIGTERM}
+		c.Dir, c.Env = "/", []string{"XDG_RUNTIME_DIR=" + runtime}
+		return c
+	}
+	out, err := command("", "serve", "--state", "none").CombinedOutput()
+	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 1 || !strings.HasSuffix(string(out), "permission denied; say where by --listen, or set XDG_RUNTIME_DIR\n") {
+		t.Errorf("without XDG_RUNTIME_DIR: %v\n%s", err, out)
+	}
+	serve := command(own, "serve", "--state", "none")
+	var log lockedBuffer
+	serve.Stderr = &log
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		serve.Process.Signal(syscall.SIGTERM)
+		serve.Wait()
+	}()
+	waitFor(t, "the server to be ready", func() bool { return strings.Contains(log.String(), "\nready\n") })
+	if out, err := command(own, "ls", "/").CombinedOutput(); err != nil || !strings.Contains(string(out), "\nall\n") {
+		t.Errorf("a command of the same user: %v\n%s", err, out)
+	}
+}
+
 // TestConfigFile starts a server from a file.
 func TestConfigFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.toml")

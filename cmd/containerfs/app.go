@@ -53,7 +53,7 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 				Usage:       "the server's `ADDR`",
 				EnvVars:     []string{serverVariable},
 				Value:       clientAddr().String(),
-				DefaultText: "the unix socket of serve",
+				DefaultText: "the unix socket $XDG_RUNTIME_DIR/containerfs/9p.sock of others than root, if it is there, else /run/containerfs/9p.sock",
 			},
 			cli.HelpFlag, // else only the library's command brings it
 		},

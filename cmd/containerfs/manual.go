@@ -27,8 +27,6 @@ func manualCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			// The defaults of root, whoever builds.
-			os.Unsetenv("XDG_RUNTIME_DIR")
 			for _, p := range manual(app(nil, nil, nil)) {
 				path := filepath.Join(args[0], "man"+p.section, p.name+"."+p.section)
 				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

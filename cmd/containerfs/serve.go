@@ -90,7 +90,7 @@ subsystems of flags come in addition.
   containerfs serve --listen 'tcp://0.0.0.0:5640?as=batch&allow=10.0.0.0/8&attach=/cpu/vm42'`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "read `FILE` (TOML), too"},
-			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`; may be repeated", DefaultText: "the unix socket " + defaultAddr().Address},
+			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDR`; may be repeated", DefaultText: "the unix socket /run/containerfs/9p.sock, or $XDG_RUNTIME_DIR/containerfs/9p.sock of others than root"},
 			&cli.StringSliceFlag{Name: "hierarchy", Usage: "mount the hierarchy `NAME=OPTIONS`; may be repeated", DefaultText: "all=all"},
 			&cli.StringSliceFlag{Name: "enable", Usage: "have the subsystem `NAME`, which there is only when asked for: " + strings.Join(subsys.Optional, " ") +
 				"; or have the kernel's controller do what " + strings.Join(subsys.Enforced, " or ") + " does; may be repeated"},
@@ -143,6 +143,9 @@ func run(ctx context.Context, conf config) (err error) {
 	}()
 	for _, e := range conf.Listen {
 		l, err := listen(e)
+		if errors.Is(err, os.ErrPermission) && e.Addr == defaultAddr() && os.Geteuid() != 0 {
+			err = fmt.Errorf("%w; say where by --listen, or set XDG_RUNTIME_DIR", err)
+		}
 		if err != nil {
 			return err
 		}
