@@ -315,7 +315,9 @@ func TestOwnSocket(t *testing.T) {
 		return c
 	}
 	out, err := command("", "serve", "--state", "none").CombinedOutput()
-	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 1 || !strings.HasSuffix(string(out), "permission denied; say where by --listen, or set XDG_RUNTIME_DIR\n") {
+	if _, there := os.Stat("/run/containerfs"); there == nil {
+		t.Log("the host has a server, whose directory is in the way")
+	} else if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 1 || !strings.HasSuffix(string(out), "permission denied; say where by --listen, or set XDG_RUNTIME_DIR\n") {
 		t.Errorf("without XDG_RUNTIME_DIR: %v\n%s", err, out)
 	}
 	serve := command(own, "serve", "--state", "none")

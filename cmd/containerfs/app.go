@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -113,7 +114,10 @@ func noCommand(a *cli.App, name string) error {
 var badValue = regexp.MustCompile(`^invalid (boolean )?value ("(?s:.*)") for (?:flag )?-([^ ]+): `)
 
 // onUsageError says what is wrong with flags as the commands themselves do.
-func onUsageError(_ *cli.Context, err error, _ bool) error {
+func onUsageError(c *cli.Context, err error, _ bool) error {
+	if err.Error() == "flag provided but not defined: -server" {
+		return usagef("--server goes before the command: containerfs --server ADDR %s ...", strings.TrimPrefix(c.Command.HelpName, "containerfs "))
+	}
 	if bad := badValue.FindStringSubmatch(err.Error()); bad != nil {
 		want := "a number" // strings are never refused here
 		if bad[1] != "" {
