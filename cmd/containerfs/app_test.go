@@ -82,8 +82,9 @@ func TestCommands(t *testing.T) {
 		{name: "mv", steps: []step{
 			{"mv /all/Zoe /all/Yve", result{0, "", ""}},
 			{"ls /all", result{0, "tasks\ncpus\nYve\nAbe\n", ""}},
-			{"mv /all/Yve /all/Abe", result{1, "", "containerfs: mv /all/Yve: file exists\n"}},
-			{"mv /all/Yve /all/Abe/Yve", result{1, "", "containerfs: mv /all/Yve: input/output error: a container is renamed where it is, not moved to another parent\n"}},
+			{"mv /all/Yve /all/Abe", result{1, "", "containerfs: mv /all/Yve: to /all/Abe: file exists\n"}},
+			{"mv /all/Yve /all/Abe/Yve", result{1, "", "containerfs: mv /all/Yve: to /all/Abe/Yve: a container is renamed in its parent, not moved to another\n"}},
+			{"mv /all/Yve /all/no/Yve", result{3, "", "containerfs: mv /all/Yve: to /all/no/Yve: no such file or directory\n"}},
 			{"mv / /all/x", result{5, "", "containerfs: mv /: device or resource busy\n"}},
 		}},
 		{name: "stat", steps: []step{

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"path"
 
 	"github.com/hugelgupf/p9/linux"
@@ -32,6 +31,8 @@ func mvCommand() *cli.Command {
 	}
 }
 
+var errOtherParent = errors.New("a container is renamed in its parent, not moved to another")
+
 func mv(s *session, old, new string) error {
 	oldDir, oldName, err := s.walkParent(old)
 	if err != nil {
@@ -43,9 +44,11 @@ func mv(s *session, old, new string) error {
 		return &pathError{"to", new, err}
 	}
 	defer newDir.Close()
-	err = oldDir.RenameAt(oldName, newDir, newName)
-	if errors.Is(err, linux.EIO) && path.Dir(clean(old)) != path.Dir(clean(new)) {
-		return fmt.Errorf("%w: a container is renamed where it is, not moved to another parent", err)
+	switch err = oldDir.RenameAt(oldName, newDir, newName); {
+	case errors.Is(err, linux.EIO) && path.Dir(clean(old)) != path.Dir(clean(new)):
+		return &pathError{"to", new, errOtherParent} // the errno is SPEC's, and says nothing of this
+	case errors.Is(err, linux.EEXIST), errors.Is(err, linux.EINVAL), errors.Is(err, linux.ENAMETOOLONG):
+		return &pathError{"to", new, err}
 	}
 	return err
 }
