@@ -164,7 +164,9 @@ func (fs *FS) Mount(name, opts string) error {
 	}
 	err = fs.mountNamed(name, o)
 	if errors.Is(err, syscall.EBUSY) {
-		return fmt.Errorf("there is %s already: %w", fs.conflict(name, o), err)
+		if in := fs.conflict(name, o); in != "" {
+			return fmt.Errorf("%s already: %w", in, syscall.EBUSY)
+		}
 	}
 	if err == nil {
 		err = fs.keep(ctlFile{})

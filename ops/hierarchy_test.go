@@ -381,9 +381,10 @@ func TestMountSaysWhatIsWrong(t *testing.T) {
 		says       string
 	}{
 		{"x", "beta,nosuch", syscall.ENOENT, `"nosuch"`},
-		{"x", "all", syscall.EBUSY, "alpha is in m"},
-		{"x", "alpha,cpuset", syscall.EBUSY, "is m"},
-		{"m", "beta", syscall.EBUSY, "another's name"},
+		{"x", "all", syscall.EBUSY, "alpha cpuset are in the hierarchy m already"},
+		{"x", "alpha,cpuset", syscall.EBUSY, "alpha cpuset are in the hierarchy m already"},
+		{"x", "beta,cpuset", syscall.EBUSY, "cpuset is in the hierarchy m already"},
+		{"m", "beta", syscall.EBUSY, "there is m=alpha,cpuset,name=m already"},
 		{"proc", "beta", syscall.EINVAL, `"proc"`},
 	} {
 		err := w.fs.Mount(test.name, test.opts)

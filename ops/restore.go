@@ -294,15 +294,20 @@ func (fs *FS) restoreEventsPerm(row []byte) {
 	fs.tree.Update(func() { fs.eventsPerm = p })
 }
 
-// conflict says why a hierarchy that is asked for cannot be beside those that the
-// state holds.
+// conflict says why a hierarchy that is asked for cannot be beside those that there are,
+// those of the state among them: one has the name, or some of the subsystems.
 func (fs *FS) conflict(name string, o options) string {
 	var in []string
 	fs.tree.View(func() {
 		for h := range fs.tree.Hierarchies {
-			same := h.Subsystems() == o.subsystems && h.Noprefix() == o.noprefix
-			if h.Name() == name || same || h.Subsystems()&o.subsystems != 0 {
-				in = append(in, h.Name()+"="+showOptions(h))
+			names := fs.tree.Names(h.Subsystems()&o.subsystems, " ")
+			switch {
+			case h.Name() == name:
+				in = append(in, "there is "+name+"="+showOptions(h))
+			case strings.Contains(names, " "):
+				in = append(in, names+" are in the hierarchy "+h.Name())
+			case names != "":
+				in = append(in, names+" is in the hierarchy "+h.Name())
 			}
 		}
 	})

@@ -350,9 +350,9 @@ func TestConflict(t *testing.T) {
 	s.run("mkdir", "/cpu/a")
 	s.stop()
 	for _, tt := range []struct{ flag, want string }{
-		{"cpu=cpuset,debug", "cpu=cpuset,name=cpu"},
-		{"other=cpuset", "cpu=cpuset,name=cpu"},
-		{"x=debug,cpuset", "cpu=cpuset,name=cpu"},
+		{"cpu=cpuset,debug", "hierarchy cpu=cpuset,debug: there is cpu=cpuset,name=cpu already: device or"},
+		{"other=cpuset", "hierarchy other=cpuset: cpuset is in the hierarchy cpu already: device or"},
+		{"x=debug,cpuset", "hierarchy x=debug,cpuset: cpuset is in the hierarchy cpu already: device or"},
 	} {
 		code, _, stderr := refusedStart(t, "--state", dir, "--hierarchy", tt.flag)
 		if code != usage || !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, tt.flag) {
