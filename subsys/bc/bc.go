@@ -1,7 +1,6 @@
 package bc
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"containerfs/subsys/facts"
 	"containerfs/tree"
 )
 
@@ -38,7 +38,7 @@ type Subsystem struct {
 	log      *slog.Logger
 	measures [resources]bool
 	limits   bool // rlimits can be set
-	facts    []string
+	facts    facts.Log
 	files    []tree.File
 
 	// Set once, in the Create of the root state.
@@ -78,10 +78,11 @@ func New(host Host, log *slog.Logger) *Subsystem {
 		holding:  make(map[*tree.Container]struct{}),
 		caps:     make(map[*tree.Process]*caps),
 	}
+	s.facts = facts.To(s.log)
 	s.measures[numproc] = true // by membership
 	for r := range resources {
 		if !s.measures[r] {
-			s.say(slog.LevelWarn, names[r]+" cannot be measured here: its files are not there")
+			s.facts.Say(slog.LevelWarn, names[r]+" cannot be measured here: its files are not there")
 			continue
 		}
 		for _, f := range fields {
@@ -90,21 +91,15 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	}
 	s.files = append(s.files, tree.File{Name: "resources", Prepare: s.sample, Read: s.readResources})
 	if s.limits {
-		s.say(slog.LevelInfo, "it bounds each process by the limits of numfile and lockedpages; of sums, numproc and physpages it only tells when a bound is crossed")
+		s.facts.Say(slog.LevelInfo, "it bounds each process by the limits of numfile and lockedpages; of sums, numproc and physpages it only tells when a bound is crossed")
 	} else {
-		s.say(slog.LevelWarn, "it only tells when a barrier or limit is crossed: CAP_SYS_RESOURCE, which setting rlimits takes, is missing")
+		s.facts.Say(slog.LevelWarn, "it only tells when a barrier or limit is crossed: CAP_SYS_RESOURCE, which setting rlimits takes, is missing")
 	}
 	return s
 }
 
 // Facts are what the host allows of it, as was said at start.
-func (s *Subsystem) Facts() []string { return s.facts }
-
-// say says one of them.
-func (s *Subsystem) say(level slog.Level, fact string) {
-	s.facts = append(s.facts, fact)
-	s.log.Log(context.Background(), level, fact)
-}
+func (s *Subsystem) Facts() []string { return s.facts.All() }
 
 // file is the row of one field of a resource.
 func (s *Subsystem) file(r resource, f field) tree.File {

@@ -26,7 +26,7 @@ func (s *Subsystem) LimitBy(l Limiter) {
 			}
 		}
 	}
-	s.say(slog.LevelInfo, "limits of numproc and physpages are the kernel's in the hierarchy that its pids and memory are bound to as well")
+	s.facts.Say(slog.LevelInfo, "limits of numproc and physpages are the kernel's in the hierarchy that its pids and memory are bound to as well")
 }
 
 // pass is a writer of a limit that the limiter has to know. What it refuses is taken

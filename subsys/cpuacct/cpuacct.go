@@ -1,7 +1,6 @@
 package cpuacct
 
 import (
-	"context"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -10,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"containerfs/subsys/facts"
 	"containerfs/tree"
 )
 
@@ -70,7 +70,7 @@ type Subsystem struct {
 	host  Host
 	log   *slog.Logger
 	files []tree.File
-	facts []string
+	facts facts.Log
 
 	// Set once, in the Create of the root state.
 	tree *tree.Tree
@@ -103,6 +103,7 @@ func New(host Host, log *slog.Logger) *Subsystem {
 		log:     log.With("subsystem", "cpuacct"),
 		settled: make(chan struct{}),
 	}
+	s.facts = facts.To(s.log)
 	s.files = []tree.File{
 		{Name: "usage", Prepare: s.preparer(false), Read: s.show(appendUsage), Write: s.reset},
 		{Name: "stat", Prepare: s.preparer(true), Read: s.show(appendStat)},
@@ -110,20 +111,14 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	}
 	source, refusals := host.Probe()
 	for _, refusal := range refusals {
-		s.say(slog.LevelWarn, refusal)
+		s.facts.Say(slog.LevelWarn, refusal)
 	}
-	s.say(slog.LevelInfo, "the CPU time of tasks that end is known from "+source)
+	s.facts.Say(slog.LevelInfo, "the CPU time of tasks that end is known from "+source)
 	return s
 }
 
 // Facts are what the host allows of it, as was said at start.
-func (s *Subsystem) Facts() []string { return s.facts }
-
-// say says one of them.
-func (s *Subsystem) say(level slog.Level, fact string) {
-	s.facts = append(s.facts, fact)
-	s.log.Log(context.Background(), level, fact)
-}
+func (s *Subsystem) Facts() []string { return s.facts.All() }
 
 // Name is tree.Subsystem's.
 func (s *Subsystem) Name() string { return "cpuacct" }

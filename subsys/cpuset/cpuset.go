@@ -1,13 +1,13 @@
 package cpuset
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"slices"
 	"strconv"
 	"syscall"
 
+	"containerfs/subsys/facts"
 	"containerfs/tree"
 )
 
@@ -47,7 +47,7 @@ type Subsystem struct {
 	log      *slog.Logger
 	files    []tree.File
 	migrator migrator
-	facts    []string
+	facts    facts.Log
 
 	// Set once, in the Create of the root state.
 	tree *tree.Tree
@@ -80,6 +80,7 @@ func New(host Host, log *slog.Logger) *Subsystem {
 		origins:  make(map[*tree.Task]Set),
 		migrator: migrator{host: host, log: log.With("subsystem", "cpuset")},
 	}
+	s.facts = facts.To(s.log)
 	s.files = []tree.File{
 		{Name: "cpus", Read: s.readSet(cpus), Write: s.writeSet(cpus)},
 		{Name: "mems", Read: s.readSet(mems), Write: s.writeSet(mems)},
@@ -88,20 +89,14 @@ func New(host Host, log *slog.Logger) *Subsystem {
 		{Name: "memory_migrate", Read: s.readFlag(memoryMigrate), Write: s.writeFlag(memoryMigrate)},
 	}
 	for _, refusal := range host.Probe() {
-		s.say(slog.LevelWarn, refusal)
+		s.facts.Say(slog.LevelWarn, refusal)
 	}
-	s.say(slog.LevelInfo, "cpus is kept by sched_setaffinity and looked after once a second; mems is kept only by memory_migrate")
+	s.facts.Say(slog.LevelInfo, "cpus is kept by sched_setaffinity and looked after once a second; mems is kept only by memory_migrate")
 	return s
 }
 
 // Facts are what the host allows of it, as was said at start.
-func (s *Subsystem) Facts() []string { return s.facts }
-
-// say says one of them.
-func (s *Subsystem) say(level slog.Level, fact string) {
-	s.facts = append(s.facts, fact)
-	s.log.Log(context.Background(), level, fact)
-}
+func (s *Subsystem) Facts() []string { return s.facts.All() }
 
 // Name is tree.Subsystem's.
 func (s *Subsystem) Name() string { return "cpuset" }

@@ -21,7 +21,7 @@ type Limiter interface {
 // LimitBy has forks refused by l, instead of being counted only. Before tree.New.
 func (s *Subsystem) LimitBy(l Limiter) {
 	s.limiter = l
-	s.say(slog.LevelInfo, "a fork over a limit is refused in the hierarchy that the kernel's pids controller is bound to as well")
+	s.facts.Say(slog.LevelInfo, "a fork over a limit is refused in the hierarchy that the kernel's pids controller is bound to as well")
 }
 
 // enforce hands the limits of c and of all below to the limiter, as if c had the

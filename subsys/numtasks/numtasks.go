@@ -2,7 +2,6 @@ package numtasks
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"containerfs/subsys/facts"
 	"containerfs/tree"
 )
 
@@ -28,7 +28,7 @@ type Subsystem struct {
 	files   []tree.File
 	bound   int64 // the root's absolute
 	killer  killer
-	facts   []string
+	facts   facts.Log
 	limiter Limiter // nil without
 
 	// Set once, in the Create of the root state.
@@ -39,6 +39,7 @@ type Subsystem struct {
 // New makes the subsystem and logs what the host will not do.
 func New(host Host, log *slog.Logger) *Subsystem {
 	s := &Subsystem{log: log.With("subsystem", "numtasks")}
+	s.facts = facts.To(s.log)
 	s.killer = killer{host: host, log: s.log}
 	s.files = []tree.File{
 		{Name: "shares", Read: s.readShares, Write: s.writeShares},
@@ -48,21 +49,15 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	}
 	var err error
 	if s.bound, err = host.Bound(); err != nil {
-		s.say(slog.LevelWarn, fmt.Sprintf("how many tasks the machine can have cannot be read: nothing is limited: %v", err))
+		s.facts.Say(slog.LevelWarn, fmt.Sprintf("how many tasks the machine can have cannot be read: nothing is limited: %v", err))
 		s.bound = none
 	}
-	s.say(slog.LevelInfo, "it refuses no fork: one over the limit is counted, and with numtasks.policy=kill killed")
+	s.facts.Say(slog.LevelInfo, "it refuses no fork: one over the limit is counted, and with numtasks.policy=kill killed")
 	return s
 }
 
 // Facts are what the host allows of it, as was said at start.
-func (s *Subsystem) Facts() []string { return s.facts }
-
-// say says one of them.
-func (s *Subsystem) say(level slog.Level, fact string) {
-	s.facts = append(s.facts, fact)
-	s.log.Log(context.Background(), level, fact)
-}
+func (s *Subsystem) Facts() []string { return s.facts.All() }
 
 // Name is tree.Subsystem's.
 func (s *Subsystem) Name() string { return "numtasks" }
