@@ -82,11 +82,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	}
 	exists := e.adopt(say)
 
-	e.subsystems, err = subsys.All(e.subsysConfig(conf))
-	if absent := (*subsys.AbsentError)(nil); errors.As(err, &absent) {
-		return nil, mistake(err)
-	}
-	if err != nil {
+	if e.subsystems, err = subsys.All(e.subsysConfig(conf)); err != nil {
 		return nil, err
 	}
 	for _, s := range e.subsystems {

@@ -10,6 +10,9 @@ import (
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 	"github.com/urfave/cli/v2"
+
+	"containerfs/p9srv"
+	"containerfs/subsys"
 )
 
 // Exit codes. 75 is sysexits' EX_TEMPFAIL: trying again later can help.
@@ -93,6 +96,8 @@ func exitCode(err error) int {
 	var (
 		own         *exitError
 		usage       *usageError
+		option      *p9srv.OptionError
+		absent      *subsys.AbsentError
 		unavailable *unavailableError
 		lost        p9.ConnError
 		library     cli.ExitCoder
@@ -103,7 +108,7 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &own):
 		return own.Code
-	case errors.As(err, &usage), errors.As(err, &library):
+	case errors.As(err, &usage), errors.As(err, &library), errors.As(err, &option), errors.As(err, &absent):
 		return exitUsage
 	case errors.As(err, &unavailable), errors.As(err, &lost):
 		return exitUnavailable

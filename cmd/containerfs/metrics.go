@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -158,12 +157,9 @@ func listenMetrics(conf config) (net.Listener, error) {
 	}
 	l, err := p9srv.ListenLocal(conf.Metrics)
 	if err != nil {
-		err = fmt.Errorf("metrics: %w", err)
+		return nil, fmt.Errorf("metrics: %w", err)
 	}
-	if opt := (*p9srv.OptionError)(nil); errors.As(err, &opt) {
-		err = mistake(err)
-	}
-	return l, err
+	return l, nil
 }
 
 // serveMetrics answers until ctx is done.

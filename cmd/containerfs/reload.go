@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"reflect"
@@ -38,9 +37,6 @@ type listening struct {
 
 func listen(e p9srv.Export) (*listening, error) {
 	l, err := p9srv.Listen(e)
-	if opt := (*p9srv.OptionError)(nil); errors.As(err, &opt) {
-		return nil, mistake(err)
-	}
 	if err != nil {
 		return nil, err
 	}
