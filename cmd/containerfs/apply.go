@@ -232,7 +232,7 @@ func (p *plan) planFileOwners(key string, c *savedContainer) error {
 				}
 				return err
 			}
-			err := p.chownOthers(c)
+			err := p.chownFiles(c, now)
 			if err != nil {
 				err = errors.Join(err, back())
 			}
@@ -279,12 +279,19 @@ func (p *plan) othersOwners(c *savedContainer) (map[string]savedOwner, error) {
 // chownOthers gives the files that c does not name the container's owner.
 func (p *plan) chownOthers(c *savedContainer) error {
 	now, err := p.othersOwners(c)
-	for name := range now {
-		if err == nil {
-			err = p.chown(join(c.Path, name), c.fileOwner(name))
+	if err != nil {
+		return err
+	}
+	return p.chownFiles(c, now)
+}
+
+func (p *plan) chownFiles(c *savedContainer, files map[string]savedOwner) error {
+	for name := range files {
+		if err := p.chown(join(c.Path, name), c.fileOwner(name)); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 func parseMode(text string) p9.FileMode {
