@@ -73,17 +73,22 @@ func shortenSlice(tid int) (changed bool, err error) {
 // has none.
 func slackenTimers(tid int) (changed bool, err error) {
 	file := "/proc/" + strconv.Itoa(tid) + "/timerslack_ns"
-	has := func() bool {
-		var text []byte
-		text, err = os.ReadFile(file)
-		ns, _ := strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64)
-		return err != nil || time.Duration(ns) >= slack
-	}
-	if has() {
+	has, err := timerSlack(file)
+	if err != nil || has >= slack {
 		return false, err
 	}
 	if err := os.WriteFile(file, strconv.AppendInt(nil, int64(slack), 10), 0); err != nil {
 		return false, err
 	}
-	return has(), err
+	has, err = timerSlack(file)
+	return err == nil && has >= slack, err
+}
+
+func timerSlack(file string) (time.Duration, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	ns, err := strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64)
+	return time.Duration(ns), err
 }
