@@ -254,31 +254,11 @@ func TestServerDiesDuringRead(t *testing.T) {
 	m.mu.Lock()
 	m.nodes["/all/tasks"].content = strings.Repeat("1\n", 1<<20)
 	m.mu.Unlock()
-	near, err := net.Listen("unix", filepath.Join(t.TempDir(), "near"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		c, err := near.Accept()
-		if err != nil {
-			return
-		}
-		far, err := net.Dial("unix", strings.TrimPrefix(addr, "unix://"))
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		asked := make(chan struct{})
-		go func() { defer close(asked); io.Copy(far, c) }()
+	near := between(t, addr, func(c, far net.Conn, pass func(to, from net.Conn)) {
+		pass(far, c)
 		io.CopyN(c, far, 100<<10)
-		c.Close()
-		far.Close()
-		<-asked
-	}()
-	t.Cleanup(func() { near.Close(); <-served })
-	got := command(nil, "--server", "unix://"+near.Addr().String(), "read", "/all/tasks")
+	})
+	got := command(nil, "--server", "unix://"+near, "read", "/all/tasks")
 	if got.code != 75 || len(got.stdout) == 0 || got.stderr != "containerfs: read /all/tasks: the server went away\n" {
 		t.Errorf("got code %d after %d bytes, %s", got.code, len(got.stdout), got.stderr)
 	}
@@ -308,6 +288,21 @@ func TestServerDiesMeanwhile(t *testing.T) {
 
 // cutWhenRead relays one connection to a server, until some reads have been asked for.
 func cutWhenRead(t *testing.T, m *memory, addr string) string {
+	return between(t, addr, func(c, far net.Conn, pass func(to, from net.Conn)) {
+		pass(far, c)
+		pass(c, far)
+		for looked := 0; looked < 6; time.Sleep(time.Millisecond) {
+			m.mu.Lock()
+			looked = m.reads
+			m.mu.Unlock()
+		}
+	})
+}
+
+// between stands between one client and a server until relay returns: both connections
+// are closed then, which ends what passes on all that comes. It returns where the client
+// connects to.
+func between(t *testing.T, addr string, relay func(c, far net.Conn, pass func(to, from net.Conn))) string {
 	t.Helper()
 	near, err := net.Listen("unix", filepath.Join(t.TempDir(), "near"))
 	if err != nil {
@@ -320,22 +315,16 @@ func cutWhenRead(t *testing.T, m *memory, addr string) string {
 		if err != nil {
 			return
 		}
+		var passing sync.WaitGroup
+		defer passing.Wait()
+		defer c.Close()
 		far, err := net.Dial("unix", strings.TrimPrefix(addr, "unix://"))
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		var relays sync.WaitGroup
-		relays.Go(func() { io.Copy(far, c) })
-		relays.Go(func() { io.Copy(c, far) })
-		for looked := 0; looked < 6; time.Sleep(time.Millisecond) {
-			m.mu.Lock()
-			looked = m.reads
-			m.mu.Unlock()
-		}
-		c.Close()
-		far.Close()
-		relays.Wait()
+		defer far.Close()
+		relay(c, far, func(to, from net.Conn) { passing.Go(func() { io.Copy(to, from) }) })
 	}()
 	t.Cleanup(func() { near.Close(); <-served })
 	return near.Addr().String()

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -258,25 +257,8 @@ func TestAttachLost(t *testing.T) {
 
 // cutAfter relays one connection to a server, until the client sends a text.
 func cutAfter(t *testing.T, addr, text string) string {
-	t.Helper()
-	near, err := net.Listen("unix", filepath.Join(t.TempDir(), "near"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		c, err := near.Accept()
-		if err != nil {
-			return
-		}
-		far, err := net.Dial("unix", strings.TrimPrefix(addr, "unix://"))
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		answered := make(chan struct{})
-		go func() { defer close(answered); io.Copy(c, far) }()
+	return between(t, addr, func(c, far net.Conn, pass func(to, from net.Conn)) {
+		pass(c, far)
 		for buf := make([]byte, 64<<10); ; {
 			n, err := c.Read(buf)
 			if err != nil || bytes.HasSuffix(buf[:n], []byte(text)) {
@@ -284,10 +266,5 @@ func cutAfter(t *testing.T, addr, text string) string {
 			}
 			far.Write(buf[:n])
 		}
-		far.Close()
-		c.Close()
-		<-answered
-	}()
-	t.Cleanup(func() { near.Close(); <-served })
-	return near.Addr().String()
+	})
 }
