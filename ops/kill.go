@@ -92,7 +92,7 @@ func (at *attachment) killOnce(c *tree.Container, h *hunt, now bool) (left int, 
 		}
 		v.info, err = at.fs.host.Task(v.TID)
 		switch {
-		case errors.Is(err, syscall.ESRCH) || (err == nil && !at.fs.is(v)):
+		case errors.Is(err, syscall.ESRCH) || (err == nil && !at.fs.tree.Is(v.Entry, v.info)):
 			h.dead[v.Entry] = time.Now()
 		case err != nil:
 			return 0, err
@@ -159,12 +159,6 @@ func (fs *FS) below(c *tree.Container) (victims []victim) {
 		walk(c)
 	})
 	return victims
-}
-
-// is reports whether the host still shows the task, and not another of its tid.
-func (fs *FS) is(v victim) (same bool) {
-	fs.tree.View(func() { same = v.Task.Is(v.info) })
-	return same
 }
 
 // mayKill decides whether the caller may kill a task's process. Protected ones are

@@ -17,8 +17,8 @@ func (t *Task) Entry() Entry { return Entry{t, t.TID()} }
 // Live reports whether the model has the task under that number. With one of the locks.
 func (e Entry) Live() bool { return e.Task.Live() && e.Task.TID() == e.TID }
 
-// is reports whether what the host shows is the task.
-func (t *Tree) is(e Entry, info TaskInfo) (same bool) {
+// Is reports whether what the host shows is the task, and not another with its number.
+func (t *Tree) Is(e Entry, info TaskInfo) (same bool) {
 	t.View(func() { same = e.Task.Is(info) })
 	return same
 }
@@ -26,7 +26,7 @@ func (t *Tree) is(e Entry, info TaskInfo) (same bool) {
 // isListed reports whether the host has a thread that has not begun to exit.
 func (t *Tree) isListed(e Entry) (listed bool) {
 	info, err := t.host.Task(e.TID)
-	if err != nil || !t.is(e, info) {
+	if err != nil || !t.Is(e, info) {
 		return false
 	}
 	err = t.host.Tasks(info.TGID, func(i TaskInfo) bool {
@@ -77,24 +77,27 @@ func (t *Tree) removeGone(e Entry, executed map[*Process]bool) (again bool) {
 	}
 	var heir *Task
 	t.Update(func() {
-		switch {
-		case !e.Live():
+		if !e.Live() {
 			return
-		case executed[p] && t.tasks[p.tgid] != first: // which may have been all that was shown
-			delete(executed, p)
-			again = true
-			return
-		case executed[p] && first == e.Task: // whose number is shown by now
-			return
-		case executed[p] && first == nil:
-			t.takeOverLocked(p)
-			heir = t.tasks[p.tgid]
-			return
-		case executed[p]:
+		}
+		now := t.tasks[p.tgid]
+		if executed[p] {
+			switch {
+			case now != first: // which may have been all that was shown
+				delete(executed, p)
+				again = true
+				return
+			case first == e.Task: // whose number is shown by now
+				return
+			case first == nil:
+				t.takeOverLocked(p)
+				heir = t.tasks[p.tgid]
+				return
+			}
 			first.owed = true // it may be e's task that is shown
 		}
-		if first := t.tasks[p.tgid]; first != nil && first.group != e.Task.group {
-			heir = first
+		if now != nil && now.group != e.Task.group {
+			heir = now
 		}
 		t.goneLocked(e.Task)
 	})
@@ -149,6 +152,6 @@ func (t *Tree) lookAtThreadsLocked(p *Process) {
 func (t *Tree) notShown(entries []Entry) []Entry {
 	return slices.DeleteFunc(entries, func(e Entry) bool {
 		info, err := t.host.Task(e.TID)
-		return err == nil && t.is(e, info)
+		return err == nil && t.Is(e, info)
 	})
 }

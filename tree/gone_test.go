@@ -127,21 +127,28 @@ func TestExitOfTheFirstThreadBetweenLookAndRemoval(t *testing.T) {
 	})
 }
 
+// firstFoundGone makes a process whose first thread is ending for another, which is in d, and was
+// found to be gone before its exit is told.
+func firstFoundGone(t *testing.T, mirror bool) (f *fixture, root, d *tree.Container, p, thread int32) {
+	f, _, _, root, c, d := moves(t, mirror)
+	p = f.host.Fork(1)
+	thread = f.host.Thread(p)
+	f.attach(c, p)
+	f.attach(d, thread)
+	f.host.HoldExits()
+	f.host.Exiting(p)
+	if err := f.Rmdir(c, nil); err != nil {
+		t.Fatal(err)
+	}
+	return f, root, d, p, thread
+}
+
 // TestLateExitOfTheFirstThread: it was found to be gone before its exit is told, and by then
 // its number is that of a thread that has executed a program, of which was told or not.
 func TestLateExitOfTheFirstThread(t *testing.T) {
 	bothWays(t, func(t *testing.T, mirror bool) {
 		for _, told := range []bool{false, true} {
-			f, _, _, root, c, d := moves(t, mirror)
-			p := f.host.Fork(1)
-			thread := f.host.Thread(p)
-			f.attach(c, p)
-			f.attach(d, thread)
-			f.host.HoldExits()
-			f.host.Exiting(p) // the kernel ends it for the other
-			if err := f.Rmdir(c, nil); err != nil {
-				t.Fatal(err)
-			}
+			f, root, d, p, thread := firstFoundGone(t, mirror)
 			if !told {
 				f.host.HoldExecs()
 			}
@@ -160,16 +167,7 @@ func TestLateExitOfTheFirstThread(t *testing.T) {
 // exec.
 func TestLateExitOfTheFirstThreadBeforeTheExec(t *testing.T) {
 	bothWays(t, func(t *testing.T, mirror bool) {
-		f, _, _, root, c, d := moves(t, mirror)
-		p := f.host.Fork(1)
-		thread := f.host.Thread(p)
-		f.attach(c, p)
-		f.attach(d, thread)
-		f.host.HoldExits()
-		f.host.Exiting(p)
-		if err := f.Rmdir(c, nil); err != nil {
-			t.Fatal(err)
-		}
+		f, root, d, p, thread := firstFoundGone(t, mirror)
 		f.host.HoldExecs()
 		f.host.Exec(thread)
 		f.host.ReleaseExits()

@@ -52,16 +52,13 @@ type Host struct {
 
 	clock atomic.Int64
 
-	mu        sync.Mutex
-	tasks     map[int32]*task
-	queue     []func(Model)
-	held      []func(Model)
-	hold      bool
-	heldExecs []func(Model)
-	holdExecs bool
-	reapers   map[int32]bool // by tgid
-	dirs      map[uint64]bool
-	nextTID   int32
+	mu           sync.Mutex
+	tasks        map[int32]*task
+	queue        []func(Model)
+	exits, execs delayed
+	reapers      map[int32]bool // by tgid
+	dirs         map[uint64]bool
+	nextTID      int32
 }
 
 type task struct {
@@ -157,11 +154,7 @@ func (h *Host) Exec(tid int32) {
 	}
 	tgid := k.TGID
 	event := func(m Model) { m.Exec(tgid) }
-	if h.holdExecs {
-		h.heldExecs = append(h.heldExecs, event)
-		return
-	}
-	h.queue = append(h.queue, event)
+	h.tell(&h.execs, event)
 }
 
 // FailExec has a thread execute a program that cannot be loaded, which is found out when the
@@ -206,7 +199,7 @@ func (h *Host) SetReaper(tgid int32) {
 func (h *Host) HoldExits() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.hold = true
+	h.exits.on = true
 }
 
 // HoldExecs keeps the events of execs back until ReleaseExecs: the kernel tells of them
@@ -214,25 +207,41 @@ func (h *Host) HoldExits() {
 func (h *Host) HoldExecs() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.holdExecs = true
+	h.execs.on = true
 }
 
 // ReleaseExecs queues the events that HoldExecs kept back.
 func (h *Host) ReleaseExecs() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.holdExecs = false
-	h.queue = append(h.queue, h.heldExecs...)
-	h.heldExecs = nil
+	h.release(&h.execs)
 }
 
 // ReleaseExits queues the events that HoldExits kept back.
 func (h *Host) ReleaseExits() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.hold = false
-	h.queue = append(h.queue, h.held...)
-	h.held = nil
+	h.release(&h.exits)
+}
+
+// delayed are events of a kind that are kept back while that is on.
+type delayed struct {
+	on     bool
+	events []func(Model)
+}
+
+// tell queues an event of a kind, or keeps it back.
+func (h *Host) tell(d *delayed, event func(Model)) {
+	to := &h.queue
+	if d.on {
+		to = &d.events
+	}
+	*to = append(*to, event)
+}
+
+func (h *Host) release(d *delayed) {
+	h.queue = append(h.queue, d.events...)
+	*d = delayed{}
 }
 
 // Exit ends a thread. The first thread of a process stays as a zombie until the
@@ -241,21 +250,23 @@ func (h *Host) ReleaseExits() {
 func (h *Host) Exit(tid int32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if k := h.tasks[tid]; k != nil && !k.zombie && tid != InitTID {
-		h.exit(k)
-	}
+	h.end(tid)
 }
 
 // ExitAtOnce is Exit that is told though HoldExits keeps others back.
 func (h *Host) ExitAtOnce(tid int32) {
 	h.mu.Lock()
-	hold := h.hold
-	h.hold = false
-	h.mu.Unlock()
-	h.Exit(tid)
-	h.mu.Lock()
-	h.hold = hold
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	on := h.exits.on
+	h.exits.on = false
+	h.end(tid)
+	h.exits.on = on
+}
+
+func (h *Host) end(tid int32) {
+	if k := h.tasks[tid]; k != nil && !k.zombie && tid != InitTID {
+		h.exit(k)
+	}
 }
 
 // Zombie ends a thread whose number stays in use, as that of a process that
@@ -308,11 +319,7 @@ func (h *Host) exit(k *task) {
 		h.tasks[tid] = k
 	}
 	event := func(m Model) { m.Exit(tid) }
-	if h.hold {
-		h.held = append(h.held, event)
-		return
-	}
-	h.queue = append(h.queue, event)
+	h.tell(&h.exits, event)
 }
 
 // reaper is who gets the children of k's process.
@@ -344,7 +351,7 @@ func (h *Host) threads(tgid int32) (ts []*task) {
 func (h *Host) Lose() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.queue, h.held, h.heldExecs = nil, nil, nil
+	h.queue, h.exits.events, h.execs.events = nil, nil, nil
 }
 
 // Resync calls resync in the order of the events, as who delivers them must.
