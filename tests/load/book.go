@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -11,18 +12,31 @@ import (
 
 // key is what a result is of.
 type key struct {
+	part    *part
 	row     *row
 	load    load
 	network string
 	target  string
 }
 
+// part is a comparison that has tables of its own.
+type part struct {
+	note   string         // in their headings
+	rows   *regexp.Regexp // that it has, by their short names; nil: all
+	judged bool           // by the goals
+}
+
+var (
+	peers    = &part{judged: true}
+	moves    = &part{note: "beside a floor that has the kernel move the task", rows: regexp.MustCompile("^(move|stay)$"), judged: true}
+	variants = &part{note: "containerfs in other ways"}
+)
+
 // book is where results are kept.
 type book struct {
 	*settings
-	began    time.Time
-	results  map[key][]result
-	variants bool // what is measured is containerfs in other ways
+	began   time.Time
+	results map[key][]result
 
 	loadTables []loadTable
 	text       strings.Builder // of the other parts, as Markdown
@@ -30,15 +44,18 @@ type book struct {
 
 // loadTable is what was measured at one place under one load.
 type loadTable struct {
-	network  string
-	load     load
-	targets  []string
-	rows     []*row
-	variants bool
+	part    *part
+	network string
+	load    load
+	targets []string
+	rows    []*row
 }
 
-// measureAll measures all rows under some loads at a place, the targets in turn.
-func (b *book) measureAll(targets []*target, at int, loads []load) error {
+// key is what the results of a row of the table are kept by.
+func (t *loadTable) key(r *row, target string) key { return key{t.part, r, t.load, t.network, target} }
+
+// measureAll measures a part's rows under some loads at a place, the targets in turn.
+func (b *book) measureAll(p *part, targets []*target, at int, loads []load) error {
 	if b.results == nil {
 		b.results = make(map[key][]result)
 	}
@@ -46,7 +63,7 @@ func (b *book) measureAll(targets []*target, at int, loads []load) error {
 		if !b.loads.MatchString(fmt.Sprintf("%dx%d", l.conns, l.depth)) {
 			continue
 		}
-		t := loadTable{network: targets[0].places[at].network, load: l, variants: b.variants}
+		t := loadTable{part: p, network: targets[0].places[at].network, load: l}
 		clients := make(map[*target][]*client)
 		for _, t1 := range targets {
 			t.targets = append(t.targets, t1.name)
@@ -93,11 +110,11 @@ func (b *book) onOneCPU(targets []*target, clients map[*target][]*client, do fun
 	})
 }
 
-// measureRows measures all rows under one load.
+// measureRows measures a table's rows.
 func (b *book) measureRows(t *loadTable, targets []*target, clients map[*target][]*client) error {
 	for i := range rows {
 		r := &rows[i]
-		if !b.rows.MatchString(r.short) {
+		if !b.rows.MatchString(r.short) || t.part.rows != nil && !t.part.rows.MatchString(r.short) {
 			continue
 		}
 		t.rows = append(t.rows, r)
@@ -105,31 +122,21 @@ func (b *book) measureRows(t *loadTable, targets []*target, clients map[*target]
 		for rep := range b.reps {
 			for n := range targets {
 				t1 := targets[(n+rep)%len(targets)]
-				if err := b.measure(t1, clients[t1], key{r, t.load, t.network, t1.name}); err != nil {
+				res, err := measure(t1, clients[t1], r, b.time)
+				if err != nil {
 					return err
 				}
+				k := t.key(r, t1.name)
+				b.results[k] = append(b.results[k], res)
 			}
 		}
 	}
 	return nil
 }
 
-func (b *book) measure(t *target, clients []*client, k key) error {
-	res, err := measure(t, clients, k.row, b.time)
-	if b.variants {
-		k.network += " variants"
-	}
-	b.results[k] = append(b.results[k], res)
-	return err
-}
-
 // median of what was measured of one target.
 func (b *book) median(t *loadTable, r *row, name string) (m result) {
-	k := key{r, t.load, t.network, name}
-	if t.variants {
-		k.network += " variants"
-	}
-	all := b.results[k]
+	all := b.results[t.key(r, name)]
 	return result{
 		rate: median(all, func(r result) float64 { return r.rate }),
 		p50:  time.Duration(median(all, func(r result) float64 { return float64(r.p50) })),
@@ -176,8 +183,8 @@ func (b *book) table(out *strings.Builder, t *loadTable) {
 	if t.load == (load{1, 1}) {
 		what += ", server and client on one CPU"
 	}
-	if t.variants {
-		what += ", containerfs in other ways"
+	if t.part.note != "" {
+		what += ", " + t.part.note
 	}
 	fmt.Fprintf(out, "\n%v over %s:\n\n", t.load, what)
 	first := t.targets[0]
@@ -188,7 +195,7 @@ func (b *book) table(out *strings.Builder, t *loadTable) {
 	for _, name := range t.targets[1:] {
 		head += " to " + name + " |"
 	}
-	if !t.variants {
+	if t.part.judged {
 		head += " goal |"
 	}
 	head += " p50, p99 µs |"
@@ -212,7 +219,7 @@ func (b *book) table(out *strings.Builder, t *loadTable) {
 				ratios += fmt.Sprintf(" %.2f |", own.rate/m.rate)
 			}
 		}
-		if !t.variants {
+		if t.part.judged {
 			ratios += " " + b.judge(t, r) + " |"
 		}
 		fmt.Fprintf(out, "| %s |%s%s%s%s\n", r.name, rates, ratios, times, cpu)

@@ -1,6 +1,8 @@
 // Load measures file servers that speak 9P2000.L: containerfs, diod exporting a
 // cgroup v1 hierarchy of the kernel, and a floor, which answers constants and so
-// shows what the wire and this program allow. `make bench` runs it.
+// shows what the wire and this program allow. `make bench` runs it. For moves there is
+// another floor, which has the kernel move the task as well: what a server could
+// reach that knows nothing.
 //
 // # Vocabulary
 //

@@ -5,12 +5,17 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"containerfs/tree/kernfs"
 )
 
 // serveFloor answers every request with a constant that a client could take for
 // true. Nothing about it is looked up: what there is to read is told by the number
-// of the fid.
-func serveFloor(stdout io.Writer, unixSocket string) error {
+// of the fid. With the root of a cgroup hierarchy, tasks are moved there.
+func serveFloor(stdout io.Writer, unixSocket string, root *kernfs.Dir) error {
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -29,7 +34,7 @@ func serveFloor(stdout io.Writer, unixSocket string) error {
 					failed <- err
 					return
 				}
-				go answer(c)
+				go answer(c, root)
 			}
 		}()
 	}
@@ -37,12 +42,13 @@ func serveFloor(stdout io.Writer, unixSocket string) error {
 }
 
 // answer reads what there is, answers it, and writes all answers at once.
-func answer(nc net.Conn) error {
+func answer(nc net.Conn, root *kernfs.Dir) error {
 	defer nc.Close()
 	c, err := newConn(nc)
 	if err != nil {
 		return err
 	}
+	m := mover{root: root}
 	for {
 		if err := c.fill(); err != nil {
 			return err
@@ -54,6 +60,11 @@ func answer(nc net.Conn) error {
 			}
 			if f == nil {
 				break
+			}
+			if root != nil {
+				if err := m.request(f); err != nil {
+					return err
+				}
 			}
 			if c.out, err = appendConstant(c.out, f); err != nil {
 				return err
@@ -68,6 +79,41 @@ func answer(nc net.Conn) error {
 			return err
 		}
 	}
+}
+
+// mover does what the kernel has to do for the requests of a connection that move tasks,
+// and nothing else: by an open file, each task between two directories of its own.
+type mover struct {
+	root   *kernfs.Dir
+	second [maxSlots]bool // whether a slot has walked to its second container
+}
+
+func (m *mover) request(f []byte) error {
+	typ, body := f[4], f[headerSize:]
+	switch typ {
+	case twalk:
+		if to := le.Uint32(body[4:]); to >= fidSmall {
+			m.second[to-fidSmall] = le.Uint32(body) >= fidDirs+secondDir
+		}
+	case twrite:
+		pid := string(body[16:])
+		dir := pid + ".0"
+		if m.second[le.Uint32(body)-fidSmall] {
+			dir = pid + ".1"
+		}
+		id, err := strconv.ParseInt(pid, 10, 32)
+		if err != nil {
+			return err
+		}
+		if err = m.root.Move(dir, int32(id), false); !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		if err := m.root.Make(dir); err != nil {
+			return err
+		}
+		return m.root.Move(dir, int32(id), false)
+	}
+	return nil
 }
 
 var (

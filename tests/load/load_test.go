@@ -5,17 +5,23 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"containerfs/tree/kernfs"
 )
 
-// aFloor starts the floor in this process.
-func aFloor(t *testing.T) *target {
+// aFloor starts a floor in this process.
+func aFloor(t *testing.T, root *kernfs.Dir) *target {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cfsload") // a socket's path must be short
 	if err != nil {
@@ -23,7 +29,7 @@ func aFloor(t *testing.T) *target {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	r, w := io.Pipe()
-	go serveFloor(w, filepath.Join(dir, "floor"))
+	go serveFloor(w, filepath.Join(dir, "floor"), root)
 	addr, err := bufio.NewReader(r).ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
@@ -38,13 +44,13 @@ func aFloor(t *testing.T) *target {
 // TestRows runs each row under each load against the floor: every reply is one to the
 // request, and an operation has as many messages as it should.
 func TestRows(t *testing.T) {
-	f := aFloor(t)
+	f := aFloor(t, nil)
 	b := &book{settings: &settings{time: 5 * time.Millisecond, reps: 1, rows: regexp.MustCompile("")}}
 	b.loads = regexp.MustCompile("^(1x32|8x8)") // 1x1 pins this process
-	if err := b.measureAll([]*target{f}, 0, loads); err != nil {
+	if err := b.measureAll(peers, []*target{f}, 0, loads); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.measureAll([]*target{f}, 1, loads); err != nil {
+	if err := b.measureAll(peers, []*target{f}, 1, loads); err != nil {
 		t.Fatal(err)
 	}
 	for k, all := range b.results {
@@ -73,9 +79,57 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// TestMover: the floor that moves has the kernel move each slot's task to and fro.
+func TestMover(t *testing.T) {
+	root, err := kernfs.OpenNamed(hierarchy(os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := kernfs.Retire(root, 20*time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+	f := aFloor(t, root)
+	var where [2]string
+	for i := range where {
+		c := child(exec.Command("sleep", "1000"))
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { kill(c) })
+		f.pids[i] = strconv.AppendInt(nil, int64(c.Process.Pid), 10)
+		where[i] = fmt.Sprintf("/proc/%d/cgroup", c.Process.Pid)
+	}
+	k, err := newClient(f.places[0], f, 2, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	at := slices.IndexFunc(rows, func(r row) bool { return r.short == "move" })
+	for n := range 3 {
+		for i := range k.slots {
+			k.slots[i].tally = uint64(n + i)
+		}
+		k.row = &rows[at]
+		if err := k.run(time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		for i, name := range where {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := fmt.Sprintf("name=%s:/%s.%d\n", hierarchy(os.Getpid()), f.pids[i], (n+i)%2); !strings.Contains(string(text), want) {
+				t.Errorf("after %d moves of slot %d there is no %q in %s", n+1, i, want, text)
+			}
+		}
+	}
+}
+
 // TestErrors: an operation that fails ends the measurement, and says what failed.
 func TestErrors(t *testing.T) {
-	f := aFloor(t)
+	f := aFloor(t, nil)
 	k, err := newClient(f.places[0], f, 1, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -96,11 +150,11 @@ func TestErrors(t *testing.T) {
 func TestPublish(t *testing.T) {
 	b := &book{settings: new(settings), results: make(map[key][]result)}
 	for _, l := range loads {
-		tab := loadTable{network: "tcp", load: l, targets: []string{"containerfs", "diod", "floor"}}
+		tab := loadTable{part: peers, network: "tcp", load: l, targets: []string{"containerfs", "diod", "floor"}}
 		for i := range rows {
 			tab.rows = append(tab.rows, &rows[i])
 			for n, name := range tab.targets {
-				k := key{&rows[i], l, "tcp", name}
+				k := tab.key(&rows[i], name)
 				for _, rate := range []float64{1, 500, 100} { // the median is 100
 					b.results[k] = append(b.results[k], result{rate: rate / float64(n+1), p50: 1, p99: 2, cpu: time.Duration(n+1) * time.Microsecond})
 				}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"containerfs/tree/kernfs"
 )
 
 // settings are the flags of a run.
@@ -38,7 +40,13 @@ func run(args []string) error {
 	if len(args) > 0 {
 		switch part, rest := args[0], args[1:]; {
 		case part == "floor" && len(rest) == 1:
-			return serveFloor(os.Stdout, rest[0])
+			return serveFloor(os.Stdout, rest[0], nil)
+		case part == "mover" && len(rest) == 1:
+			root, err := kernfs.OpenNamed(hierarchy(os.Getpid()))
+			if err != nil {
+				return err
+			}
+			return serveFloor(os.Stdout, rest[0], root)
 		case part == "threads" && len(rest) == 1:
 			n, err := strconv.Atoi(rest[0])
 			return errors.Join(err, threads(n))
@@ -59,7 +67,7 @@ func run(args []string) error {
 	fs.StringVar(&s.table, "table", "", "write the tables (Markdown) to `file`, too")
 	rows := fs.String("rows", "", "measure only rows whose short names match `regexp`")
 	loads := fs.String("loads", "", "measure only under loads that match `regexp`, as 1x32")
-	parts := fs.String("parts", "", "of rows, variants, hostile, tracking only those that match `regexp`")
+	parts := fs.String("parts", "", "of rows, moves, variants, hostile, tracking only those that match `regexp`")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -111,7 +119,7 @@ func compare(s *settings) (err error) {
 	if err != nil {
 		return err
 	}
-	floor, err := w.addFloor()
+	floor, err := w.addFloor("floor")
 	if err != nil {
 		return err
 	}
@@ -121,7 +129,18 @@ func compare(s *settings) (err error) {
 	}
 	if s.parts.MatchString("rows") {
 		for place := range cfs.places {
-			if err := b.measureAll([]*target{cfs, diod, floor}, place, loads); err != nil {
+			if err := b.measureAll(peers, []*target{cfs, diod, floor}, place, loads); err != nil {
+				return err
+			}
+		}
+	}
+	if s.parts.MatchString("moves") {
+		moving, err := w.addFloor("mover")
+		if err != nil {
+			return err
+		}
+		for place := range cfs.places {
+			if err := b.measureAll(moves, []*target{cfs, diod, moving}, place, loads[1:]); err != nil {
 				return err
 			}
 		}
@@ -136,16 +155,15 @@ func compare(s *settings) (err error) {
 		if err != nil {
 			return err
 		}
-		variants := []*target{cfs, plain}
+		others := []*target{cfs, plain}
 		if hasState {
 			stateful, err := w.addContainerfs("with state", s.program, "--state", w.dir+"/state")
 			if err != nil {
 				return err
 			}
-			variants = append(variants, stateful)
+			others = append(others, stateful)
 		}
-		b.variants = true
-		if err := b.measureAll(variants, 0, loads[1:]); err != nil {
+		if err := b.measureAll(variants, others, 0, loads[1:]); err != nil {
 			return err
 		}
 	}

@@ -20,7 +20,7 @@ func (b *book) draw() []byte {
 	colours := map[load]string{{1, 1}: "#9ab", {1, 32}: "#469", {8, 8}: "#124"}
 	var tables []*loadTable
 	for i := range b.loadTables {
-		if t := &b.loadTables[i]; t.network == "tcp" && !t.variants {
+		if t := &b.loadTables[i]; t.network == "tcp" && t.part == peers {
 			tables = append(tables, t)
 		}
 	}

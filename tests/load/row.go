@@ -68,12 +68,14 @@ var rows = []row{
 
 // Numbers of fids. The floor knows by them how much there is to read.
 const (
-	fidDirs  = 10000 // a slot's first container, and 1000 further on its second
+	fidDirs  = 10000 // a slot's first container, and secondDir further on its second
 	fidOpen  = 20000
 	fidBig   = 30000
 	fidSmall = 50000 // walked to by an operation, a few bytes
 	fidKilo  = 51000 // a thousand entries
 	fidMany  = 52000 // ten thousand
+
+	secondDir = 1000
 )
 
 func newSlot(i int) slot {
@@ -81,7 +83,7 @@ func newSlot(i int) slot {
 	return slot{
 		tag:  uint16(i),
 		fid:  fidSmall + n,
-		dirs: [2]uint32{fidDirs + n, fidDirs + 1000 + n},
+		dirs: [2]uint32{fidDirs + n, fidDirs + secondDir + n},
 		open: fidOpen + n,
 		big:  [2]uint32{fidBig, fidBig + 1},
 	}

@@ -158,17 +158,23 @@ func threads(n int) error {
 	return err
 }
 
-// addFloor starts the floor.
-func (w *world) addFloor() (*target, error) {
-	sock := filepath.Join(w.dir, "floor")
-	c, addr, err := w.sub("floor", sock)
+// addFloor starts a floor: "floor", or "mover", which moves tasks in a hierarchy.
+func (w *world) addFloor(name string) (*target, error) {
+	sock := filepath.Join(w.dir, name)
+	c, addr, err := w.sub(name, sock)
 	if err != nil {
 		return nil, err
 	}
 	return w.add(&target{
-		name: "floor", process: c.Process.Pid,
+		name: name, process: c.Process.Pid,
 		places: []place{{"tcp", addr}, {"unix", sock}},
-		stop:   func() error { kill(c); return nil },
+		stop: func() error {
+			kill(c)
+			if name == "mover" {
+				return retire(hierarchy(c.Process.Pid))
+			}
+			return nil
+		},
 	}), nil
 }
 
