@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -133,10 +134,12 @@ func (at *attachment) allowed(p perm, want uint16) error {
 		bits >>= 3
 	}
 	if want&^bits != 0 {
-		return syscall.EACCES
+		return fmt.Errorf("mode %04o, owner %d, group %d: %w", p.mode, p.uid, p.gid, syscall.EACCES)
 	}
 	return nil
 }
+
+var errNotFileOwner = fmt.Errorf("only its owner may: %w", syscall.EPERM)
 
 // change applies a setattr to an owner, mode and time. Who may: the owner and
 // the privileged for the mode; the privileged for the owner; the owner, to a
@@ -146,23 +149,23 @@ func (at *attachment) allowed(p perm, want uint16) error {
 func (at *attachment) change(p *perm, mtime *int64, valid p9.SetAttrMask, attr p9.SetAttr) error {
 	owner := at.privileged() || p.uid == at.caller.UID
 	if valid.Size && attr.Size != 0 {
-		return syscall.EINVAL
+		return fmt.Errorf("no file here has a size to set: %w", syscall.EINVAL)
 	}
 	if valid.MTimeNotSystemTime && attr.MTimeNanoSeconds >= second {
 		return syscall.EINVAL
 	}
 	if valid.Permissions && !owner {
-		return syscall.EPERM
+		return errNotFileOwner
 	}
 	if valid.UID && uint32(attr.UID) != p.uid && !at.privileged() {
-		return syscall.EPERM
+		return errNotPrivileged
 	}
 	if valid.GID && uint32(attr.GID) != p.gid && !at.privileged() &&
 		!(owner && slices.Contains(at.caller.GIDs, uint32(attr.GID))) {
-		return syscall.EPERM
+		return fmt.Errorf("only its owner may, to a group of his: %w", syscall.EPERM)
 	}
 	if (valid.ATimeNotSystemTime || valid.MTimeNotSystemTime) && !owner {
-		return syscall.EPERM
+		return errNotFileOwner
 	}
 	if (valid.ATime || valid.MTime) && !owner {
 		if err := at.allowed(*p, mayWrite); err != nil {

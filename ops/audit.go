@@ -188,6 +188,7 @@ func (at *attachment) told(d deed, err error) error {
 		}
 		err = at.fs.keep(d.changed)
 	}
+	at.note(d, err)
 	level, what := slog.LevelInfo, "change"
 	switch e := errnoOf(err); {
 	case e == syscall.EACCES || e == syscall.EPERM || e == syscall.EROFS:
@@ -258,6 +259,11 @@ func (fs *FS) path(n node, name string) (path string) {
 			path = containerPath(n.c)
 		case controlFile:
 			path = containerPath(n.c) + "/" + n.r.name
+		case statusFile:
+			path = "/" + StatusName
+			if d, ok := n.dir.(containerDir); ok {
+				path = containerPath(d.c) + path
+			}
 		case taskDir, taskFile, procDir:
 			path = "/proc"
 		case topDir:

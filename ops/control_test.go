@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/hugelgupf/p9/linux"
@@ -38,7 +37,7 @@ func TestNumbers(t *testing.T) {
 	if v, err := parseNumber([]byte("18446744073709551615"), 1<<64-1); v != 1<<64-1 || err != nil {
 		t.Errorf("the largest number: %d, %v", v, err)
 	}
-	if _, err := parseNumber([]byte("18446744073709551616"), 1<<64-1); err != syscall.ERANGE {
+	if _, err := parseNumber([]byte("18446744073709551616"), 1<<64-1); errno(wire(err)) != linux.ERANGE {
 		t.Errorf("one more: %v", err)
 	}
 }

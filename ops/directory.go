@@ -2,6 +2,7 @@ package ops
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 	"unicode"
 	"unicode/utf8"
@@ -124,7 +125,7 @@ func (f *file) list(d directory, offset uint64, kept bool, yield func(q p9.QID, 
 func (f *file) Mkdir(name string, mode p9.FileMode, _ p9.UID, _ p9.GID) (p9.QID, error) {
 	d, ok := f.n.(containerDir)
 	if !ok {
-		return p9.QID{}, f.at.told(deed{op: "mkdir", node: f.n, name: name}, syscall.EPERM)
+		return p9.QID{}, f.at.told(deed{op: "mkdir", node: f.n, name: name}, errNotIn)
 	}
 	c, err := f.at.mkdir(d.c, name, mode)
 	if err = f.at.told(deed{op: "mkdir", node: f.n, name: name, changed: containerDir{c}}, err); err != nil {
@@ -161,18 +162,23 @@ func (at *attachment) mkdir(parent *tree.Container, name string, mode p9.FileMod
 	})
 }
 
+var (
+	errNotIn        = fmt.Errorf("containers are made in hierarchies, and these by `mount` of ctl: %w", syscall.EPERM)
+	errNotContainer = fmt.Errorf("not a container: %w", syscall.EPERM)
+)
+
 // checkName checks the name of a new container: ENAMETOOLONG or EINVAL.
 func checkName(name string) error {
 	if len(name) > maxName {
-		return syscall.ENAMETOOLONG
+		return fmt.Errorf("a name has at most %d bytes: %w", maxName, syscall.ENAMETOOLONG)
 	}
 	if name == "" || name == "." || name == ".." {
-		return syscall.EINVAL
+		return fmt.Errorf("%q is no name: %w", name, syscall.EINVAL)
 	}
 	for i := 0; i < len(name); {
 		r, n := utf8.DecodeRuneInString(name[i:])
 		if r == '/' || (unicode.IsControl(r) && r != utf8.RuneError) {
-			return syscall.EINVAL
+			return fmt.Errorf("a name has no %q: %w", r, syscall.EINVAL)
 		}
 		i += n
 	}
@@ -243,7 +249,7 @@ func (at *attachment) remove(n node, asDir bool, still func(*tree.Container) err
 	case !asDir && isDir:
 		return syscall.EISDIR
 	case !ok:
-		return syscall.EPERM
+		return errNotContainer
 	}
 	return at.fs.tree.Rmdir(d.c, func() error {
 		if d.c.IsRoot() {
@@ -286,7 +292,7 @@ func (at *attachment) rename(from node, oldName string, to node, newName string,
 	}
 	dir, ok := from.(containerDir)
 	if !ok {
-		return nil, syscall.EPERM
+		return nil, errNotContainer
 	}
 	if err := checkName(newName); err != nil {
 		return nil, err
@@ -303,13 +309,16 @@ func (at *attachment) rename(from node, oldName string, to node, newName string,
 				return err
 			}
 			if from != to {
-				return syscall.EIO
+				return errOtherParent
 			}
 			return at.allowed(attrsOf(dir.c).dir, mayWrite|maySearch)
 		},
 	})
 	return n, err
 }
+
+// errOtherParent has the number that SPEC §3 gives it.
+var errOtherParent = fmt.Errorf("a container keeps its parent: %w", syscall.EIO)
 
 // mayBecome is EEXIST when a directory has another entry of that name than n.
 // View.

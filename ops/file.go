@@ -2,6 +2,7 @@ package ops
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"syscall"
@@ -55,6 +56,10 @@ func (at *attachment) open(n node) *file {
 		f.h = n.c.Hierarchy()
 	case controlFile:
 		f.h = n.c.Hierarchy()
+	case statusFile:
+		if d, ok := n.dir.(containerDir); ok {
+			f.h = d.c.Hierarchy()
+		}
 	}
 	if f.h != nil {
 		f.h.Hold()
@@ -350,6 +355,8 @@ func (f *file) WriteAt(b []byte, _ int64) (int, error) {
 	return f.command(b, r.write)
 }
 
+var errTooLong = fmt.Errorf("a command has at most %d bytes: %w", MaxWrite, syscall.E2BIG)
+
 // ErrWouldWait is WriteNow's where WriteAt can take long. Nothing was done.
 var ErrWouldWait = tree.ErrWouldWait
 
@@ -364,13 +371,13 @@ func (f *file) WriteNow(b []byte, _ int64) (int, error) {
 }
 
 func (f *file) command(b []byte, write func(*attachment, []byte) error) (int, error) {
-	if err := f.gone(); err != nil {
-		return 0, wire(err)
+	err := f.gone()
+	if err == nil && len(b) > MaxWrite {
+		err = errTooLong
 	}
-	if len(b) > MaxWrite {
-		return 0, linux.E2BIG
+	if err == nil {
+		err = f.at.fs.mayChange()
 	}
-	err := f.at.fs.mayChange()
 	if err == nil {
 		err = write(f.at, b)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -190,6 +191,7 @@ type attachment struct {
 	caller *Caller
 	actor  tree.Actor
 	root   node
+	status atomic.Pointer[string] // see note; nil: ok
 }
 
 // privileged reports whether the caller is uid 0 or the user that the server runs

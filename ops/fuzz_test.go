@@ -20,7 +20,7 @@ func FuzzNumber(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte, limit uint64) {
 		digits := strings.TrimSuffix(string(data), "\n")
-		var want error
+		var want syscall.Errno
 		n, ok := new(big.Int), digits != "" && strings.Trim(digits, "0123456789") == ""
 		if ok {
 			n, ok = n.SetString(digits, 10)
@@ -32,7 +32,7 @@ func FuzzNumber(f *testing.F) {
 			want = syscall.ERANGE
 		}
 		got, err := parseNumber(data, limit)
-		if err != want || (err == nil && got != n.Uint64()) {
+		if errnoOf(err) != want || (err == nil && got != n.Uint64()) {
 			t.Errorf("%q up to %d: %d, %v; want %v, %v", data, limit, got, err, n, want)
 		}
 	})
@@ -47,7 +47,7 @@ func FuzzOptions(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string, agents bool) {
 		o, err := fs.parseOptions(s, true, agents)
 		if err != nil {
-			if !slices.Contains([]error{syscall.EINVAL, syscall.ENOENT, syscall.EPERM, syscall.ENAMETOOLONG}, err) {
+			if !slices.Contains([]syscall.Errno{syscall.EINVAL, syscall.ENOENT, syscall.EPERM, syscall.ENAMETOOLONG}, errnoOf(err)) {
 				t.Fatalf("%q: %v", s, err)
 			}
 			if o != (options{}) {
@@ -99,11 +99,11 @@ func FuzzContainerName(f *testing.F) {
 		control := strings.ContainsFunc(name, unicode.IsControl) || strings.Contains(name, "/")
 		switch {
 		case len(name) > 255:
-			if err != syscall.ENAMETOOLONG {
+			if errnoOf(err) != syscall.ENAMETOOLONG {
 				t.Fatalf("%q: %v", name, err)
 			}
 		case name == "" || name == "." || name == ".." || control:
-			if err != syscall.EINVAL {
+			if errnoOf(err) != syscall.EINVAL {
 				t.Fatalf("%q: %v", name, err)
 			}
 		case err != nil:

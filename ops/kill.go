@@ -2,6 +2,7 @@ package ops
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 	"time"
 
@@ -17,7 +18,7 @@ var killLimit = 30 * time.Second
 // permission to move each of them, or none is killed. EAGAIN when some are left.
 func writeKill(at *attachment, c *tree.Container, data []byte) error {
 	if string(data) != "1" && string(data) != "1\n" {
-		return syscall.EINVAL
+		return fmt.Errorf("the only command is 1: %w", syscall.EINVAL)
 	}
 	var err error
 	at.fs.urgently(func() { err = at.kill(c) })
@@ -40,7 +41,7 @@ func (at *attachment) kill(c *tree.Container) error {
 		}
 		if time.Now().After(deadline) {
 			at.fs.log.Warn("kill leaves processes behind", "tasks", left)
-			return syscall.EAGAIN
+			return fmt.Errorf("%d threads are left: %w", left, syscall.EAGAIN)
 		}
 		if round > 0 {
 			time.Sleep(time.Millisecond) // they need the processor to die
@@ -165,7 +166,7 @@ func (fs *FS) below(c *tree.Container) (victims []victim) {
 // killed by nobody.
 func (at *attachment) mayKill(v victim) error {
 	if at.fs.protected[v.info.TGID] {
-		return denied(errProtected)
+		return errProtected
 	}
 	if err := at.mayMove(v.info, v.in); !errors.Is(err, syscall.ESRCH) {
 		return err

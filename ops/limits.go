@@ -2,6 +2,7 @@ package ops
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"syscall"
 
@@ -81,7 +82,7 @@ func (fs *FS) SetMaxContainersPerUser(n int) {
 func (at *attachment) mayOwnMore() error {
 	limit := at.fs.maxPerUser
 	if limit > 0 && !at.privileged() && at.fs.recorder.owned[at.caller.UID] >= limit {
-		return syscall.EAGAIN
+		return fmt.Errorf("uid %d has %d containers, as many as one may (--max-containers-per-user): %w", at.caller.UID, limit, syscall.EAGAIN)
 	}
 	return nil
 }

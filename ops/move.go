@@ -1,7 +1,7 @@
 package ops
 
 import (
-	"errors"
+	"fmt"
 	"strings"
 	"syscall"
 
@@ -16,7 +16,7 @@ func (at *attachment) move(r tree.AttachRequest, number []byte, to ...*tree.Cont
 		return err
 	}
 	if id == 0 {
-		return syscall.EINVAL
+		return fmt.Errorf("0 is nobody here, as the writer is not on this host: %w", syscall.EINVAL)
 	}
 	r.Actor, r.To, r.Also, r.ID = &at.actor, to[0], to[1:], int32(id)
 	r.Allow = func(task tree.TaskInfo, from, to *tree.Container) error {
@@ -34,16 +34,16 @@ func (at *attachment) move(r tree.AttachRequest, number []byte, to ...*tree.Cont
 }
 
 var (
-	errProtected = errors.New("a protected process moves only for a privileged local caller")
-	errNotOwner  = errors.New("neither privileged nor the task's real or saved user")
-	errFrom      = errors.New("a network caller needs write permission on the tasks file that the task leaves")
+	errProtected = fmt.Errorf("a protected process moves only for a privileged local caller: %w", syscall.EACCES)
+	errNotOwner  = fmt.Errorf("neither privileged nor the task's real or saved user: %w", syscall.EACCES)
+	errFrom      = fmt.Errorf("a network caller needs write permission on the tasks file that the task leaves: %w", syscall.EACCES)
 )
 
 // mayMove decides whether the caller may move a task (SPEC §5.4, §17). Inside a
 // change.
 func (at *attachment) mayMove(task tree.TaskInfo, from *tree.Container) error {
 	if at.fs.protected[task.TGID] && !(at.privileged() && at.caller.Local) {
-		return denied(errProtected)
+		return errProtected
 	}
 	if at.privileged() {
 		return nil
@@ -53,18 +53,15 @@ func (at *attachment) mayMove(task tree.TaskInfo, from *tree.Container) error {
 		return err
 	}
 	if at.caller.UID != ruid && at.caller.UID != suid {
-		return denied(errNotOwner)
+		return errNotOwner
 	}
 	if !at.caller.Local {
 		if at.allowed(attrsOf(from).file(&coreRows[0]).perm, mayWrite) != nil {
-			return denied(errFrom)
+			return errFrom
 		}
 	}
 	return nil
 }
-
-// denied is EACCES with its reason.
-func denied(reason error) error { return errors.Join(reason, syscall.EACCES) }
 
 // maxPaths bounds how many containers one attach names.
 const maxPaths = 64
@@ -76,7 +73,7 @@ func (at *attachment) attachPaths(command string) error {
 	lines := strings.Split(command, "\n")
 	words, paths := strings.Split(lines[0], " "), lines[1:]
 	if len(words) != 3 || words[1] != "tasks" && words[1] != "procs" || len(paths) == 0 || len(paths) > maxPaths {
-		return syscall.EINVAL
+		return fmt.Errorf("it is `attach tasks|procs ID`, and 1 to %d lines with a path each: %w", maxPaths, syscall.EINVAL)
 	}
 	var to []*tree.Container
 	for _, path := range paths {
@@ -94,7 +91,7 @@ func (at *attachment) attachPaths(command string) error {
 func (at *attachment) writable(path, name string) (f *file, err error) {
 	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	if !strings.HasPrefix(path, "/") || len(names) == 0 {
-		return nil, syscall.EINVAL
+		return nil, fmt.Errorf("%q is no container's path: %w", clip(path, 64), syscall.EINVAL)
 	}
 	at.fs.tree.View(func() {
 		var n node
@@ -103,7 +100,7 @@ func (at *attachment) writable(path, name string) (f *file, err error) {
 			return
 		}
 		if _, ok := n.(controlFile); !ok {
-			err = syscall.EINVAL
+			err = fmt.Errorf("%q is no container: %w", clip(path, 64), syscall.EINVAL)
 			return
 		}
 		if p, _, err = n.attr(at.fs); err == nil {

@@ -102,6 +102,7 @@ const (
 	qidProc     = 4
 	qidEvents   = 5
 	qidRules    = 6
+	qidStatus   = 7
 	qidTaskFlag = 1 << 63
 )
 
@@ -149,6 +150,9 @@ func (d containerDir) lookup(fs *FS, name string) (node, error) {
 	}
 	if k := d.c.Child(name); k != nil {
 		return containerDir{k}, nil
+	}
+	if name == StatusName {
+		return statusFile{d}, nil
 	}
 	return nil, syscall.ENOENT
 }
@@ -222,7 +226,7 @@ func (f controlFile) read(at *attachment, b []byte) ([]byte, error) {
 
 func (f controlFile) write(at *attachment, data []byte) error {
 	if f.r.write == nil {
-		return syscall.EINVAL
+		return errReadOnly
 	}
 	return f.r.write(at, f.c, data)
 }

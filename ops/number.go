@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"fmt"
 	"math/bits"
 	"strconv"
 	"syscall"
@@ -16,13 +17,13 @@ func parseNumber(data []byte, limit uint64) (uint64, error) {
 		data = data[:n-1]
 	}
 	if len(data) == 0 {
-		return 0, syscall.EINVAL
+		return 0, fmt.Errorf("empty, where a number is wanted: %w", syscall.EINVAL)
 	}
 	var v uint64
 	tooLarge := false
 	for _, c := range data {
 		if c < '0' || c > '9' {
-			return 0, syscall.EINVAL
+			return 0, fmt.Errorf("%q is not decimal digits: %w", clip(data, 64), syscall.EINVAL)
 		}
 		hi, lo := bits.Mul64(v, 10)
 		sum, carry := bits.Add64(lo, uint64(c-'0'), 0)
@@ -30,7 +31,7 @@ func parseNumber(data []byte, limit uint64) (uint64, error) {
 		tooLarge = tooLarge || hi > 0 || carry > 0 || v > limit
 	}
 	if tooLarge {
-		return 0, syscall.ERANGE
+		return 0, fmt.Errorf("%s is over %d: %w", clip(data, 64), limit, syscall.ERANGE)
 	}
 	return v, nil
 }

@@ -40,7 +40,7 @@ func (fs *FS) parseOptions(s string, present, agents bool) (o options, err error
 		}
 	}
 	if o.subsystems == 0 {
-		return options{}, syscall.EINVAL
+		return options{}, fmt.Errorf("no subsystem among the options: %w", syscall.EINVAL)
 	}
 	return o, nil
 }
@@ -49,7 +49,7 @@ func (fs *FS) parseToken(o *options, token string, agents bool) error {
 	key, value, hasValue := strings.Cut(token, "=")
 	switch {
 	case token == "":
-		return syscall.EINVAL
+		return fmt.Errorf("empty option: %w", syscall.EINVAL)
 	case token == "all":
 		o.subsystems |= fs.all
 		return nil
@@ -58,13 +58,13 @@ func (fs *FS) parseToken(o *options, token string, agents bool) error {
 		return nil
 	case hasValue && key == "name":
 		if o.name != "" || !validHierarchyName(value) {
-			return syscall.EINVAL
+			return fmt.Errorf("name= twice, or %q cannot be a name: %w", value, syscall.EINVAL)
 		}
 		o.name = value
 		return nil
 	case hasValue && key == "release_agent":
 		if o.hasAgent {
-			return syscall.EINVAL
+			return fmt.Errorf("release_agent= twice: %w", syscall.EINVAL)
 		}
 		if err := checkAgent(value, agents); err != nil {
 			return err
@@ -122,7 +122,7 @@ func (fs *FS) mount(o options, hold bool) (*tree.Hierarchy, error) {
 		},
 		Reuse: func(h *tree.Hierarchy) error {
 			if o.hasAgent && o.releaseAgent != rootOf(h).agent {
-				return syscall.EBUSY
+				return fmt.Errorf("%s has another release agent: %w", h.Name(), syscall.EBUSY)
 			}
 			return nil
 		},
@@ -142,7 +142,7 @@ func (fs *FS) checkClashes(set tree.SubsystemSet) error {
 		}
 		for _, f := range fs.tree.Files(id) {
 			if seen[f.Name] {
-				return syscall.EINVAL
+				return fmt.Errorf("two files would be %s without prefixes: %w", f.Name, syscall.EINVAL)
 			}
 			seen[f.Name] = true
 		}

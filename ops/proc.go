@@ -111,7 +111,7 @@ type taskFile struct {
 
 func (f taskFile) qid() p9.QID                   { return fileQID(f.d.path(uint64(f.index + 1))) }
 func (taskFile) drains() bool                    { return true }
-func (taskFile) write(*attachment, []byte) error { return syscall.EINVAL }
+func (taskFile) write(*attachment, []byte) error { return errReadOnly }
 
 func (f taskFile) attr(fs *FS) (perm, p9.Attr, error) {
 	if !f.d.task.Live() {

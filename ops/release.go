@@ -155,11 +155,11 @@ var errAgent = fmt.Errorf("naming a release agent takes --allow-release-agent of
 func checkAgent(agent string, may bool) error {
 	switch {
 	case len(agent) > maxAgent:
-		return syscall.ENAMETOOLONG
+		return fmt.Errorf("a path has at most %d bytes: %w", maxAgent, syscall.ENAMETOOLONG)
 	case !may:
 		return errAgent
 	case agent != "" && agent[0] != '/', strings.ContainsAny(agent, "\x00\n"):
-		return syscall.EINVAL
+		return fmt.Errorf("a release agent is an absolute path: %w", syscall.EINVAL)
 	}
 	return nil
 }

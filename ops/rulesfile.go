@@ -2,7 +2,6 @@ package ops
 
 import (
 	"fmt"
-	"syscall"
 
 	"github.com/hugelgupf/p9/p9"
 )
@@ -14,7 +13,7 @@ type rulesFile struct{}
 func (rulesFile) qid() p9.QID                        { return fileQID(qidRules) }
 func (rulesFile) drains() bool                       { return false }
 func (rulesFile) attr(fs *FS) (perm, p9.Attr, error) { return fs.fixedFile(0o444) }
-func (rulesFile) write(*attachment, []byte) error    { return syscall.EINVAL }
+func (rulesFile) write(*attachment, []byte) error    { return errReadOnly }
 
 // Matches are tasks for which the line decided in a hierarchy, failures those that
 // could not be put where it says.

@@ -48,6 +48,9 @@ func (topDir) lookup(fs *FS, name string) (node, error) {
 	if h := fs.tree.Published(name); h != nil {
 		return containerDir{h.Root()}, nil
 	}
+	if name == StatusName {
+		return statusFile{topDir{}}, nil
+	}
 	return nil, syscall.ENOENT
 }
 
@@ -100,16 +103,21 @@ func (ctlFile) write(at *attachment, data []byte) error {
 		switch {
 		case c.word != word:
 		case !c.everybody && !at.privileged():
-			return syscall.EPERM
+			return errNotPrivileged
 		default:
 			return c.run(at, command)
 		}
 	}
 	if !at.privileged() {
-		return syscall.EPERM
+		return errNotPrivileged
 	}
-	return syscall.EINVAL
+	return fmt.Errorf("the commands are %s: %w", strings.Join(CtlCommands(), ", "), syscall.EINVAL)
 }
+
+var errNotPrivileged = fmt.Errorf("only root and the server's user may: %w", syscall.EPERM)
+
+// errWords is for a command of ctl with too few words or too many.
+func errWords(usage string) error { return fmt.Errorf("it is `%s`: %w", usage, syscall.EINVAL) }
 
 // ctlCommands are the commands of ctl, by their first word. They are run without the
 // newline at their end.
@@ -141,7 +149,7 @@ func (at *attachment) ctlMount(command string) error {
 	case 3:
 		return at.mount(words[1], words[2], true)
 	}
-	return syscall.EINVAL
+	return errWords("mount NAME [OPTIONS]")
 }
 
 // ctlRemount is `remount NAME [OPTS]`.
@@ -152,14 +160,14 @@ func (at *attachment) ctlRemount(command string) error {
 	case 3:
 		return at.remount(words[1], words[2], true)
 	}
-	return syscall.EINVAL
+	return errWords("remount NAME [OPTIONS]")
 }
 
 // ctlUmount is `umount NAME`.
 func (at *attachment) ctlUmount(command string) error {
 	words := strings.Split(command, " ")
 	if len(words) != 2 {
-		return syscall.EINVAL
+		return errWords("umount NAME")
 	}
 	h, err := at.fs.find(words[1])
 	if err != nil {
@@ -187,7 +195,7 @@ func (at *attachment) remount(name, opts string, present bool) error {
 	case err != nil:
 		return err
 	case o.name != "" && o.name != name:
-		return syscall.EINVAL
+		return fmt.Errorf("its name stays %s: %w", name, syscall.EINVAL)
 	}
 	if o.noprefix {
 		if err := fs.checkClashes(o.subsystems); err != nil {
@@ -222,7 +230,7 @@ type subsystemTable struct{}
 func (subsystemTable) qid() p9.QID                        { return fileQID(qidTable) }
 func (subsystemTable) drains() bool                       { return false }
 func (subsystemTable) attr(fs *FS) (perm, p9.Attr, error) { return fs.fixedFile(0o444) }
-func (subsystemTable) write(*attachment, []byte) error    { return syscall.EINVAL }
+func (subsystemTable) write(*attachment, []byte) error    { return errReadOnly }
 
 func (subsystemTable) read(at *attachment, b []byte) ([]byte, error) {
 	b = append(b, "#subsys_name\thierarchy\tnum_containers\tenabled\n"...)

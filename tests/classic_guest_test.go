@@ -38,6 +38,7 @@ func TestClassicGuest(t *testing.T) {
 		echo rubbish > Charlie/cpuset.cpus
 		echo 99999999999999999999 > Charlie/notify_on_release
 		echo 1 > Charlie/populated
+		cat Charlie/last_cmd_status
 		: > Charlie/cpuset.cpus
 		cat Charlie/cpuset.cpus
 		rm Charlie/tasks
@@ -70,6 +71,8 @@ rmdir: 'Charlie': Device or resource busy
 sh: write error: Invalid argument
 sh: write error: Numerical result out of range
 sh: write error: Invalid argument
+write /Charlie/populated
+it cannot be written: invalid argument
 0
 rm: can't remove 'Charlie/tasks': Operation not permitted
 mv: can't rename 'Charlie/tasks': Not a directory

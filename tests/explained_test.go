@@ -48,7 +48,7 @@ func TestEmptyCpuset(t *testing.T) {
 func TestAgentRefused(t *testing.T) {
 	s := startServer(t, "--hierarchy", "n=debug")
 	code, _, stderr := s.command("write", "/n/release_agent", "/bin/true")
-	if code != 4 || !strings.Contains(stderr, "operation not permitted: ") || !strings.Contains(stderr, "--allow-release-agent") {
+	if code != 4 || !strings.HasSuffix(stderr, ": operation not permitted\n") || !strings.Contains(stderr, "--allow-release-agent") {
 		t.Errorf("exit code %d\n%s", code, stderr)
 	}
 }

@@ -97,7 +97,7 @@ func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
 	m := newMove(r)
 	for i, c := range m.to {
 		if slices.ContainsFunc(m.to[:i], func(o *Container) bool { return o.h == c.h }) {
-			return syscall.EINVAL
+			return fmt.Errorf("two containers of %s: %w", c.h.name, syscall.EINVAL)
 		}
 	}
 	alone := false
@@ -142,6 +142,9 @@ func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
 	})
 	return err
 }
+
+// errFaster is for a process that cannot be caught up with.
+var errFaster = fmt.Errorf("it makes threads faster than they can be moved: %w", syscall.EAGAIN)
 
 // errThreads is for one thread of several where a subsystem moves processes only.
 var errThreads = fmt.Errorf("one thread of several, where only whole processes move: %w", syscall.EOPNOTSUPP)
@@ -304,7 +307,7 @@ func (t *Tree) carryOut(m *move) error {
 			return err
 		}
 		if round == maxRounds {
-			return syscall.EAGAIN
+			return errFaster
 		}
 		if !slices.ContainsFunc(late, func(mv *moved) bool { return !mv.missed }) {
 			// Their exits, or the exec that changed their numbers, will be told.

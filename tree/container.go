@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -228,15 +229,15 @@ func (t *Tree) rmdir(c *Container, allow func() error) error {
 		}
 	}
 	if c.IsRoot() {
-		return opError("rmdir", c.h.name, syscall.EBUSY)
+		return opError("rmdir", c.h.name, fmt.Errorf("the root of a hierarchy goes by umount: %w", syscall.EBUSY))
 	}
-	if t.hasTasks(c) || c.children.len() > 0 || c.refs.Load() > 0 || c.pins.Load() > 0 {
-		return opError("rmdir", c.name, syscall.EBUSY)
+	if err := t.inUse(c); err != nil {
+		return opError("rmdir", c.name, err)
 	}
 	t.mu.Lock()
 	if c.linked > 0 { // a fork that CLONE_PARENT or the mirror brought in since
 		t.mu.Unlock()
-		return opError("rmdir", c.name, syscall.EBUSY)
+		return opError("rmdir", c.name, errHasTasks)
 	}
 	c.removed = true
 	c.parent.children.remove(c)
@@ -251,6 +252,25 @@ func (t *Tree) rmdir(c *Container, allow func() error) error {
 	t.mu.Unlock()
 	c.destroyStates(len(c.states))
 	t.deactivateIdle(c.h)
+	return nil
+}
+
+var (
+	errHasTasks    = fmt.Errorf("it has tasks: %w", syscall.EBUSY)
+	errHasChildren = fmt.Errorf("it has children: %w", syscall.EBUSY)
+	errIsHeld      = fmt.Errorf("a subsystem is at work in it: %w", syscall.EBUSY)
+)
+
+// inUse is what keeps c from being removed, in the order of SPEC §3. Under changeMu.
+func (t *Tree) inUse(c *Container) error {
+	switch {
+	case t.hasTasks(c):
+		return errHasTasks
+	case c.children.len() > 0:
+		return errHasChildren
+	case c.refs.Load() > 0 || c.pins.Load() > 0:
+		return errIsHeld
+	}
 	return nil
 }
 

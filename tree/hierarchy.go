@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -333,7 +334,7 @@ func (t *Tree) Remount(q RemountRequest) error {
 	case !h.active:
 		return opError("remount", h.name, syscall.ENOENT)
 	case set == 0 || !t.registers(set) || q.Noprefix != h.noprefix:
-		return opError("remount", h.name, syscall.EINVAL)
+		return opError("remount", h.name, fmt.Errorf("noprefix stays as it is: %w", syscall.EINVAL))
 	}
 	for _, r := range t.subsystems {
 		if set.Has(r.id) && r.hierarchy != t.def && r.hierarchy != h {
@@ -341,7 +342,7 @@ func (t *Tree) Remount(q RemountRequest) error {
 		}
 	}
 	if h.root.children.len() > 0 {
-		return opError("remount", h.name, syscall.EBUSY)
+		return opError("remount", h.name, errHasChildren)
 	}
 	if err := t.canBind(set&^h.Subsystems(), h); err != nil {
 		return opError("remount", h.name, err)

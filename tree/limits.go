@@ -1,6 +1,10 @@
 package tree
 
-import "syscall"
+import (
+	"fmt"
+	"strings"
+	"syscall"
+)
 
 // NoLimit is the value of a limit that is not set.
 const NoLimit = -1
@@ -34,7 +38,7 @@ func (c *Container) Descendants() int { return int(c.descendants) }
 // an ancestor of p, or for the tree. Under changeMu.
 func (t *Tree) roomBelow(p *Container) error {
 	if t.maxContainers > 0 && t.containers >= t.maxContainers {
-		return syscall.EAGAIN
+		return fmt.Errorf("the server has %d containers, as many as it may (--max-containers): %w", t.containers, syscall.EAGAIN)
 	}
 	depth := 1
 	for a := p; a != nil; a, depth = a.parent, depth+1 {
@@ -43,13 +47,19 @@ func (t *Tree) roomBelow(p *Container) error {
 			continue
 		}
 		if l.Descendants != NoLimit && int(a.descendants) >= l.Descendants {
-			return syscall.EAGAIN
+			return errLimit("max.descendants", depth, l.Descendants)
 		}
 		if l.Depth != NoLimit && depth > l.Depth {
-			return syscall.EAGAIN
+			return errLimit("max.depth", depth, l.Depth)
 		}
 	}
 	return nil
+}
+
+// errLimit names a limit in the container that is so many levels above the one that it
+// does not let be made.
+func errLimit(name string, depth, limit int) error {
+	return fmt.Errorf("%s%s is %d: %w", strings.Repeat("../", depth-1), name, limit, syscall.EAGAIN)
 }
 
 // countLocked counts a container that was made (1) or removed (-1).

@@ -278,7 +278,7 @@ func (a *attacher) attach(pid int) error {
 		file, text = join(a.dirs[0], a.file), id
 	}
 	if err := a.s.writeFile(file, text); err != nil {
-		return fmt.Errorf("attach %d: %w", pid, &pathError{"move to", strings.Join(a.dirs, " "), a.s.whyNoSpace(a.dirs, err)})
+		return fmt.Errorf("attach %d: %w", pid, &pathError{"move to", strings.Join(a.dirs, " "), err})
 	}
 	return nil
 }

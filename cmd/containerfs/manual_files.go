@@ -42,7 +42,13 @@ of a hierarchy's root the server's user. Opening takes what they say: EACCES, bu
 root and the server's user, who are privileged. chmod and chown change them. Reading what
 has no reader and writing what has no writer is EINVAL. In a container that was removed
 everything is ENODEV, from a listener with access=ro every change is EROFS, and with a
-state directory that cannot be written ENOSPC, EROFS or EIO.`
+state directory that cannot be written ENOSPC, EROFS or EIO.
+
+9P has a number for an error and no words. Why it was is in last_cmd_status, a file that
+each directory has but those of proc, and that none lists: it reads as ok, or as a line
+of what was refused last and a line of why, of all that came by the same attach, which is
+the same mount by the same user. A change that succeeds makes it ok again. The commands of
+containerfs say it themselves.`
 
 var fileSections = []fileSection{
 	{"THE TOP DIRECTORY", "What is in / of a server, beside the hierarchies. A client that is confined by attach= has none of it.", []fileDoc{

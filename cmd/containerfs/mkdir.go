@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"syscall"
 
@@ -61,12 +60,8 @@ func mkdir(s *session, path string, mode p9.FileMode) error {
 	return mkdirIn(dir, name, mode)
 }
 
-// mkdirIn makes a container, and says what the errno alone would not.
 func mkdirIn(dir p9.File, name string, mode p9.FileMode) error {
 	_, err := dir.Mkdir(name, mode, p9.NoUID, p9.NoGID)
-	if errors.Is(err, linux.EAGAIN) {
-		return fmt.Errorf("max.descendants or max.depth of a container above is reached: %w", err)
-	}
 	return err
 }
 

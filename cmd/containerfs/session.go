@@ -30,7 +30,8 @@ const (
 // session is one connection to a server, attached at its root directory.
 type session struct {
 	client *p9.Client
-	root   p9.File
+	root   p9.File // an explainedFile, and so are those that are walked to from it
+	told   p9.File // the same without explanations
 }
 
 // connect dials a server and attaches to its root.
@@ -64,7 +65,9 @@ func connect(ctx context.Context, addr string) (*session, error) {
 		return nil, &pathError{"attach", addr, err}
 	}
 	conn.SetDeadline(time.Time{})
-	return &session{client, root}, nil
+	s := &session{client: client, told: root}
+	s.root = explainedFile{root, s}
+	return s, nil
 }
 
 // close ends the session; the server clunks what is left.

@@ -33,7 +33,7 @@ func writeCommand() *cli.Command {
 				}
 			}
 			return eachPath(c, []string{path}, func(s *session, path string) error {
-				return s.whyNotWritten(path, value, write(s, path, value))
+				return write(s, path, value)
 			})
 		},
 	}

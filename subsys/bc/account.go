@@ -2,6 +2,7 @@ package bc
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"strconv"
 	"syscall"
@@ -86,9 +87,9 @@ func parseNumber(text []byte) (int64, error) {
 	n, err := strconv.ParseUint(string(text), 10, 63)
 	switch {
 	case errors.Is(err, strconv.ErrRange):
-		return 0, syscall.ERANGE
+		return 0, fmt.Errorf("at most %d: %w", math.MaxInt64, syscall.ERANGE)
 	case err != nil:
-		return 0, syscall.EINVAL
+		return 0, fmt.Errorf("a bound is decimal digits: %w", syscall.EINVAL)
 	}
 	return int64(n), nil
 }

@@ -1,6 +1,7 @@
 package cpuacct
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -232,7 +233,7 @@ func parseZero(text []byte) error {
 	}
 	for _, c := range text {
 		if c < '0' || c > '9' {
-			return syscall.EINVAL
+			return errNotZero
 		}
 	}
 	n, err := strconv.ParseUint(string(text), 10, 64)
@@ -240,7 +241,9 @@ func parseZero(text []byte) error {
 		return syscall.ERANGE
 	}
 	if err != nil || n != 0 {
-		return syscall.EINVAL
+		return errNotZero
 	}
 	return nil
 }
+
+var errNotZero = fmt.Errorf("only 0 can be written: %w", syscall.EINVAL)

@@ -2,6 +2,7 @@ package cpuset
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -169,7 +170,7 @@ func (s *Subsystem) readSet(r resource) func(*tree.Container, []byte) ([]byte, e
 func (s *Subsystem) writeSet(r resource) func(*tree.Actor, *tree.Container, []byte) error {
 	return func(_ *tree.Actor, c *tree.Container, text []byte) error {
 		if c.IsRoot() {
-			return syscall.EACCES
+			return fmt.Errorf("the root has what is online: %w", syscall.EACCES)
 		}
 		s.settle()
 		s.refresh()
@@ -179,7 +180,7 @@ func (s *Subsystem) writeSet(r resource) func(*tree.Actor, *tree.Container, []by
 			return err
 		}
 		if !set.SubsetOf(online) {
-			return syscall.EINVAL
+			return fmt.Errorf("only %s are online: %w", online, syscall.EINVAL)
 		}
 		if set.Empty() {
 			s.tree.Drain() // who has exited is no member
@@ -237,9 +238,9 @@ func parseFlag(text []byte) (on bool, err error) {
 	n, err := strconv.ParseUint(string(text), 10, 64)
 	switch {
 	case errors.Is(err, strconv.ErrRange):
-		return false, syscall.ERANGE
+		return false, fmt.Errorf("no flag is that large: %w", syscall.ERANGE)
 	case err != nil:
-		return false, syscall.EINVAL
+		return false, fmt.Errorf("a flag is decimal digits: %w", syscall.EINVAL)
 	}
 	return n != 0, nil
 }

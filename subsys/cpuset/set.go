@@ -2,6 +2,7 @@ package cpuset
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"math/bits"
 	"slices"
@@ -65,7 +66,7 @@ func ParseSet(text []byte, limit int) (Set, error) {
 		a, okA := parseNumber(first, limit)
 		b, okB := parseNumber(last, limit)
 		if !okA || !okB || a > b {
-			return nil, syscall.EINVAL
+			return nil, fmt.Errorf("%q is no number or range up to %d: %w", element[:min(len(element), 64)], limit-1, syscall.EINVAL)
 		}
 		fill(words, a, b)
 	}

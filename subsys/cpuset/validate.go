@@ -1,6 +1,7 @@
 package cpuset
 
 import (
+	"fmt"
 	"syscall"
 
 	"containerfs/tree"
@@ -33,13 +34,13 @@ func (s *Subsystem) validate(c *tree.Container, t trial) error {
 		return contained
 	})
 	if !contained {
-		return syscall.EBUSY
+		return fmt.Errorf("a child has more, or is exclusive where this would not be: %w", syscall.EBUSY)
 	}
 	if c.IsRoot() {
 		return nil
 	}
 	if !t.containedIn(s.trialOf(c.Parent())) {
-		return syscall.EACCES
+		return fmt.Errorf("the parent lacks some of it, or its exclusive flag: %w", syscall.EACCES)
 	}
 	overlaps := false
 	c.Parent().Children(0, func(sibling *tree.Container) bool {
@@ -47,11 +48,11 @@ func (s *Subsystem) validate(c *tree.Container, t trial) error {
 		return !overlaps
 	})
 	if overlaps {
-		return syscall.EINVAL
+		return fmt.Errorf("a sibling has some of it, and one of the two is exclusive: %w", syscall.EINVAL)
 	}
 	if t.inForce[cpus].Empty() || t.inForce[mems].Empty() {
 		if s.hasTasks(c) {
-			return syscall.ENOSPC
+			return fmt.Errorf("tasks are in it, and cpus or mems would be empty: %w", syscall.ENOSPC)
 		}
 	}
 	return nil

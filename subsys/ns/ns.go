@@ -2,6 +2,7 @@ package ns
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
@@ -91,18 +92,26 @@ func (s *Subsystem) allowed(a *tree.Actor) bool { return a != nil && a.Privilege
 // CanMkdir is tree.CanMkdirer's.
 func (s *Subsystem) CanMkdir(a *tree.Actor, _ *tree.Container) error {
 	if !s.allowed(a) {
-		return syscall.EPERM
+		return errNotPrivileged
 	}
 	return nil
 }
+
+var (
+	errNotPrivileged = fmt.Errorf("only root and the server's user may, where ns is: %w", syscall.EPERM)
+	errNotEmptyChild = fmt.Errorf("ns lets a task go to an empty child of its container alone: %w", syscall.EPERM)
+)
 
 // CanAttach is tree.CanAttacher's.
 func (s *Subsystem) CanAttach(a *tree.Actor, _ *tree.Task, from, to *tree.Container) error {
 	if a == s.self {
 		return nil
 	}
-	if !s.allowed(a) || to.Parent() != from || to.NumTasks() > 0 {
-		return syscall.EPERM
+	if !s.allowed(a) {
+		return errNotPrivileged
+	}
+	if to.Parent() != from || to.NumTasks() > 0 {
+		return errNotEmptyChild
 	}
 	return nil
 }

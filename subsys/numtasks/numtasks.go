@@ -215,10 +215,10 @@ func (s *Subsystem) writePolicy(a *tree.Actor, c *tree.Container, text []byte) e
 	case "kill":
 		kill = true
 		if a == nil || !a.Privileged {
-			return syscall.EPERM
+			return fmt.Errorf("only root and the server's user may: %w", syscall.EPERM)
 		}
 	default:
-		return syscall.EINVAL
+		return fmt.Errorf("a policy is count or kill: %w", syscall.EINVAL)
 	}
 	s.tree.Update(func() { s.state(c).kill = kill })
 	return nil

@@ -2,6 +2,8 @@ package numtasks
 
 import (
 	"errors"
+	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,13 +35,13 @@ func parseShares(text string) (s shares, err error) {
 	for pair := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), ",") {
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok || seen[key] {
-			return s, syscall.EINVAL
+			return s, fmt.Errorf("%q is not KEY=VALUE, or a key is there twice: %w", pair[:min(len(pair), 64)], syscall.EINVAL)
 		}
 		seen[key] = true
 		switch key {
 		case "res":
 			if value != "numtasks" {
-				err = syscall.EINVAL
+				err = fmt.Errorf("res can only be numtasks: %w", syscall.EINVAL)
 			}
 		case "min_shares":
 			s.min, err = parseShare(value)
@@ -47,10 +49,10 @@ func parseShares(text string) (s shares, err error) {
 			s.max, err = parseShare(value)
 		case "child_shares_divisor":
 			if s.divisor, err = parseShare(value); s.divisor == dontCare {
-				err = syscall.EINVAL
+				err = fmt.Errorf("a divisor is a number: %w", syscall.EINVAL)
 			}
 		default:
-			err = syscall.EINVAL
+			err = fmt.Errorf("the keys are res, min_shares, max_shares and child_shares_divisor: %w", syscall.EINVAL)
 		}
 		if err != nil {
 			return s, err
@@ -68,10 +70,10 @@ func parseShare(text string) (int32, error) {
 	}
 	n, err := strconv.ParseUint(text, 10, 31)
 	if errors.Is(err, strconv.ErrRange) {
-		return 0, syscall.ERANGE
+		return 0, fmt.Errorf("a share is at most %d: %w", math.MaxInt32, syscall.ERANGE)
 	}
 	if err != nil {
-		return 0, syscall.EINVAL
+		return 0, fmt.Errorf("a share is decimal digits, -1 to leave it as it is, or -3 for none: %w", syscall.EINVAL)
 	}
 	return int32(n), nil
 }
@@ -101,27 +103,30 @@ func (s shares) changed(c shares) shares {
 func (s *Subsystem) validate(c *tree.Container, n shares) error {
 	if c.IsRoot() {
 		if n.min != dontCare || n.max != dontCare {
-			return syscall.EINVAL
+			return fmt.Errorf("the root has no shares of anything: %w", syscall.EINVAL)
 		}
 	} else {
 		parent := s.state(c.Parent()).shares
 		if n.min > 0 && int64(n.min) > int64(parent.divisor)-s.guaranteed(c.Parent(), c) {
-			return syscall.EINVAL
+			return fmt.Errorf("the parent's child_shares_divisor, %d, is less than its children's min_shares would be in all: %w", parent.divisor, syscall.EINVAL)
 		}
 		if n.max > parent.divisor {
-			return syscall.EINVAL
+			return fmt.Errorf("max_shares is over the parent's child_shares_divisor, %d: %w", parent.divisor, syscall.EINVAL)
 		}
 	}
 	if int64(n.divisor) < s.guaranteed(c, nil) {
-		return syscall.EINVAL
+		return fmt.Errorf("the children's min_shares are more in all: %w", syscall.EINVAL)
 	}
 	fits := true
 	c.Children(0, func(k *tree.Container) bool {
 		fits = s.state(k).max <= n.divisor
 		return fits
 	})
-	if !fits || (n.min >= 0 && n.max >= 0 && n.min > n.max) {
-		return syscall.EINVAL
+	if !fits {
+		return fmt.Errorf("a child's max_shares are more: %w", syscall.EINVAL)
+	}
+	if n.min >= 0 && n.max >= 0 && n.min > n.max {
+		return fmt.Errorf("min_shares over max_shares: %w", syscall.EINVAL)
 	}
 	return nil
 }
