@@ -21,7 +21,7 @@ func (t *trunk) find(tid int32) (string, error) {
 	case err != nil:
 		return "", err
 	}
-	path, ok := pathIn(string(text), t.version, t.set)
+	path, ok := pathIn(text, t.version, t.set)
 	if !ok {
 		return "", syscall.EIO
 	}
@@ -29,15 +29,10 @@ func (t *trunk) find(tid int32) (string, error) {
 }
 
 // pathIn finds the path of a hierarchy in /proc/<pid>/cgroup.
-func pathIn(text string, version int, set []string) (string, bool) {
-	for line := range strings.Lines(text) {
-		_, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
-		list, path, ok := strings.Cut(rest, ":")
-		if !ok {
-			continue
-		}
-		if list == "" && version == 2 || version == 1 && slices.Contains(strings.Split(list, ","), set[0]) {
-			return path, true
+func pathIn(text []byte, version int, set []string) (string, bool) {
+	for list, path := range kernfs.Memberships(text) {
+		if len(list) == 0 && version == 2 || version == 1 && slices.Contains(strings.Split(string(list), ","), set[0]) {
+			return string(path), true
 		}
 	}
 	return "", false

@@ -96,13 +96,11 @@ func parseFacts(cgroups, self, mountinfo []byte) *facts {
 			f.mirrors[c] = name
 		}
 	})
-	for line := range bytes.Lines(self) {
-		_, rest, _ := strings.Cut(string(line), ":")
-		list, _, ok := strings.Cut(rest, ":")
-		if !ok || list == "" {
+	for list := range kernfs.Memberships(self) {
+		if len(list) == 0 {
 			continue
 		}
-		set := controllersOf(strings.Split(list, ","))
+		set := controllersOf(strings.Split(string(list), ","))
 		for _, name := range set {
 			f.v1[name] = set
 		}

@@ -74,7 +74,7 @@ func TestPathIn(t *testing.T) {
 		{1, []string{"pids"}, "", false},
 		{2, nil, "/z", true},
 	} {
-		if got, ok := pathIn(text, c.version, c.set); got != c.want || ok != c.ok {
+		if got, ok := pathIn([]byte(text), c.version, c.set); got != c.want || ok != c.ok {
 			t.Errorf("%v: %q, %v", c, got, ok)
 		}
 	}

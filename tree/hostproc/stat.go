@@ -4,6 +4,8 @@ import (
 	"bytes"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/tree/kernfs"
 )
 
 // Bits of a task's flags, include/linux/sched.h.
@@ -157,15 +159,9 @@ func parseStatus(data []byte) (s status, ok bool) {
 // parseCgroup finds the path that /proc/<pid>/cgroup gives for the hierarchy
 // name=<name>, which may have controllers. The path is a part of data.
 func parseCgroup(data []byte, name string) (path []byte, ok bool) {
-	for line := range bytes.Lines(data) {
-		line, ended := bytes.CutSuffix(line, []byte("\n"))
-		if !ended {
-			break
-		}
-		_, line, _ = bytes.Cut(line, []byte(":"))
-		which, path, ok := bytes.Cut(line, []byte(":"))
-		which = which[bytes.LastIndexByte(which, ',')+1:]
-		if which, is := bytes.CutPrefix(which, []byte("name=")); ok && is && name != "" && string(which) == name {
+	for set, path := range kernfs.Memberships(data) {
+		last := set[bytes.LastIndexByte(set, ',')+1:]
+		if which, is := bytes.CutPrefix(last, []byte("name=")); is && name != "" && string(which) == name {
 			return path, true
 		}
 	}
@@ -176,9 +172,7 @@ func parseCgroup(data []byte, name string) (path []byte, ok bool) {
 // hierarchy. One whose fork is not finished is shown in the roots of all. In a
 // cgroup namespace roots can look like "/..".
 func inCgroup(data []byte) bool {
-	for line := range bytes.Lines(data) {
-		_, line, _ = bytes.Cut(line, []byte(":"))
-		_, path, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(":"))
+	for _, path := range kernfs.Memberships(data) {
 		if len(path) > 1 && path[0] == '/' && !bytes.HasPrefix(path, []byte("/..")) {
 			return true
 		}

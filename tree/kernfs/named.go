@@ -1,8 +1,10 @@
 package kernfs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 	"strings"
@@ -247,14 +249,26 @@ func eachNamed(do func(name string, controllers []string)) error {
 	return err
 }
 
-// ParseNamed finds the named hierarchies in the text of a cgroup file of /proc: a line
-// is number:controllers,name=NAME:path.
+// ParseNamed finds the named hierarchies in the text of a cgroup file of /proc.
 func ParseNamed(text string, do func(name string, controllers []string)) {
-	for line := range strings.Lines(text) {
-		if f := strings.SplitN(line, ":", 3); len(f) == 3 {
-			parts := strings.Split(f[1], ",")
-			if name, ok := strings.CutPrefix(parts[len(parts)-1], "name="); ok {
-				do(name, parts[:len(parts)-1])
+	for set := range Memberships([]byte(text)) {
+		parts := strings.Split(string(set), ",")
+		if name, ok := strings.CutPrefix(parts[len(parts)-1], "name="); ok {
+			do(name, parts[:len(parts)-1])
+		}
+	}
+}
+
+// Memberships yields the whole lines of a cgroup file of /proc, which are
+// number:controllers,name=NAME:path: what is between the colons, and the path, as parts of
+// data. In version 2 there is nothing between them.
+func Memberships(data []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(set, path []byte) bool) {
+		for line := range bytes.Lines(data) {
+			line, whole := bytes.CutSuffix(line, []byte("\n"))
+			_, rest, _ := bytes.Cut(line, []byte(":"))
+			if set, path, ok := bytes.Cut(rest, []byte(":")); whole && ok && !yield(set, path) {
+				return
 			}
 		}
 	}
