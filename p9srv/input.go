@@ -30,7 +30,7 @@ type input struct {
 
 	conn net.Conn
 	raw  syscall.RawConn // of conn, if it is the kernel's own
-	sock sock.Reader     // of raw
+	sock *sock.Reader    // of raw
 	try  func(fd uintptr) bool
 	n    int // what tryRead has read
 	err  error
@@ -48,7 +48,7 @@ func (in *input) open(conn net.Conn) {
 	in.conn = conn
 	if sc, ok := conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
-			in.raw, in.try = raw, in.tryRead
+			in.raw, in.sock, in.try = raw, sock.NewReader(raw), in.tryRead
 			return
 		}
 	}

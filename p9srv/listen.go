@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/p9srv/sock"
 )
 
 // Listener accepts connections for Server.Serve.
@@ -24,10 +26,16 @@ type Listener struct {
 	addr      Addr // where it really listens
 	export    atomic.Pointer[export]
 	withdrawn bool // under Server.mu
+
+	takesRights bool // the kernel cannot refuse descriptors that peers send
 }
 
 func newListener(n net.Listener, e Export, t *tls.Config) *Listener {
 	l := &Listener{net: n, addr: e.Addr.Plain()}
+	if u, ok := n.(*net.UnixListener); ok {
+		raw, err := u.SyscallConn()
+		l.takesRights = err != nil || sock.RefuseRights(raw) != nil
+	}
 	l.export.Store(&export{e, t})
 	return l
 }
@@ -111,6 +119,9 @@ func (l *Listener) Announce(log *slog.Logger) {
 	log.Info("listener", "at", l.Addr().String(), "lets_in", e.describe())
 	warn := func(what, why string) {
 		log.Warn("listener: "+what, "at", l.Addr().String(), "why", why)
+	}
+	if l.takesRights {
+		warn("takes descriptors", "the kernel cannot refuse what a peer sends with his requests (Linux 6.16), which drops it as slowly as its file system does: each connection of a user of this host can hold a thread for good")
 	}
 	for _, terms := range e.allTerms() {
 		if id, err := namedIdentity(terms.As); terms.As != "" && err == nil && privileged(id.uid) {

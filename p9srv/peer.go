@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerfs/ops"
+	"containerfs/p9srv/sock"
 )
 
 // squashed is who a peer with uid 0 is on a loopback listener: it may speak for others.
@@ -44,6 +45,10 @@ type peer struct {
 	terms Terms
 
 	export *export // under which it was let in
+
+	// mayHang is set when the peer can have reads of the connection, and its end, wait
+	// for ever: see sock.TakesRights.
+	mayHang bool
 
 	// squash is unset when uid 0 is believed where others can speak for it.
 	squash bool
@@ -72,6 +77,8 @@ func (l *Listener) admit(conn net.Conn) (net.Conn, peer, error) {
 			p.name = fmt.Sprintf("unix uid %d", id.uid)
 		}
 		p.from = p.name
+		raw, rawErr := c.SyscallConn()
+		p.mayHang = (err != nil || !privileged(id.uid)) && (rawErr != nil || sock.TakesRights(raw))
 		// Fixed by the kernel when the peer connected.
 		p.identify = func() (identity, error) { return id, err }
 	case *net.TCPConn:

@@ -128,13 +128,17 @@ func (srv *Server) Serve(l *Listener) error {
 	}
 }
 
+// maxHanging bounds the connections of a uid that can hold a thread for good each: a Go
+// program has 10,000 at most.
+const maxHanging = 1024
+
 // start begins the session of a connection, if there may be one more from there.
 func (srv *Server) start(raw net.Conn, l *Listener) {
 	conn, p, err := l.admit(raw)
 	if err != nil {
 		srv.counters.refused.Add(1)
 		srv.cfg.Audit.Denied(p.from, "connection refused", "peer", p.name, "listener", l.Addr().String(), "err", err)
-		raw.Close()
+		go raw.Close() // which can take long
 		return
 	}
 	from := p.from
@@ -146,9 +150,13 @@ func (srv *Server) start(raw net.Conn, l *Listener) {
 		return
 	}
 	a := srv.accounts[from]
-	if closed := srv.closed || l.withdrawn; closed || a != nil && a.conns >= srv.cfg.MaxConns {
+	most := srv.cfg.MaxConns
+	if p.mayHang {
+		most = min(most, maxHanging)
+	}
+	if closed := srv.closed || l.withdrawn; closed || a != nil && a.conns >= most {
 		srv.mu.Unlock()
-		conn.Close()
+		go conn.Close()
 		if !closed {
 			srv.counters.refused.Add(1)
 			srv.cfg.Audit.Denied(from, "too many connections", "peer", p.name)

@@ -2,7 +2,8 @@
 // system calls that the runtime is not told of. They do not wait and take
 // microseconds; what the runtime does around calls that might, which is to wake the
 // thread that watches over them whenever the program was idle before, costs more than
-// they do. See BenchmarkEcho.
+// they do. See BenchmarkEcho. Where the peer could make a read wait the runtime is told of
+// it, since it stands still as a whole for one that waits untold: see TakesRights.
 package sock
 
 import (
@@ -13,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Reader reads from a connection, for one caller at a time. The zero value is ready for
-// TryRead.
+// A Reader reads from a connection, for one caller at a time.
 type Reader struct {
 	raw   syscall.RawConn
+	told  bool // the runtime is, of each read
 	try   func(fd uintptr) bool
 	into  []byte
 	n     int
@@ -26,7 +27,7 @@ type Reader struct {
 
 // NewReader makes a Reader of a connection of which raw is the kernel's side.
 func NewReader(raw syscall.RawConn) *Reader {
-	r := &Reader{raw: raw}
+	r := &Reader{raw: raw, told: TakesRights(raw)}
 	r.try = func(fd uintptr) bool {
 		r.n, r.err = r.TryRead(fd, r.into)
 		return r.err != unix.EAGAIN
@@ -62,7 +63,7 @@ var readTold = func(fd uintptr, b []byte) (int, error) { return syscall.Read(int
 // function that a RawConn's Read calls, which waits where that returns false.
 func (r *Reader) TryRead(fd uintptr, b []byte) (int, error) {
 	how := read
-	if r.reads++; r.reads%toldEvery == 0 {
+	if r.reads++; r.told || r.reads%toldEvery == 0 {
 		how = readTold
 	}
 	n, err := retry(how, fd, b)

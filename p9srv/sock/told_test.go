@@ -6,7 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The runtime is told of one read in some that do not wait; of none that do.
+// The runtime is told of one read in some that do not wait, of none that do, and of each
+// where the peer can send descriptors.
 func TestReadsThatAreTold(t *testing.T) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -46,5 +47,14 @@ func TestReadsThatAreTold(t *testing.T) {
 	}
 	if told != 0 {
 		t.Errorf("told of %d reads that were waited for", told)
+	}
+	r.told = true
+	if _, err := unix.Write(fds[1], b); err != nil {
+		t.Fatal(err)
+	}
+	read(nil)
+	read(unix.EAGAIN)
+	if told != 2 {
+		t.Errorf("told of %d of 2 reads that can wait", told)
 	}
 }

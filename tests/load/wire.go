@@ -136,7 +136,11 @@ type conn struct {
 
 func newConn(nc net.Conn) (*conn, error) {
 	raw, err := nc.(syscall.Conn).SyscallConn()
-	return &conn{Conn: nc, from: sock.NewReader(raw), to: sock.NewWriter(raw), in: make([]byte, 256<<10)}, err
+	if err != nil {
+		return nil, err
+	}
+	_ = sock.RefuseRights(raw) // as containerfs does, where the kernel can
+	return &conn{Conn: nc, from: sock.NewReader(raw), to: sock.NewWriter(raw), in: make([]byte, 256<<10)}, nil
 }
 
 // dial connects and attaches: fid 0 is the root of aname.
