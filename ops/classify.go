@@ -376,7 +376,7 @@ func (c *Classifier) scan(all bool) {
 // classify puts a task where the rules say.
 func (c *Classifier) classify(j job) {
 	set := c.set.Load()
-	if len(set.file.Rules) == 0 || c.fs.protected[j.tgid] {
+	if len(set.file.Rules) == 0 || c.fs.isProtected(j.tgid) {
 		return
 	}
 	info, s, err := c.identify(j)

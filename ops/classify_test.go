@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hugelgupf/p9/linux"
+
 	"containerfs/ops/rules"
 	"containerfs/tree"
 	"containerfs/tree/hostsim"
@@ -232,12 +234,30 @@ func TestRulesNeverMove(t *testing.T) {
 	r.settle()
 	r.at(hostsim.InitTID, "/", "/")
 	r.at(kernel, "/", "/")
-	r.fs.protected[p] = true
+	info, err := r.host.Task(p)
+	r.must(err)
+	r.fs.protected[p] = info.Start
 	r.exec(p, "/bin/x")
 	r.must(r.write("m/procs", fmt.Sprint(p)))
 	r.exec(p, "/bin/x")
 	r.settle()
 	r.at(p, "/", "/x")
+}
+
+// TestHandOfAFailedMove: an attach that fails has put nothing anywhere, not even what was
+// there already.
+func TestHandOfAFailedMove(t *testing.T) {
+	r := newRuled(t, 100, "1000 * x create\n")
+	r.must(r.mkdir("m/hand"))
+	p := r.fork(1000)
+	r.subs[0].canAttach = syscall.ENOSPC
+	command := fmt.Sprintf("attach procs %d\n/n\n/m/hand", p)
+	r.refused(linux.ENOSPC, "the move", func() error { return r.write("ctl", command) })
+	r.subs[0].canAttach = nil
+	r.c.Start(false)
+	r.c.Changed(r.tree, p, r.host.Now())
+	r.settle()
+	r.at(p, "/x", "/x")
 }
 
 // TestByHand: what a client has moved stays until its next exec, and so does what it

@@ -75,8 +75,8 @@ type FS struct {
 
 	eventsPerm perm // of the host's events; guarded as attributes are
 
-	uid, gid  uint32 // that the server runs as
-	protected map[int32]bool
+	uid, gid  uint32           // that the server runs as
+	protected map[int32]uint64 // start times of processes, by pid
 	started   int64
 
 	names []string          // of the subsystems, by id
@@ -142,17 +142,31 @@ func (fs *FS) Close() {
 
 // ancestry is a process with its ancestors, and pid 1: those that only a
 // privileged local caller may move (SPEC §17).
-func (fs *FS) ancestry(pid int32) map[int32]bool {
-	pids := map[int32]bool{1: true}
-	for pid > 0 && !pids[pid] {
-		pids[pid] = true
-		info, err := fs.host.Task(pid)
-		if err != nil {
-			break
+func (fs *FS) ancestry(pid int32) map[int32]uint64 {
+	starts := make(map[int32]uint64)
+	for _, pid := range []int32{pid, 1} {
+		for known := false; pid > 0 && !known; {
+			info, err := fs.host.Task(pid)
+			if err != nil {
+				break
+			}
+			starts[pid] = info.Start
+			pid = info.PPID
+			_, known = starts[pid]
 		}
-		pid = info.PPID
 	}
-	return pids
+	return starts
+}
+
+// isProtected reports whether a process is one of these, and not another that has got the
+// number since.
+func (fs *FS) isProtected(tgid int32) bool {
+	start, ok := fs.protected[tgid]
+	if !ok {
+		return false
+	}
+	info, err := fs.host.Task(tgid)
+	return err != nil || info.Start == start
 }
 
 // Mount makes a hierarchy as the server's own command line asks for it: of the

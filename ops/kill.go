@@ -86,10 +86,14 @@ func (at *attachment) killOnce(c *tree.Container, h *hunt, now bool) (left int, 
 	for _, v := range at.fs.below(c) {
 		left++
 		if since, gone := h.dead[v.Entry]; gone {
-			if time.Since(since) > tree.ExitDue {
-				left -= at.fs.tree.RemoveGone(v.Entry)
+			if time.Since(since) <= tree.ExitDue {
+				continue
 			}
-			continue
+			if removed := at.fs.tree.RemoveGone(v.Entry); removed > 0 {
+				left -= removed
+				continue
+			}
+			delete(h.dead, v.Entry) // its number is shown again, by an exec
 		}
 		v.info, err = at.fs.host.Task(v.TID)
 		switch {
@@ -165,7 +169,7 @@ func (fs *FS) below(c *tree.Container) (victims []victim) {
 // mayKill decides whether the caller may kill a task's process. Protected ones are
 // killed by nobody.
 func (at *attachment) mayKill(v victim) error {
-	if at.fs.protected[v.info.TGID] {
+	if at.fs.isProtected(v.info.TGID) {
 		return errProtected
 	}
 	if err := at.mayMove(v.info, v.in); !errors.Is(err, syscall.ESRCH) {

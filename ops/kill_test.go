@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
+
+	"containerfs/tree/hostsim"
 )
 
 func TestKill(t *testing.T) {
@@ -90,6 +92,63 @@ func TestKillMissesNoChild(t *testing.T) {
 	w.host.onTask = nil
 	if _, err := w.host.Host.Task(last); err == nil {
 		t.Error("the last thread lives")
+	}
+}
+
+// TestKillWhileAFirstThreadIsReplaced has a thread execute a program, and so get the number
+// of the process, after that was seen to have ended, with the end told late.
+func TestKillWhileAFirstThreadIsReplaced(t *testing.T) {
+	w, k := aWorld(t)
+	p := w.fork(0)
+	thread := w.host.Thread(p)
+	k.must(k.write("m/a/tasks", fmt.Sprint(thread)))
+	k.must(k.write("m/a/tasks", fmt.Sprint(p))) // is looked at first
+	w.host.HoldExits()
+	stage := 0
+	w.host.onTask = func(tid int32) {
+		switch {
+		case stage == 0 && tid == p:
+			stage = 1
+			w.host.Exit(p) // the others do not end with it
+		case stage == 1 && tid == thread:
+			stage = 2
+			w.host.Exec(thread)
+		}
+	}
+	k.must(k.write("m/a/kill", "1"))
+	w.host.onTask = nil
+	if _, err := w.host.Host.Task(p); err == nil || stage != 2 {
+		t.Errorf("the process lives, or there was no exec (%d)", stage)
+	}
+	w.host.ReleaseExits()
+	k.want("m/a/tasks", "")
+}
+
+// TestProtectedIsNoNumber: who has the number of an ancestor of the server's that has ended
+// is killed and moved like anybody.
+func TestProtectedIsNoNumber(t *testing.T) {
+	w, k := aWorld(t)
+	p := w.fork(1000)
+	info, err := w.host.Task(p)
+	k.must(err)
+	k.must(k.write("m/a/tasks", fmt.Sprint(p)))
+	w.fs.protected[p] = info.Start
+	w.refused(linux.EACCES, "kill of an ancestor", func() error { return k.write("m/a/kill", "1") })
+	w.host.Exit(p)
+	for range 200 { // until a tick of the clock has gone by
+		w.fork(0)
+	}
+	w.host.ForkAs(hostsim.InitTID, p)
+	w.host.SetOwner(p, 1000)
+	if again, err := w.host.Task(p); err != nil || again.Start == info.Start {
+		t.Fatal("it has the start time too", err)
+	}
+	k.must(k.chmod("m/a/tasks", 0o666))
+	net := w.as(netRoot)
+	net.must(net.write("m/a/tasks", fmt.Sprint(p)))
+	k.must(k.write("m/a/kill", "1"))
+	if _, err := w.host.Host.Task(p); err == nil {
+		t.Error("it lives")
 	}
 }
 

@@ -19,12 +19,21 @@ func (at *attachment) move(r tree.AttachRequest, number []byte, to ...*tree.Cont
 		return fmt.Errorf("0 is nobody here, as the writer is not on this host: %w", syscall.EINVAL)
 	}
 	r.Actor, r.To, r.Also, r.ID = &at.actor, to[0], to[1:], int32(id)
+	type stay struct {
+		tid int32
+		h   *tree.Hierarchy
+	}
+	var stays []stay // those that are there already: nothing else tells of these
 	r.Allow = func(task tree.TaskInfo, from, to *tree.Container) error {
-		err := at.mayMove(task, from)
-		if err == nil && from == to {
-			at.fs.recorder.kept(at.fs.tree, task.TID, to.Hierarchy()) // nothing else tells of it
+		if from == to {
+			stays = append(stays, stay{task.TID, to.Hierarchy()})
 		}
-		return err
+		return at.mayMove(task, from)
+	}
+	r.Done = func() {
+		for _, s := range stays {
+			at.fs.recorder.kept(at.fs.tree, s.tid, s.h)
+		}
 	}
 	err = at.fs.tree.Attach(r)
 	if j := at.fs.journal; err == nil && j != nil && j.lists {
@@ -42,7 +51,7 @@ var (
 // mayMove decides whether the caller may move a task (SPEC §5.4, §17). Inside a
 // change.
 func (at *attachment) mayMove(task tree.TaskInfo, from *tree.Container) error {
-	if at.fs.protected[task.TGID] && !(at.privileged() && at.caller.Local) {
+	if at.fs.isProtected(task.TGID) && !(at.privileged() && at.caller.Local) {
 		return errProtected
 	}
 	if at.privileged() {

@@ -27,6 +27,9 @@ type AttachRequest struct {
 	// Allow is the front end's permission check for one task in one hierarchy,
 	// made inside the change, without mu.
 	Allow func(task TaskInfo, from, to *Container) error
+
+	// Done is called inside the change when it has succeeded.
+	Done func()
 }
 
 // targets are the containers that a request is about.
@@ -140,6 +143,9 @@ func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
 		}
 		t.endMoveLocked(m)
 	})
+	if err == nil && r.Done != nil {
+		r.Done()
+	}
 	return err
 }
 

@@ -299,7 +299,7 @@ func (t *Tree) hasTasks(c *Container) bool {
 				}
 			})
 		})
-		if slices.ContainsFunc(members, t.isListed) {
+		if t.anyListed(members) {
 			return true
 		}
 		// What they forked before they ended is placed as theirs.

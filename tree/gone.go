@@ -23,17 +23,29 @@ func (t *Tree) Is(e Entry, info TaskInfo) (same bool) {
 	return same
 }
 
-// isListed reports whether the host has a thread that has not begun to exit.
-func (t *Tree) isListed(e Entry) (listed bool) {
-	info, err := t.host.Task(e.TID)
-	if err != nil || !t.Is(e, info) {
-		return false
+// anyListed reports whether the host has one of some threads that has not begun to exit.
+func (t *Tree) anyListed(entries []Entry) bool {
+	type thread struct {
+		tid   int32
+		start uint64
 	}
-	err = t.host.Tasks(info.TGID, func(i TaskInfo) bool {
-		listed = i.TID == e.TID && i.Start == info.Start
-		return !listed
+	lists := make(map[int32]map[thread]bool) // of processes
+	return slices.ContainsFunc(entries, func(e Entry) bool {
+		info, err := t.host.Task(e.TID)
+		if err != nil || !t.Is(e, info) {
+			return false
+		}
+		list := lists[info.TGID]
+		if list == nil {
+			list = make(map[thread]bool)
+			lists[info.TGID] = list
+			err = t.host.Tasks(info.TGID, func(i TaskInfo) bool {
+				list[thread{i.TID, i.Start}] = true
+				return true
+			})
+		}
+		return err != nil || list[thread{e.TID, info.Start}]
 	})
-	return listed || err != nil
 }
 
 // ExitDue is how long after its end a task's exit can be told: it tells of that itself, when
@@ -63,17 +75,22 @@ func (t *Tree) RemoveGone(entries ...Entry) (removed int) {
 func (t *Tree) removeGone(e Entry, executed map[*Process]bool) (again bool) {
 	var p *Process
 	var first *Task
+	isFirst := func(TaskInfo) bool { return true }
 	t.View(func() {
-		if e.Live() {
-			p = e.Task.proc
-			first = t.tasks[p.tgid]
+		if !e.Live() {
+			return
+		}
+		p = e.Task.proc
+		if first = t.tasks[p.tgid]; first != nil {
+			start := first.start
+			isFirst = func(i TaskInfo) bool { return start.is(i.Start) }
 		}
 	})
 	if p == nil {
 		return false
 	}
-	if _, known := executed[p]; !known && first != e.Task {
-		executed[p] = t.seemsExecuted(p.tgid)
+	if _, known := executed[p]; !known {
+		executed[p] = t.seemsExecuted(p.tgid, isFirst)
 	}
 	var heir *Task
 	t.Update(func() {
@@ -87,7 +104,7 @@ func (t *Tree) removeGone(e Entry, executed map[*Process]bool) (again bool) {
 				delete(executed, p)
 				again = true
 				return
-			case first == e.Task: // whose number is shown by now
+			case first == e.Task: // whose number is shown, since the one that executed has it
 				return
 			case first == nil:
 				t.takeOverLocked(p)
@@ -108,12 +125,13 @@ func (t *Tree) removeGone(e Entry, executed map[*Process]bool) (again bool) {
 }
 
 // seemsExecuted reports whether the host shows the first thread of a process and no other,
-// as after an exec.
-func (t *Tree) seemsExecuted(tgid int32) bool {
+// as after an exec, which leaves it the number and the start time of the one that was
+// first before.
+func (t *Tree) seemsExecuted(tgid int32, isFirst func(TaskInfo) bool) bool {
 	n, first := 0, false
 	err := t.host.Tasks(tgid, func(i TaskInfo) bool {
 		n++
-		first = first || i.TID == tgid
+		first = first || i.TID == tgid && isFirst(i)
 		return n < 2
 	})
 	return err == nil && n == 1 && first

@@ -1,6 +1,7 @@
 package tree_test
 
 import (
+	"errors"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -339,4 +340,53 @@ func (f *fixture) wantAudit(a *tree.Auditor, want int) {
 	if n := a.Audit(time.Second); n != want {
 		f.t.Errorf("%d were put right, want %d", n, want)
 	}
+}
+
+// TestRmdirWhileAFirstThreadIsReplaced: rmdir looks at the first thread when it has ended, and
+// at another when that has executed a program and has its number. The exec is told, the end is
+// not: what was seen of the number is not true any more.
+func TestRmdirWhileAFirstThreadIsReplaced(t *testing.T) {
+	bothWays(t, func(t *testing.T, mirror bool) {
+		f, _, _, root, c, _ := moves(t, mirror)
+		p := f.host.Fork(1)
+		thread := f.host.Thread(p)
+		f.attach(c, thread)
+		f.attach(c, p) // is looked at first
+		f.Drain()
+		f.host.HoldExits()
+		f.host.Exiting(p)
+		looks := 0
+		f.host.Looked = func(id int32) {
+			if looks++; id == p && looks == 2 { // at the thread, and at the process's
+				f.host.Exec(thread)
+			}
+		}
+		if err := f.Rmdir(c, nil); !errors.Is(err, syscall.EBUSY) {
+			t.Errorf("rmdir: %v", err)
+		}
+		f.host.Looked = nil
+		f.host.ReleaseExits()
+		f.Drain()
+		f.wantTasks(root, 1)
+		f.wantTasks(c, p)
+	})
+}
+
+// TestNumberUsedAgainIsNoExec: where the number of an overdue process is another's by now,
+// that is not taken for a thread of its own that has executed.
+func TestNumberUsedAgainIsNoExec(t *testing.T) {
+	bothWays(t, func(t *testing.T, mirror bool) {
+		f, _, _, root, c, _ := moves(t, mirror)
+		p := f.host.Fork(1)
+		f.attach(c, p)
+		f.host.HoldExits()
+		f.host.Exit(p)
+		f.host.ForkAs(1, p)
+		if err := f.Rmdir(c, nil); err != nil {
+			t.Errorf("rmdir: %v", err)
+		}
+		f.host.ReleaseExits()
+		f.Drain()
+		f.wantTasks(root, 1, p)
+	})
 }

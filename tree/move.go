@@ -23,8 +23,9 @@ type move struct {
 	alone   map[*Process]bool   // mu: see isAlone
 	// Without a mirror, forks stamped later than splitAt are in the new
 	// containers. Their events, and all that follow, wait for the commit.
-	splitAt  int64    // mu
-	deferred []func() // mu
+	splitAt   int64    // mu
+	deferred  []func() // mu
+	replaying bool     // mu: those that come meanwhile are behind them
 }
 
 // moved is a task in a move. What is done for it is undone in reverse.
@@ -489,11 +490,13 @@ func (t *Tree) splitLocked(m *move) {
 // replayLocked applies the events that were deferred.
 func (t *Tree) replayLocked(m *move) {
 	m.splitAt = math.MaxInt64
-	events := m.deferred
-	m.deferred = nil
-	for _, apply := range events {
+	m.replaying = true // one of them may let go of mu
+	for len(m.deferred) > 0 {
+		apply := m.deferred[0]
+		m.deferred = m.deferred[1:]
 		apply()
 	}
+	m.replaying = false
 }
 
 // defers reports whether a fork event has to wait for the commit. A nil move
@@ -515,7 +518,7 @@ func (m *move) defers(t *Tree, e ForkEvent) bool {
 
 // deferring reports whether events wait for the commit, so that all that follow
 // have to. mu.
-func (m *move) deferring() bool { return m != nil && len(m.deferred) > 0 }
+func (m *move) deferring() bool { return m != nil && (m.replaying || len(m.deferred) > 0) }
 
 // joined notes a task that the mirror has placed, if that is where the move
 // goes and a moved task may have forked it. The process p is named as its

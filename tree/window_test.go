@@ -134,3 +134,56 @@ func TestChildOfAFailedAttachGetsTheOldEffectsBack(t *testing.T) {
 		t.Errorf("told of %v on their way back, want %d", back, k)
 	}
 }
+
+// TestEventsWaitForThoseThatAreReplayed: without a mirror, events wait for the commit of a move.
+// One of them can have the host looked at, while others come: these are behind those that
+// still wait, as they came.
+func TestEventsWaitForThoseThatAreReplayed(t *testing.T) {
+	for _, exits := range []bool{false, true} {
+		f, _, _, root, c, _ := moves(t, false)
+		// The exit of the thread that q had for its first is owed.
+		q := f.host.Fork(1)
+		f.host.Thread(q)
+		f.Drain()
+		f.host.HoldExits()
+		f.host.Exec(q)
+		f.Drain()
+		f.host.ReleaseExits()
+		f.Drain()
+		p := f.host.Fork(1)
+		f.Drain()
+		stage := 0
+		var first, second, grandchild int32
+		f.host.Look = func(tid int32) {
+			switch {
+			case stage == 0 && tid == p: // before the move
+				stage = 1
+			case stage == 1 && tid == p: // after it
+				stage = 2
+				first = f.host.Fork(p)
+				f.host.Exit(q)
+				second = f.host.Fork(p)
+				f.host.Drain()
+			case stage == 2 && tid == q: // since its exit is replayed
+				stage = 3
+				if exits {
+					f.host.Exit(second)
+				} else {
+					grandchild = f.host.Fork(second)
+				}
+				f.host.Drain()
+			}
+		}
+		if err := f.Attach(tree.AttachRequest{To: c, ID: p, Process: true}); err != nil || stage != 3 {
+			t.Fatalf("%v, at stage %d", err, stage)
+		}
+		f.host.Look = nil
+		f.Drain()
+		if exits {
+			f.wantTasks(c, p, first)
+		} else {
+			f.wantTasks(c, p, first, second, grandchild)
+		}
+		f.wantTasks(root, 1)
+	}
+}

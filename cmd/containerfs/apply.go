@@ -234,7 +234,9 @@ func (p *plan) planFileOwners(key string, c *savedContainer) error {
 			}
 			err := p.chownFiles(c, now)
 			if err != nil {
-				err = errors.Join(err, back())
+				var half undoList
+				half.add(c.Path+": owners of files", back)
+				err = half.after(err)
 			}
 			return back, err
 		},
