@@ -84,7 +84,7 @@ func TestCharlieLocal(t *testing.T) {
 		}
 	}
 	code, _, stderr := s.command("rmdir", "/all/Charlie")
-	if code != 5 || stderr != "containerfs: rmdir /all/Charlie: device or resource busy\n" {
+	if code != 5 || stderr != "containerfs: rmdir /all/Charlie: it has tasks: device or resource busy\n" {
 		t.Errorf("rmdir of a busy container: exit code %d, %s", code, stderr)
 	}
 	p.kill()
