@@ -144,6 +144,32 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestRmdirParents: those above are removed as well as long as they are empty, but for the
+// hierarchy's root, wherever the server shows it.
+func TestRmdirParents(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	m.add("/all/release_agent", p9.ModeRegular|0o644, "")
+	m.add("/own", p9.ModeDirectory|0o755, "") // a container, from a listener that is confined to the one above it
+	m.mu.Unlock()
+	m.failWith("rmdir /all/Zoe", linux.EBUSY)
+	for _, s := range []struct {
+		args string
+		want result
+	}{
+		{"mkdir -p /all/a/b/c /all/Zoe/d /own/x", result{0, "", ""}},
+		{"rmdir -p //all/a/b/c/ /own/x", result{0, "", ""}},
+		{"rmdir /all/Zoe/d -p", result{5, "", "containerfs: rmdir /all/Zoe/d: parent /all/Zoe: device or resource busy\n"}},
+		{"rmdir -p /all/no/x /all/Abe", result{3, "", "containerfs: rmdir /all/no/x: no such file or directory\n"}},
+		{"rmdir -p /", result{5, "", "containerfs: rmdir /: device or resource busy\n"}},
+		{"ls / /all", result{0, "/:\nall\n/all:\ntasks\ncpus\nZoe\nrelease_agent\n", ""}},
+	} {
+		if got := command(nil, append([]string{"--server", addr}, strings.Fields(s.args)...)...); got != s.want {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", s.args, got, s.want)
+		}
+	}
+}
+
 // TestExitCodes has the server answer every errno that SPEC names.
 func TestExitCodes(t *testing.T) {
 	m, addr := serveMemory(t)
