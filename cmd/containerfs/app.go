@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -69,6 +70,8 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			rmdirCommand(),
 			mvCommand(),
 			statCommand(),
+			chownCommand(),
+			chmodCommand(),
 			mountCommand(),
 			mountRelayCommand(),
 			proxyCommand(),
@@ -139,7 +142,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 
 // report writes an error as one line, unless that has been done.
 func report(stderr io.Writer, err error) {
-	if _, done := err.(*reported); err != nil && !done {
+	if err != nil && !errors.As(err, new(*reported)) {
 		fmt.Fprintf(stderr, "containerfs: %s\n", printable(errorText(err)))
 	}
 }

@@ -297,8 +297,7 @@ func (p *plan) chownFiles(c *savedContainer, files map[string]savedOwner) error 
 }
 
 func parseMode(text string) p9.FileMode {
-	var mode p9.FileMode
-	fmt.Sscanf(text, "%o", &mode) // it has been checked
+	mode, _ := octalMode(text) // it has been checked
 	return mode
 }
 
@@ -366,15 +365,8 @@ func ownerChange(attr p9.Attr, want savedOwner) (valid p9.SetAttrMask, set p9.Se
 }
 
 func (p *plan) chown(path string, want savedOwner) error {
-	attr, err := p.s.attr(path)
-	if err != nil {
-		return err
-	}
-	valid, set := ownerChange(attr, want)
-	if valid.Empty() {
-		return nil
-	}
-	return p.setAttr(path, valid, set)
+	_, err := p.s.change(path, func(now p9.Attr) (p9.SetAttrMask, p9.SetAttr) { return ownerChange(now, want) })
+	return err
 }
 
 func (p *plan) setAttr(path string, valid p9.SetAttrMask, set p9.SetAttr) error {

@@ -11,8 +11,8 @@ import (
 // interspersed are the commands whose flags may stand behind their arguments. In
 // others an argument can begin with a dash: a value, or a command to be run.
 var interspersed = map[string]bool{
-	"apply": true, "attach": true, "doctor": true, "get": true, "ls": true, "mounts": true, "ps": true, "rmdir": true, "save": true,
-	"stat": true, "subsystems": true, "top": true, "tree": true, "wait": true, "watch": true,
+	"apply": true, "attach": true, "chmod": true, "chown": true, "doctor": true, "get": true, "ls": true, "mounts": true, "ps": true,
+	"rmdir": true, "save": true, "stat": true, "subsystems": true, "top": true, "tree": true, "wait": true, "watch": true,
 }
 
 // flagsFirst puts the flags of such a command in front of its arguments, which is

@@ -28,13 +28,15 @@ type memory struct {
 
 type node struct {
 	mode    p9.FileMode
+	uid     p9.UID
+	gid     p9.GID
 	content string
 	names   []string // of a directory, in the order they were made
 	number  uint64
 }
 
 func (m *memory) add(at string, mode p9.FileMode, content string) {
-	m.nodes[at] = &node{mode: mode, content: content, number: uint64(len(m.nodes) + 1)}
+	m.nodes[at] = &node{mode: mode, uid: 7, gid: 8, content: content, number: uint64(len(m.nodes) + 1)}
 	if at != "/" {
 		dir := m.nodes[path.Dir(at)]
 		dir.names = append(dir.names, path.Base(at))
@@ -128,10 +130,25 @@ func (f *memoryFile) Walk(names []string) (qids []p9.QID, file p9.File, err erro
 func (f *memoryFile) GetAttr(p9.AttrMask) (qid p9.QID, mask p9.AttrMask, attr p9.Attr, err error) {
 	err = f.do("getattr", f.path, func(n *node) error {
 		qid, mask = n.qid(), p9.AttrMask{Mode: true, UID: true, GID: true, NLink: true}
-		attr = p9.Attr{Mode: n.mode, UID: 7, GID: 8, NLink: 1}
+		attr = p9.Attr{Mode: n.mode, UID: n.uid, GID: n.gid, NLink: 1}
 		return nil
 	})
 	return
+}
+
+func (f *memoryFile) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
+	return f.do("setattr", f.path, func(n *node) error {
+		if valid.Permissions {
+			n.mode = n.mode.FileType() | attr.Permissions
+		}
+		if valid.UID {
+			n.uid = attr.UID
+		}
+		if valid.GID {
+			n.gid = attr.GID
+		}
+		return nil
+	})
 }
 
 func (f *memoryFile) Open(p9.OpenFlags) (qid p9.QID, unit uint32, err error) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"strconv"
 	"syscall"
 
 	"github.com/hugelgupf/p9/linux"
@@ -29,11 +28,10 @@ func mkdirCommand() *cli.Command {
 			mode := 0o777 &^ p9.FileMode(umask())
 			parents := mode | 0o300 // its maker must be able to go on inside
 			if m := c.String("m"); c.IsSet("m") {
-				bits, err := strconv.ParseUint(m, 8, 32)
-				if err != nil || bits > 0o777 {
+				var ok bool
+				if mode, ok = octalMode(m); !ok {
 					return usagef("mode %q: want octal up to 777", m)
 				}
-				mode = p9.FileMode(bits)
 			}
 			return eachPath(c, args, func(s *session, path string) error {
 				if c.Bool("p") {

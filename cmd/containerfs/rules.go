@@ -8,7 +8,6 @@ import (
 	"os/user"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -217,13 +216,6 @@ func testRules(c *cli.Context) error {
 
 // subjectNamed is a task that there need not be.
 func subjectNamed(name, group, exe string) (s rules.Subject, err error) {
-	number := func(what, digits string) (uint32, error) {
-		id, err := strconv.ParseUint(digits, 10, 32)
-		if err != nil {
-			return 0, usagef("no %s %q on this host", what, digits)
-		}
-		return uint32(id), nil
-	}
 	uid, gid := name, name
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -232,16 +224,15 @@ func subjectNamed(name, group, exe string) (s rules.Subject, err error) {
 	if err == nil {
 		uid, gid = u.Uid, u.Gid
 	}
-	if group != "" {
-		gid = group
-		if g, err := user.LookupGroup(group); err == nil {
-			gid = g.Gid
-		}
-	}
-	if s.UID, err = number("user", uid); err != nil {
+	if s.UID, err = hostID("user", uid); err != nil {
 		return s, err
 	}
-	if s.GID, err = number("group", gid); err != nil {
+	if group != "" {
+		s.GID, err = groupID(group)
+	} else {
+		s.GID, err = hostID("group", gid)
+	}
+	if err != nil {
 		return s, err
 	}
 	s.Exe, s.Comm = exe, path.Base(exe)

@@ -137,7 +137,7 @@ func (f *savedFile) check() error {
 
 func (f *savedFile) checkOwner(key string, o savedOwner) error {
 	if o.Mode != nil {
-		if n, err := strconv.ParseUint(*o.Mode, 8, 32); err != nil || n > 0o777 {
+		if _, ok := octalMode(*o.Mode); !ok {
 			return f.errorf(key+".mode", "mode %q: want octal up to 777", *o.Mode)
 		}
 	}
