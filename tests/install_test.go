@@ -152,6 +152,17 @@ exit 0`
 		{"containerfs nosuch", ""},
 		{"containerfs write /all/Ch", "/all/Charlie/\n"},
 		{"containerfs write /all/Charlie/tas", "/all/Charlie/tasks \n"},
+		{"containerfs chown root /all/Charlie/tas", "/all/Charlie/tasks \n"},
+		{"containerfs get /all/Ch", "/all/Charlie/\n"},
+		{"containerfs get /all/Charlie/tas", ""}, // it wants a container, and names behind it
+		{"containerfs get /all/Charlie/ cpuset.c", "cpuset.cpus \ncpuset.cpu_exclusive \n"},
+		{"containerfs get -v /all/Charlie cpuset.cpus tas", "tasks \n"},
+		{"containerfs get /all/Charlie kil", ""}, // which cannot be read
+		{"containerfs --server unix:///nosuch get /all/Charlie tas", ""},
+		{"containerfs set /all/Charlie cpuset.cpus=0 cpuset.m", "cpuset.mems=\ncpuset.mem_exclusive=\ncpuset.memory_migrate=\n"},
+		{"containerfs set /all/Charlie kil", "kill=\n"},
+		{"containerfs set /all/Charlie numtasks.li", ""}, // which cannot be written
+		{"containerfs set /all/Charlie cpuset.cpus=0", ""},
 		{"containerfs rmdir /all/vm:", "3\\ x/\n"},
 		{"containerfs ls /al", "/all/\n"},
 		{"containerfs ls -l /ct", "/ctl \n"},

@@ -57,7 +57,17 @@ func bashCompletion(a *cli.App) string {
 			served = append(served, bashWord(name))
 		}
 	})
-	fmt.Fprintf(&b, "\t%s) return 0 ;;\n\tesac\n\treturn 1\n}\n\ncomplete -F _containerfs containerfs\n", strings.Join(served, "|"))
+	fmt.Fprintf(&b, "\t%s) return 0 ;;\n\tesac\n\treturn 1\n}\n", strings.Join(served, "|"))
+	b.WriteString("\n# The commands with names of control files behind a container: what these must be open\n# for, and what follows them.\n_containerfs_names() {\n\tcase $1 in\n")
+	eachCommand(a, func(name string, c *cli.Command) {
+		switch {
+		case strings.Contains(c.ArgsUsage, "PATH NAME="):
+			fmt.Fprintf(&b, "\t%s) echo 'w=' ;;\n", bashWord(name))
+		case strings.Contains(c.ArgsUsage, "PATH [NAME]"):
+			fmt.Fprintf(&b, "\t%s) echo 'r ' ;;\n", bashWord(name))
+		}
+	})
+	b.WriteString("\tesac\n}\n\ncomplete -F _containerfs containerfs\n")
 	return b.String()
 }
 
@@ -113,7 +123,7 @@ func bashWords(words []string) string { return bashWord(strings.Join(words, " ")
 // whole. A server that does not answer must not hold the prompt.
 const bashFunctions = `
 _containerfs() {
-	local words cur command= server= word skip=
+	local words cur command= server= word skip= path=
 	read -ra words <<<"${COMP_LINE:0:COMP_POINT}"
 	if [[ ${COMP_LINE:0:COMP_POINT} == *" " ]]; then
 		cur=
@@ -138,6 +148,8 @@ _containerfs() {
 		*)
 			if [[ " $(_containerfs_commands "$command") " == *" $word "* ]]; then
 				command=${command:+$command }$word
+			else
+				path=${path:-$word}
 			fi
 			;;
 		esac
@@ -154,24 +166,37 @@ _containerfs() {
 	if [[ -n $word ]]; then
 		COMPREPLY=($(compgen -W "$word" -- "$cur"))
 	elif _containerfs_paths "$command"; then
-		_containerfs_path "$cur" ${server:+--server "$server"}
+		word=$(_containerfs_names "$command")
+		if [[ -n $word && -n $path ]]; then
+			_containerfs_entries "$cur" "$path" '' "-*${word:0:1}*" "${word:1}" ${server:+--server "$server"}
+		else
+			# What has names behind it is a container.
+			_containerfs_path "$cur" "${word:+d}*" ${server:+--server "$server"}
+		fi
 	else
 		compopt -o default 2>/dev/null
 	fi
 }
 
-# Entries of a directory of the server. Readline has only what is behind the last colon.
 _containerfs_path() {
-	local cur=$1 dir=/ line name end before=
-	shift
+	local cur=$1 fits=$2 dir=/
+	shift 2
 	[[ $cur == */* ]] && dir=${cur%/*}/
+	_containerfs_entries "$cur" "$dir" "$dir" "$fits" ' ' "$@"
+}
+
+# Entries of a directory of the server, behind a prefix, whose modes fit a pattern. Readline
+# has only what is behind the last colon.
+_containerfs_entries() {
+	local cur=$1 dir=$2 prefix=$3 fits=$4 behind=$5 line name end before=
+	shift 5
 	[[ $cur == *:* && $COMP_WORDBREAKS == *:* ]] && before=${cur%"${cur##*:}"}
 	compopt -o nospace 2>/dev/null
 	while IFS= read -r line; do
-		name=$dir${line#* * * }
-		end=" "
+		name=$prefix${line#* * * }
+		end=$behind
 		[[ $line == d* ]] && end=/
-		if [[ $name == "$cur"* ]]; then
+		if [[ ${line%% *} == $fits && $name == "$cur"* ]]; then
 			COMPREPLY+=("$(printf %q "${name#"$before"}")$end")
 		fi
 	done < <(timeout 2 containerfs "$@" ls -l "$dir" 2>/dev/null)
