@@ -80,6 +80,29 @@ func TestParseEvent(t *testing.T) {
 	}
 }
 
+// TestEventJoin: the paths are those that other commands take.
+func TestEventJoin(t *testing.T) {
+	for _, test := range []struct {
+		line            string
+		confined        bool
+		container, from string
+	}{
+		{"1 fork pid=7", false, "", ""},
+		{"1 umount hierarchy=h options=debug", false, "", ""},
+		{"1 mkdir hierarchy=h path=/a/b", false, "/h/a/b", ""},
+		{"1 mkdir hierarchy=h path=/a/b", true, "/a/b", ""},
+		{"1 limit hierarchy=h path=/ over=x", false, "/h", ""},
+		{"1 attach pid=7 hierarchy=h from=/ to=/a", false, "/h/a", "/h"},
+		{"1 attach pid=7 hierarchy=h from=/ to=/a", true, "/a", "/"},
+		{"1 rename hierarchy=h path=/a/b from=c", false, "/h/a/b", "/h/a/c"},
+	} {
+		e, err := parseEvent(test.line)
+		if e.join(test.confined); err != nil || e.Container != test.container || e.FromContainer != test.from {
+			t.Errorf("%s: got %q from %q, %v", test.line, e.Container, e.FromContainer, err)
+		}
+	}
+}
+
 func TestWatcherWants(t *testing.T) {
 	for _, test := range []struct {
 		w    watcher

@@ -15,7 +15,8 @@ func psCommand() *cli.Command {
 		ArgsUsage: "PID...",
 		Description: `One line for each active hierarchy, the newest first: the PID, the container's
 path and the hierarchy's subsystems. A hierarchy that is not mounted any more shows
-as -. PIDs, or those of threads, are the server's host's.
+as -, and with --json has no container, which is the whole path. PIDs, or those of
+threads, are the server's host's.
 
   containerfs ps $$
   containerfs ps --json 4711 4712`,
@@ -62,15 +63,19 @@ func ps(c *cli.Context, s *session, w *world, id string) error {
 		return err
 	}
 	for _, p := range places {
+		dir := ""
+		if p.Hierarchy != "" {
+			dir = p.dir()
+		}
 		if c.Bool("json") {
 			err = writeJSON(c.App.Writer, struct {
 				PID int `json:"pid"`
 				place
-			}{pid, p})
+				Container string `json:"container,omitempty"` // its path for other commands
+			}{pid, p, dir})
 		} else {
-			dir := "- " + p.Path
-			if p.Hierarchy != "" {
-				dir = p.dir()
+			if dir == "" {
+				dir = "- " + p.Path
 			}
 			_, err = fmt.Fprintf(c.App.Writer, "%d\t%s\t%s\n", pid, printable(dir), strings.Join(p.Subsystems, ","))
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,8 +33,9 @@ func watchCommand() *cli.Command {
 		Description: `Lines of the server's event log, from now on. With PATH only those about containers of that
 path or below: moves into them and out of them, and that they are made, renamed and
 removed, which is not the end, since another can be made there; forks, execs and exits
-name no container. Only root and the server's user may read logs,
-unless they have been opened to others.
+name no container. With --json an event has the whole path of its container, and of the one
+that a task came from, or that it was before a rename. Only root and the server's user may
+read logs, unless they have been opened to others.
 
 Kinds are ` + strings.Join(eventKinds, " ") + `.
 
@@ -74,6 +76,11 @@ type event struct {
 	Time   int64             `json:"monotonic_ns"`
 	Kind   string            `json:"kind"`
 	Fields map[string]string `json:"fields"`
+
+	// Paths for other commands: of the container that it is about, and of the one that a
+	// task came from, or that it was before.
+	Container     string `json:"container,omitempty"`
+	FromContainer string `json:"from_container,omitempty"`
 }
 
 // parseEvent takes a line apart.
@@ -111,10 +118,33 @@ func parseEvent(line string) (event, error) {
 	return e, nil
 }
 
+// from is the path in the hierarchy of where a task came from, or of what was renamed.
+func (e *event) from() string {
+	from := e.Fields["from"]
+	if e.Kind == "rename" {
+		from = path.Join(path.Dir(e.Fields["path"]), from) // it is the old name alone
+	}
+	return from
+}
+
+// join sets the paths for other commands. To a client that is confined to the hierarchy
+// they are what the event has.
+func (e *event) join(confined bool) {
+	dir := func(at string) string {
+		if at == "" || confined {
+			return at
+		}
+		return place{Hierarchy: e.Fields["hierarchy"], Path: at}.dir()
+	}
+	e.Container = dir(cmp.Or(e.Fields["path"], e.Fields["to"]))
+	e.FromContainer = dir(e.from())
+}
+
 // watcher is what is to be shown of a log.
 type watcher struct {
 	path      string // that was asked for
 	log       string // its path
+	confined  bool   // the server shows us one hierarchy only
 	container string // within its hierarchy; empty: all
 	kinds     []string
 	pids      []string
@@ -177,10 +207,7 @@ func (w *watcher) wants(e event) bool {
 		return false
 	}
 	in := func(v string) bool { return v == w.container || strings.HasPrefix(v, w.container+"/") }
-	if e.Kind == "rename" && in(path.Join(path.Dir(e.Fields["path"]), e.Fields["from"])) {
-		return true // from is the old name alone
-	}
-	return w.container == "" || about([]string{"path", "from", "to"}, in)
+	return w.container == "" || in(e.from()) || about([]string{"path", "to"}, in)
 }
 
 // How often the log is looked at: a read at its end does not wait.
@@ -205,6 +232,9 @@ func (w *watcher) follow(ctx context.Context, s *session) error {
 		dir.Close()
 	}
 	if _, _, err := f.Open(p9.ReadOnly); err != nil {
+		return err
+	}
+	if err := w.look(s); err != nil {
 		return err
 	}
 	_, _, attr, err := f.GetAttr(p9.AttrMaskAll)
@@ -251,6 +281,19 @@ func (w *watcher) follow(ctx context.Context, s *session) error {
 	}
 }
 
+// look finds out what the server shows us.
+func (w *watcher) look(s *session) error {
+	if !w.json {
+		return nil
+	}
+	_, err := s.world()
+	w.confined = isGone(err)
+	if w.confined {
+		return nil
+	}
+	return err
+}
+
 // show shows a line if it is wanted.
 func (w *watcher) show(line string) error {
 	e, err := parseEvent(line)
@@ -262,6 +305,7 @@ func (w *watcher) show(line string) error {
 		w.left--
 	}
 	if w.json {
+		e.join(w.confined)
 		return writeJSON(w.out, e)
 	}
 	_, err = fmt.Fprintln(w.out, printable(line))
