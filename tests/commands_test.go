@@ -90,6 +90,7 @@ func TestCommandsElsewhere(t *testing.T) {
 		{"attach", "--cgroup", "/", "/num/a"},
 		{"attach", "--unit", "x", "/num/a"},
 		{"rules", "test", "1"},
+		{"watch", "--time", "--all", "--no-follow"},
 	} {
 		if code, out := elsewhere(args...); code != 1 || !strings.Contains(out, "this needs the server's own host") || strings.Count(out, "\n") != 1 {
 			t.Errorf("%v: exit code %d\n%s", args, code, out)
@@ -107,6 +108,23 @@ func TestCommandsElsewhere(t *testing.T) {
 	}
 	if got := s.tasks("/num/a"); !slices.Equal(got, []int{p.pid()}) {
 		t.Errorf("in the container are %v", got)
+	}
+	// When an event was is not known, but when it came.
+	watched := make(chan string, 1)
+	go func() {
+		_, out := elsewhere("watch", "--time", "-n", "1", "--kind", "mkdir", "--json", "/num")
+		watched <- out
+	}()
+	received := ""
+	for i := 0; received == ""; i++ {
+		s.run("mkdir", fmt.Sprintf("/num/%d", i))
+		select {
+		case received = <-watched:
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	if !strings.HasPrefix(received, "containerfs: warning: times are those of receipt: ") || strings.Count(received, "\n") != 2 || !strings.Contains(received, `"received":"20`) || strings.Contains(received, `"time":`) {
+		t.Errorf("got %s", received)
 	}
 	// No command lines of other processes.
 	if code, out := elsewhere("tree", "/num/a"); code != 0 || !strings.HasSuffix(out, "└─"+pid+"\n") {

@@ -18,6 +18,8 @@ import (
 
 	"github.com/hugelgupf/p9/p9"
 	"github.com/urfave/cli/v2"
+
+	"containerfs/cmd/containerfs/internal/localhost"
 )
 
 // eventKinds are the kinds of SPEC §18.
@@ -37,10 +39,16 @@ name no container. With --json an event has the whole path of its container, and
 that a task came from, or that it was before a rename. Only root and the server's user may
 read logs, unless they have been opened to others.
 
+An event has the nanoseconds of its host's monotonic clock; --time shows what the wall clock
+said then, as RFC 3339 has it. Where the server is on another host, or shows one hierarchy only,
+it is the time at which the event was received, which is said: there is none of past ones
+(--all). What the clock was set by since, or the host was suspended for, is not known.
+
 Kinds are ` + strings.Join(eventKinds, " ") + `.
 
   containerfs watch --kind attach --kind mkdir /all/Charlie
   containerfs watch --pid 4711 --json
+  containerfs watch --time /all/Charlie
   containerfs watch --all -n 10`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "kind", Usage: "show events of `KIND`, or of several with commas between them; may be repeated"},
@@ -48,6 +56,7 @@ Kinds are ` + strings.Join(eventKinds, " ") + `.
 			&cli.BoolFlag{Name: "all", Usage: "begin with the oldest that the server has"},
 			&cli.IntFlag{Name: "n", Usage: "end after `N` events"},
 			&cli.BoolFlag{Name: "no-follow", Usage: "end when all there are were shown"},
+			&cli.BoolFlag{Name: "time", Usage: "show the time of day; with --json as time, or received, as well"},
 			jsonFlag(),
 		},
 		Action: func(c *cli.Context) error {
@@ -62,7 +71,7 @@ Kinds are ` + strings.Join(eventKinds, " ") + `.
 			return withServer(c, func(s *session) error {
 				ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM)
 				defer stop()
-				if err := w.follow(ctx, s); err != nil {
+				if err := w.follow(ctx, s, c.App.ErrWriter); err != nil {
 					return &pathError{"watch", w.path, err}
 				}
 				return nil
@@ -81,6 +90,9 @@ type event struct {
 	// task came from, or that it was before.
 	Container     string `json:"container,omitempty"`
 	FromContainer string `json:"from_container,omitempty"`
+
+	Wall     string `json:"time,omitempty"`
+	Received string `json:"received,omitempty"` // where that is not known
 }
 
 // parseEvent takes a line apart.
@@ -152,6 +164,11 @@ type watcher struct {
 	fromStart, once, json bool
 	left                  int // events to be shown; negative: no end
 	out                   *bufio.Writer
+
+	timed     bool      // show the time of day
+	here      bool      // the server's clocks are ours
+	wall      time.Time // when the log was read last
+	monotonic int64     // the same, as events have it
 }
 
 func newWatcher(c *cli.Context, path string) (*watcher, error) {
@@ -160,7 +177,7 @@ func newWatcher(c *cli.Context, path string) (*watcher, error) {
 	}
 	w := &watcher{
 		path: path, log: "/events",
-		fromStart: c.Bool("all"), once: c.Bool("no-follow"), json: c.Bool("json"),
+		fromStart: c.Bool("all"), once: c.Bool("no-follow"), json: c.Bool("json"), timed: c.Bool("time"),
 		left: -1, out: bufio.NewWriter(c.App.Writer),
 	}
 	if c.IsSet("n") {
@@ -217,7 +234,7 @@ const (
 )
 
 // follow shows events until ctx is done, or there were enough.
-func (w *watcher) follow(ctx context.Context, s *session) error {
+func (w *watcher) follow(ctx context.Context, s *session, stderr io.Writer) error {
 	f, err := s.walk(w.log)
 	if err != nil {
 		return err
@@ -234,7 +251,7 @@ func (w *watcher) follow(ctx context.Context, s *session) error {
 	if _, _, err := f.Open(p9.ReadOnly); err != nil {
 		return err
 	}
-	if err := w.look(s); err != nil {
+	if err := w.look(s, stderr); err != nil {
 		return err
 	}
 	_, _, attr, err := f.GetAttr(p9.AttrMaskAll)
@@ -249,6 +266,7 @@ func (w *watcher) follow(ctx context.Context, s *session) error {
 	buf := make([]byte, messageSize/2)
 	for pause := watchShortest; ; {
 		n, err := f.ReadAt(buf, offset)
+		w.wall, w.monotonic = time.Now(), localhost.Monotonic()
 		offset += int64(n)
 		line = append(line, buf[:n]...)
 		for i := bytes.IndexByte(line, '\n'); i >= 0; i = bytes.IndexByte(line, '\n') {
@@ -281,17 +299,38 @@ func (w *watcher) follow(ctx context.Context, s *session) error {
 	}
 }
 
-// look finds out what the server shows us.
-func (w *watcher) look(s *session) error {
-	if !w.json {
+// look finds out what the server shows us, and where it is.
+func (w *watcher) look(s *session, stderr io.Writer) error {
+	if !w.json && !w.timed {
 		return nil
 	}
-	_, err := s.world()
+	world, err := s.world()
 	w.confined = isGone(err)
-	if w.confined {
-		return nil
+	if err != nil && !w.confined {
+		return err
 	}
-	return err
+	w.here = err == nil && world.here()
+	switch {
+	case !w.timed || w.here:
+	case w.fromStart:
+		return fmt.Errorf("times of past events: %w", errNotLocal)
+	default:
+		fmt.Fprintln(stderr, "containerfs: warning: times are those of receipt: the server is not known to be on this host, and events have its clock")
+	}
+	return nil
+}
+
+// timeOfDay is as RFC 3339 has it.
+const timeOfDay = "2006-01-02T15:04:05.000Z07:00"
+
+// date sets the time of an event, and returns it.
+func (w *watcher) date(e *event) string {
+	if !w.here {
+		e.Received = w.wall.Format(timeOfDay)
+		return e.Received
+	}
+	e.Wall = w.wall.Add(time.Duration(e.Time - w.monotonic)).Format(timeOfDay)
+	return e.Wall
 }
 
 // show shows a line if it is wanted.
@@ -303,6 +342,10 @@ func (w *watcher) show(line string) error {
 	}
 	if w.left > 0 {
 		w.left--
+	}
+	if w.timed {
+		_, rest, _ := strings.Cut(line, " ")
+		line = w.date(&e) + " " + rest
 	}
 	if w.json {
 		e.join(w.confined)

@@ -36,6 +36,15 @@ func Identity() (string, error) {
 	return fmt.Sprintf("%x", sum[:12]), nil
 }
 
+// Monotonic is CLOCK_MONOTONIC, in nanoseconds.
+func Monotonic() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic("localhost: no clock: " + err.Error()) // every kernel has it
+	}
+	return ts.Nano()
+}
+
 // maxCommandLine bounds what is shown of a process.
 const maxCommandLine = 4096
 
