@@ -59,21 +59,14 @@ func clientCAs(c *tls.Config) *x509.CertPool {
 // same terms again; requests in hand are answered. Nothing is changed before.
 func (srv *Server) Prepare(l *Listener, e Export) (apply func(), err error) {
 	e.Address = l.addr.Address
-	if err = e.check(); err == nil {
-		err = e.checkUsers()
-	}
-	if err == nil && e.Network != l.addr.Network {
-		err = fmt.Errorf("the listener is on %s", l.addr.Network)
-	}
-	if err == nil {
-		err = e.checkReach()
-	}
 	next := &export{Export: e}
-	if err == nil && e.Network == "tls" {
-		next.tls, err = e.TLS.serverConfig()
+	if e.Network != l.addr.Network {
+		err = fmt.Errorf("the listener is on %s", l.addr.Network)
+	} else {
+		next.tls, err = e.ready()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listen %s: %w", e, err)
+		return nil, e.refused(err)
 	}
 	return func() { srv.change(l, next) }, nil
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -128,6 +130,47 @@ func TestListenUsers(t *testing.T) {
 		}
 		if l, err := Listen(e); err == nil || !strings.Contains(err.Error(), "no-such-user") {
 			t.Errorf("%s: %v, %v", s, l, err)
+		}
+	}
+}
+
+// TestCheck: what Listen would refuse is told in its words, and nothing is listened on.
+func TestCheck(t *testing.T) {
+	file, none := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "none", "sock")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for s, want := range map[string]string{
+		"tcp://127.0.0.1:0?as=no-such-user": "unknown user no-such-user",
+		"tcp://0.0.0.0:0":                   "not a loopback address",
+		"tls://127.0.0.1:0?cert=" + file + "&key=" + none + "&ca=/ca": "no such file",
+		"tls://127.0.0.1:0?users=no-such-user&cert=/c&key=/k&ca=/ca":  "unknown user no-such-user",
+		"unix://" + file:    "exists and is not a socket",
+		"unix://" + none:    "",
+		"tcp://127.0.0.1:1": "",
+	} {
+		e, err := ParseExport(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = e.Check()
+		if want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", s, err)
+			}
+			continue
+		}
+		if _, errListen := Listen(e); err == nil || errListen == nil || err.Error() != errListen.Error() || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, and Listen says %v", s, err, errListen)
+		}
+	}
+	if _, err := os.Stat(filepath.Dir(none)); err == nil {
+		t.Error("a directory was made")
+	}
+	for _, a := range []Addr{{Network: "tcp", Address: "0.0.0.0:0"}, {Network: "vsock", Address: ":1"}, {Network: "unix", Address: file}} {
+		_, err := ListenLocal(a)
+		if got := CheckLocal(a); err == nil || got == nil || got.Error() != err.Error() {
+			t.Errorf("%s: %v, and ListenLocal says %v", a, got, err)
 		}
 	}
 }

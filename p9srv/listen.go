@@ -47,25 +47,14 @@ func (l *Listener) Addr() Addr { return l.addr }
 // Close stops listening and removes a unix socket.
 func (l *Listener) Close() error { return l.net.Close() }
 
-// Listen begins to listen. It refuses an address on which the peers could not be
-// told apart, and users and TLS files that there are not: by an OptionError, since
-// what is asked for has to be changed before it can be had.
+// Listen begins to listen. It refuses what Check does, by an OptionError where what is
+// asked for has to be changed before it can be had.
 func Listen(e Export) (l *Listener, err error) {
-	if err = e.check(); err != nil {
-		err = &OptionError{Err: err}
-	}
-	if err == nil {
-		err = e.checkUsers()
-	}
-	if err == nil {
-		err = e.checkReach()
-	}
+	config, err := e.ready()
 	if err == nil {
 		switch e.Network {
-		case "tcp":
-			l, err = listenTCP(e, nil)
-		case "tls":
-			l, err = listenTLS(e)
+		case "tcp", "tls":
+			l, err = listenTCP(e, config)
 		case "unix":
 			l, err = listenUnix(e)
 		case "vsock":
@@ -75,9 +64,41 @@ func Listen(e Export) (l *Listener, err error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listen %s: %w", e, err)
+		return nil, e.refused(err)
 	}
 	return l, nil
+}
+
+// Check refuses an address on which the peers could not be told apart, users and TLS
+// files that there are not, and a path at which something else is than a socket.
+func (e Export) Check() error {
+	_, err := e.ready()
+	if err == nil && e.Network == "unix" && e.Socket == nil {
+		_, err = socketAt(e.Address)
+	}
+	if err != nil {
+		return e.refused(err)
+	}
+	return nil
+}
+
+func (e Export) refused(why error) error { return fmt.Errorf("listen %s: %w", e, why) }
+
+// ready checks everything but the place, and reads the files of TLS.
+func (e *Export) ready() (config *tls.Config, err error) {
+	if err = e.check(); err != nil {
+		err = &OptionError{Err: err}
+	}
+	if err == nil {
+		err = e.checkUsers()
+	}
+	if err == nil {
+		err = e.checkReach()
+	}
+	if err == nil && e.Network == "tls" {
+		config, err = e.TLS.serverConfig()
+	}
+	return config, err
 }
 
 // checkUsers refuses what nobody could use.
@@ -227,14 +248,6 @@ func listenTCP(e Export, config *tls.Config) (*Listener, error) {
 	return newListener(n, e, config), nil
 }
 
-func listenTLS(e Export) (*Listener, error) {
-	config, err := e.TLS.serverConfig()
-	if err != nil {
-		return nil, err
-	}
-	return listenTCP(e, config)
-}
-
 func listenUnix(e Export) (*Listener, error) {
 	if n, err := e.inherited(); n != nil || err != nil {
 		return newListener(n, e, nil), err
@@ -287,17 +300,24 @@ func lockDir(d *os.File) {
 	}
 }
 
+// socketAt reports whether there is a socket at a path, where nothing else may be.
+func socketAt(path string) (bool, error) {
+	st, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case st.Mode().Type() != fs.ModeSocket:
+		return false, errors.New("exists and is not a socket")
+	}
+	return true, nil
+}
+
 // removeStale removes the socket of a server that is gone.
 func removeStale(path string) error {
-	st, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if there, err := socketAt(path); !there || err != nil {
 		return err
-	}
-	if st.Mode().Type() != fs.ModeSocket {
-		return errors.New("exists and is not a socket")
 	}
 	c, err := net.DialTimeout("unix", path, 5*time.Second)
 	switch {

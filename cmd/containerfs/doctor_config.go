@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -81,8 +82,12 @@ func (x *examination) unused(passed []socket, listen []p9srv.Export) {
 
 // config looks at what a server was told, or is to be.
 func (x *examination) config(conf config, file string, err error, running bool) {
+	refused := "the server would not start so"
+	if running {
+		refused += " again"
+	}
 	if err != nil {
-		x.add(statusWrong, "config", err.Error(), "the server would not start so")
+		x.add(statusWrong, "config", err.Error(), refused)
 		return
 	}
 	if file != "" {
@@ -91,10 +96,15 @@ func (x *examination) config(conf config, file string, err error, running bool) 
 	if conf.Rules != "" {
 		x.private("rules", conf.Rules, 0o022, "chmod go-w it: who can write it decides where processes go")
 	}
+	if conf.Metrics != (p9srv.Addr{}) {
+		x.allowed("metrics", p9srv.CheckLocal(conf.Metrics), refused)
+	}
 	for _, e := range conf.Listen {
-		x.listener(e)
-		if e.Network == "unix" {
-			x.socket(e.Address, running)
+		if x.allowed("listener", e.Check(), refused) {
+			x.listener(e)
+			if e.Network == "unix" {
+				x.socket(e.Address, running)
+			}
 		}
 		if e.TLS.Key != "" {
 			x.private("tls key", e.TLS.Key, 0o077, "chmod 600 it: who can read it can pretend to be the server")
@@ -102,6 +112,18 @@ func (x *examination) config(conf config, file string, err error, running bool) 
 			x.certificate(e.TLS.Cert)
 		}
 	}
+}
+
+// allowed reports whether an address would be listened on, and adds why not, in the words
+// of serve.
+func (x *examination) allowed(check string, err error, refused string) bool {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		x.add(statusWarning, check, err.Error(), "ask as the server's user, or as root")
+	case err != nil:
+		x.add(statusWrong, check, err.Error(), refused)
+	}
+	return err == nil
 }
 
 // servedConfig is what serve makes of a command line and of sockets that were passed,
