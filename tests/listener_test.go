@@ -334,6 +334,22 @@ func TestOwnSocket(t *testing.T) {
 	if out, err := command(own, "ls", "/").CombinedOutput(); err != nil || !strings.Contains(string(out), "\nall\n") {
 		t.Errorf("a command of the same user: %v\n%s", err, out)
 	}
+
+	// Whoever asks, it is the server's user and environment that say where that is.
+	sock := filepath.Join(own, "containerfs", "9p.sock")
+	doctor := command(own, "--server", "unix://"+sock, "doctor")
+	doctor.SysProcAttr.Credential = nil
+	out, _ = doctor.Output()
+	for _, want := range []string{"ok       listener: unix://" + sock + "\n", "ok       socket: " + sock + ", in a directory with the mode 0755\n"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("doctor as root: no %q in\n%s", want, out)
+		}
+	}
+	doctor = command("/nosuch", "--server", "unix://"+sock, "doctor")
+	doctor.SysProcAttr.Credential = &syscall.Credential{Uid: stranger + 1, Gid: stranger + 1}
+	if out, _ := doctor.Output(); !strings.Contains(string(out), "warning  listener: what the service manager has passed is not known: ") || strings.Contains(string(out), "9p.sock: no such file") {
+		t.Errorf("doctor as another user:\n%s", out)
+	}
 }
 
 // TestConfigFile starts a server from a file.

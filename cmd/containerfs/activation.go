@@ -110,8 +110,8 @@ func flagExports(arg string, list []socket) ([]p9srv.Export, error) {
 }
 
 // defaultExports are listened on when nothing says what to: what the service manager
-// has passed, or else the unix socket.
-func defaultExports(list []socket) ([]p9srv.Export, error) {
+// has passed, or else the unix socket own, if that is known.
+func defaultExports(list []socket, own p9srv.Addr) ([]p9srv.Export, error) {
 	var exports []p9srv.Export
 	for _, s := range list {
 		if s.asked != nil {
@@ -123,8 +123,8 @@ func defaultExports(list []socket) ([]p9srv.Export, error) {
 		}
 		exports = append(exports, e)
 	}
-	if len(exports) == 0 {
-		exports = []p9srv.Export{{Addr: defaultAddr()}}
+	if len(exports) == 0 && own != (p9srv.Addr{}) {
+		exports = []p9srv.Export{{Addr: own}}
 	}
 	return exports, nil
 }

@@ -7,11 +7,14 @@ import (
 	"containerfs/p9srv"
 )
 
-// defaultAddr is the unix socket of serve: the host's for root, the user's own
-// for others.
-func defaultAddr() p9srv.Addr {
+// defaultAddr is the unix socket of serve.
+func defaultAddr() p9srv.Addr { return defaultAddrOf(os.Geteuid(), os.Getenv("XDG_RUNTIME_DIR")) }
+
+// defaultAddrOf is it of a server's user with this XDG_RUNTIME_DIR: the host's for root,
+// the user's own for others.
+func defaultAddrOf(uid int, runtime string) p9srv.Addr {
 	dir := "/run"
-	if runtime := os.Getenv("XDG_RUNTIME_DIR"); os.Geteuid() != 0 && filepath.IsAbs(runtime) {
+	if uid != 0 && filepath.IsAbs(runtime) {
 		dir = runtime
 	}
 	return p9srv.Addr{Network: "unix", Address: filepath.Join(dir, socketName)}

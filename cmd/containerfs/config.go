@@ -245,10 +245,12 @@ func (t *termsTable) options(prefix string) (opts []p9srv.Option) {
 
 // serveConfig puts the config file and the flags together: a flag takes the place
 // of the file's value, and lists are the file's with the flags' behind it.
-func serveConfig(c *cli.Context) (config, error) { return serveConfigWith(c, sockets()) }
+func serveConfig(c *cli.Context) (config, error) {
+	return serveConfigWith(c, sockets(), defaultAddr())
+}
 
-// serveConfigWith is it where these sockets were passed.
-func serveConfigWith(c *cli.Context, passed []socket) (config, error) {
+// serveConfigWith is it where these sockets were passed, and the default is own.
+func serveConfigWith(c *cli.Context, passed []socket, own p9srv.Addr) (config, error) {
 	conf := config{Stderr: c.App.ErrWriter}
 	if c.NArg() > 0 {
 		return conf, usagef("serve takes no argument, got %q", c.Args().First())
@@ -275,7 +277,7 @@ func serveConfigWith(c *cli.Context, passed []socket) (config, error) {
 		conf.Listen = append(conf.Listen, exports...)
 	}
 	if len(conf.Listen) == 0 {
-		if conf.Listen, err = defaultExports(passed); err != nil {
+		if conf.Listen, err = defaultExports(passed, own); err != nil {
 			return conf, usagef("listen: %v", err)
 		}
 	}

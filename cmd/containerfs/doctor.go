@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
@@ -178,17 +177,12 @@ var neededCaps = []neededCap{
 }
 
 func (x *examination) capabilities(pid int) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	fields, err := statusOf(pid, "CapEff")
 	if err != nil {
 		x.add(statusWarning, "capabilities", err.Error(), "ask as root")
 		return
 	}
-	var effective uint64
-	for line := range strings.Lines(string(status)) {
-		if text, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			effective, _ = strconv.ParseUint(strings.TrimSpace(text), 16, 64)
-		}
-	}
+	effective, _ := strconv.ParseUint(strings.Join(fields, ""), 16, 64)
 	x.judgeCapabilities(effective)
 }
 

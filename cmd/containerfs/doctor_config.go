@@ -14,7 +14,6 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"containerfs/p9srv"
 )
@@ -24,7 +23,7 @@ import (
 func (x *examination) planned(file string) {
 	args := []string{"containerfs", "serve"}
 	if file == "" {
-		conf, _, err := servedConfig(args, nil)
+		conf, _, err := servedConfig(args, nil, defaultAddr())
 		if _, errStat := os.Stat(conf.State); err == nil && errStat == nil {
 			x.state(conf.State, false)
 		}
@@ -33,7 +32,7 @@ func (x *examination) planned(file string) {
 	unknown := socket{asked: func(name string) {
 		x.add(statusWarning, "listener", activated+name+" takes what the service manager passes, which only a server has", "run doctor without --config when it is running")
 	}}
-	conf, _, err := servedConfig(append(args, "--config", file), []socket{unknown})
+	conf, _, err := servedConfig(append(args, "--config", file), []socket{unknown}, defaultAddr())
 	x.config(conf, file, err, false)
 	if err == nil && conf.State != "" {
 		x.state(conf.State, false)
@@ -42,7 +41,11 @@ func (x *examination) planned(file string) {
 
 // running looks at what the server has been told by its command line.
 func (x *examination) running(args []string) {
-	passed, err := passedTo(x.pid)
+	env, err := environment(x.pid)
+	var passed []socket
+	if err == nil {
+		passed, err = passedTo(x.pid, env)
+	}
 	if err != nil {
 		x.add(statusWarning, "listener", "what the service manager has passed is not known: "+err.Error(), "ask as root")
 		passed = []socket{{asked: func(string) {}}}
@@ -52,7 +55,11 @@ func (x *examination) running(args []string) {
 	if here, err := os.Getwd(); err == nil && os.Chdir(fmt.Sprintf("/proc/%d/cwd", x.pid)) == nil {
 		defer os.Chdir(here)
 	}
-	conf, file, err := servedConfig(args, passed)
+	var own p9srv.Addr // by its user and environment, not by ours
+	if uid, ok := userOf(x.pid); ok && (uid == 0 || env != nil) {
+		own = defaultAddrOf(uid, env["XDG_RUNTIME_DIR"])
+	}
+	conf, file, err := servedConfig(args, passed, own)
 	if abs, errAbs := filepath.Abs(file); file != "" && errAbs == nil {
 		file = abs
 	}
@@ -126,13 +133,13 @@ func (x *examination) allowed(check string, err error, refused string) bool {
 	return err == nil
 }
 
-// servedConfig is what serve makes of a command line and of sockets that were passed,
-// and the config file in it.
-func servedConfig(args []string, passed []socket) (conf config, file string, err error) {
+// servedConfig is what serve makes of a command line, of sockets that were passed and of
+// its default address, and the config file in it.
+func servedConfig(args []string, passed []socket, own p9srv.Addr) (conf config, file string, err error) {
 	a := app(strings.NewReader(""), io.Discard, io.Discard)
 	a.Command("serve").Action = func(c *cli.Context) error {
 		file = c.String("config")
-		conf, err = serveConfigWith(c, passed)
+		conf, err = serveConfigWith(c, passed, own)
 		return err
 	}
 	if runErr := a.Run(args); err == nil {
@@ -195,8 +202,8 @@ func (x *examination) trusts(uid uint32) bool {
 	if uid == 0 || uid == uint32(os.Geteuid()) {
 		return true
 	}
-	var st unix.Stat_t
-	return x.pid != 0 && unix.Stat(fmt.Sprintf("/proc/%d", x.pid), &st) == nil && st.Uid == uid
+	server, ok := userOf(x.pid)
+	return ok && uint32(server) == uid
 }
 
 // private looks whether a file is a user's who may have it, and has none of the mode's bits.

@@ -107,9 +107,8 @@ func stateOf(pid int) string {
 	return ""
 }
 
-// passedTo are the sockets that a service manager has passed to a process, as
-// sd_listen_fds(3) says, in copies for us to close.
-func passedTo(pid int) (list []socket, err error) {
+// environment is that which a process was started with.
+func environment(pid int) (map[string]string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 	if err != nil {
 		return nil, err
@@ -119,6 +118,33 @@ func passedTo(pid int) (list []socket, err error) {
 		key, value, _ := strings.Cut(line, "=")
 		env[key] = value
 	}
+	return env, nil
+}
+
+// statusOf are the fields of a line of a process's status.
+func statusOf(pid int, key string) ([]string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, key+":"); ok {
+			return strings.Fields(rest), nil
+		}
+	}
+	return nil, err
+}
+
+// userOf is a process's effective user.
+func userOf(pid int) (uid int, ok bool) {
+	fields, err := statusOf(pid, "Uid") // real, effective, saved, of files
+	if err != nil || len(fields) < 2 {
+		return 0, false
+	}
+	uid, err = strconv.Atoi(fields[1])
+	return uid, err == nil
+}
+
+// passedTo are the sockets that a service manager has passed to a process of this
+// environment, as sd_listen_fds(3) says, in copies for us to close.
+func passedTo(pid int, env map[string]string) (list []socket, err error) {
 	n, err := strconv.Atoi(env["LISTEN_FDS"])
 	if err != nil || env["LISTEN_PID"] != strconv.Itoa(pid) {
 		return nil, nil

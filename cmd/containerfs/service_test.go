@@ -96,14 +96,14 @@ func TestExportsOfSockets(t *testing.T) {
 			t.Errorf("%s: %q, %v", tt.arg, at, err)
 		}
 	}
-	got, err := defaultExports(list[:1])
+	got, err := defaultExports(list[:1], defaultAddr())
 	if err != nil || len(got) != 1 || got[0].Socket != list[0].file {
 		t.Errorf("what was passed is the default: %v, %v", got, err)
 	}
-	if got, err := defaultExports(nil); err != nil || len(got) != 1 || got[0].Addr != defaultAddr() || got[0].Socket != nil {
+	if got, err := defaultExports(nil, defaultAddr()); err != nil || len(got) != 1 || got[0].Addr != defaultAddr() || got[0].Socket != nil {
 		t.Errorf("the default of all: %v, %v", got, err)
 	}
-	if _, err := defaultExports(list); err == nil { // a socket that is of no use is not passed over
+	if _, err := defaultExports(list, defaultAddr()); err == nil { // a socket that is of no use is not passed over
 		t.Error("a broken socket is passed over")
 	}
 }
