@@ -90,7 +90,8 @@ func (ctlFile) read(at *attachment, b []byte) ([]byte, error) {
 		b = append(b, '\n')
 	}
 	for _, fact := range at.fs.facts {
-		b = fmt.Appendf(b, "# %s\n", fact)
+		// One of several errors has several lines.
+		b = fmt.Appendf(b, "# %s\n", strings.ReplaceAll(fact, "\n", "; "))
 	}
 	return b, nil
 }

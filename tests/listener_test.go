@@ -335,6 +335,11 @@ func TestOwnSocket(t *testing.T) {
 		t.Errorf("a command of the same user: %v\n%s", err, out)
 	}
 
+	// What its host does not allow it is told in many words, which are no hierarchies.
+	if out, err := command(own, "mounts").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "all\t") || strings.Count(string(out), "\n") != 1 {
+		t.Errorf("its hierarchies: %v\n%s", err, out)
+	}
+
 	// Whoever asks, it is the server's user and environment that say where that is.
 	sock := filepath.Join(own, "containerfs", "9p.sock")
 	doctor := command(own, "--server", "unix://"+sock, "doctor")
