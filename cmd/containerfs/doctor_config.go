@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"containerfs/p9srv"
 )
@@ -109,6 +110,9 @@ func (x *examination) config(conf config, file string, err error, running bool) 
 	for _, e := range conf.Listen {
 		if x.allowed("listener", e.Check(), refused) {
 			x.listener(e)
+			if !running {
+				x.inUse(e)
+			}
 			if e.Network == "unix" {
 				x.socket(e.Address, running)
 			}
@@ -181,6 +185,20 @@ func (x *examination) listener(e p9srv.Export) {
 			at = ""
 		}
 		x.ok(check, "%s%s", at, e)
+	}
+}
+
+// inUse looks for another than the server that listens where one is to.
+func (x *examination) inUse(e p9srv.Export) {
+	own := openFiles(x.pid)
+	if x.pid != 0 && own == nil {
+		return // we may not see them
+	}
+	for name := range listeningAt(e.Addr) {
+		if !slices.Contains(own, name) {
+			x.add(statusWarning, "listener", e.Addr.Plain().String()+": "+unix.EADDRINUSE.Error(), "a server does not start beside it")
+			return
+		}
 	}
 }
 

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"os"
@@ -71,18 +73,33 @@ func listeningAt(a p9srv.Addr) map[string]bool {
 			return err == nil && flags&accepts != 0 && len(f) > 7 && f[7] == a.Address
 		})
 	case "tcp", "tls":
-		_, port, _ := net.SplitHostPort(a.Address)
-		n, err := strconv.ParseUint(port, 10, 16)
+		at, err := net.ResolveTCPAddr("tcp", a.Address)
 		if err != nil {
 			break
 		}
-		end := fmt.Sprintf(":%04X", n)
 		for _, name := range []string{"tcp", "tcp6"} {
 			const listen = "0A"
-			table(name, 9, func(f []string) bool { return f[3] == listen && strings.HasSuffix(f[1], end) })
+			table(name, 9, func(f []string) bool { return f[3] == listen && overlaps(f[1], at) })
 		}
 	}
 	return found
+}
+
+// overlaps reports whether a connection to an address can be one to another, as /proc/net
+// has that: hexadecimal, in words of the host.
+func overlaps(local string, at *net.TCPAddr) bool {
+	host, port, _ := strings.Cut(local, ":")
+	if n, err := strconv.ParseUint(port, 16, 16); err != nil || int(n) != at.Port {
+		return false
+	}
+	ip, err := hex.DecodeString(host)
+	if err != nil {
+		return false
+	}
+	for word := range slices.Chunk(ip, 4) {
+		binary.BigEndian.PutUint32(word, binary.NativeEndian.Uint32(word))
+	}
+	return net.IP(ip).IsUnspecified() || at.IP == nil || at.IP.IsUnspecified() || at.IP.Equal(ip)
 }
 
 // openFiles are the names of what a process has open, as far as we may see them.
