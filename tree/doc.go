@@ -95,4 +95,9 @@
 // others have ended, the first one included, and tells of the exec when the program is
 // loaded. Until then its own number shows nobody. If it ends before that, all that is told is
 // that the process's number has ended, for the second time.
+//
+// The exits of the others can be told after the exec. Nothing says which thread executed the
+// program, only how many exits there are: one less than there were threads. So all of them are
+// owed until so many have come (debt), and then none. Linux 5.8 and later exchange the two
+// numbers: an exit of the first one that is told after that is told with the other's.
 package tree

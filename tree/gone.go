@@ -97,6 +97,7 @@ func (t *Tree) removeGone(e Entry, executed map[*Process]bool) (again bool) {
 		if !e.Live() {
 			return
 		}
+		either := e.TID // its exit is owed now, or else e's
 		now := t.tasks[p.tgid]
 		if executed[p] {
 			switch {
@@ -111,12 +112,13 @@ func (t *Tree) removeGone(e Entry, executed map[*Process]bool) (again bool) {
 				heir = t.tasks[p.tgid]
 				return
 			}
-			first.owed = true // it may be e's task that is shown
+			either = p.tgid // it may be e's task that is shown
 		}
 		if now != nil && now.group != e.Task.group {
 			heir = now
 		}
-		t.goneLocked(e.Task)
+		t.oweLocked(t.debtLocked(either), 1, either, e.TID)
+		t.exitLocked(e.Task)
 	})
 	if heir != nil {
 		t.placeHeir(heir)
@@ -172,4 +174,48 @@ func (t *Tree) notShown(entries []Entry) []Entry {
 		info, err := t.host.Task(e.TID)
 		return err == nil && t.Is(e, info)
 	})
+}
+
+// A debt is of exit events that are on their way: so many, each of another of the tids. There is
+// a tid more than events after an exec: a thread has given its own up without an exit, and who
+// that was is not known. When as many events have come, the tid that is left is owed none.
+type debt struct {
+	events int
+	tids   []int32
+}
+
+// debtLocked is the debt that a tid is in, a new one if it is in none.
+func (t *Tree) debtLocked(tid int32) *debt {
+	if d := t.owed[tid]; d != nil {
+		return d
+	}
+	return &debt{}
+}
+
+// oweLocked adds events to a debt, and tids that they can be of.
+func (t *Tree) oweLocked(d *debt, events int, tids ...int32) {
+	if d.events += events; d.events == 0 {
+		return
+	}
+	for _, tid := range tids {
+		if t.owed[tid] != d {
+			t.owed[tid] = d
+			d.tids = append(d.tids, tid)
+		}
+	}
+}
+
+// paidLocked notes that an event of a debt has come, if that is one.
+func (t *Tree) paidLocked(d *debt) {
+	if d == nil {
+		return
+	}
+	if d.events--; d.events > 0 {
+		return
+	}
+	for _, tid := range d.tids {
+		if t.owed[tid] == d {
+			delete(t.owed, tid)
+		}
+	}
 }

@@ -23,9 +23,14 @@ func (t *Tree) Resync() error {
 
 	var gone []Entry
 	t.Update(func() {
-		// Exit events that were lost are owed no more. Where one comes all
-		// the same, its tid is only looked up once more.
-		clear(t.owed)
+		// Exit events that were lost are owed no more. Of a tid that is in
+		// use again one may still come; if none does, it is only looked up
+		// once more.
+		for tid := range t.owed {
+			if t.tasks[tid] == nil {
+				delete(t.owed, tid)
+			}
+		}
 		for tid, task := range t.tasks {
 			if _, ok := seen[tid]; !ok { // another of that tid: see adopt
 				gone = append(gone, task.Entry())

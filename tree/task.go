@@ -11,10 +11,7 @@ type Task struct {
 	// forked is set when its fork event has been delivered. A task that a
 	// scan found may have one on its way.
 	forked bool
-	// owed is set when an exit event for the tid is on its way that is of
-	// the task that had it before.
-	owed  bool
-	start Start
+	start  Start
 
 	group      *Group
 	prev, next *Task // in group
@@ -264,9 +261,6 @@ func (t *Tree) addLocked(tid, tgid int32, start Start, parent *Process, g *Group
 	task := &Task{start: start, proc: p}
 	task.tid.Store(tid)
 	t.tasks[tid] = task
-	if _, task.owed = t.owed[tid]; task.owed {
-		delete(t.owed, tid)
-	}
 	task.pnext = p.threads
 	if task.pnext != nil {
 		task.pnext.pprev = task
@@ -319,20 +313,24 @@ func (t *Tree) Exit(tid int32) {
 
 // exitTIDLocked applies an exit event. It may let go of mu meanwhile.
 func (t *Tree) exitTIDLocked(tid int32) {
-	task := t.tasks[tid]
+	task, d := t.tasks[tid], t.owed[tid]
+	delete(t.owed, tid)
 	if task == nil {
-		delete(t.owed, tid)
+		t.paidLocked(d)
 		if p := t.procs[tid]; p != nil {
 			t.lookAtThreadsLocked(p)
 		}
 		return
 	}
-	if task.owed {
-		task.owed = false
+	if d != nil {
 		t.mu.Unlock()
 		info, err := t.host.Task(tid)
 		t.mu.Lock()
-		if (err == nil && task.start.is(info.Start)) || task.group == nil {
+		if task.group == nil {
+			return
+		}
+		if err == nil && task.start.is(info.Start) {
+			t.paidLocked(d)
 			return
 		}
 	}
@@ -341,7 +339,8 @@ func (t *Tree) exitTIDLocked(tid int32) {
 
 // goneLocked removes a task that was found to be gone before its exit event came.
 func (t *Tree) goneLocked(task *Task) {
-	t.owed[task.TID()] = struct{}{}
+	tid := task.TID()
+	t.oweLocked(t.debtLocked(tid), 1, tid)
 	t.exitLocked(task)
 }
 
@@ -446,9 +445,6 @@ func (t *Tree) execLocked(tgid int32) {
 // executed a program, if that was not the first. It may let go of mu meanwhile.
 func (t *Tree) takeOverLocked(p *Process) {
 	tgid := p.tgid
-	// Of the threads that are left all but one are gone, their exit events
-	// yet to come, the first one's too. The one that took over the tid has
-	// none.
 	first := t.tasks[tgid]
 	heir := p.threads
 	if first != nil {
@@ -474,10 +470,18 @@ func (t *Tree) takeOverLocked(p *Process) {
 			t.regroupLocked(heir, g)
 		}
 	}
+	// Of the threads that are left all but one are gone, their exit events
+	// yet to come, the first one's too. The one that took over the tid has
+	// none. Without a mirror nobody knows which that is.
+	var tids []int32
+	for k := p.threads; k != nil; k = k.pnext {
+		tids = append(tids, k.TID())
+	}
+	t.oweLocked(t.debtLocked(tgid), len(tids)-1, tids...)
 	for k := p.threads; k != nil; {
 		next := k.pnext
 		if k != heir {
-			t.goneLocked(k)
+			t.exitLocked(k)
 		}
 		k = next
 	}
@@ -487,8 +491,4 @@ func (t *Tree) takeOverLocked(p *Process) {
 		heir.start = startAtMost(heir.start.ticks()) // it has the first one's now
 		t.tasks[tgid] = heir
 	}
-	// The exit event of the former first one may be yet to come.
-	_, heir.owed = t.owed[tgid]
-	heir.owed = heir.owed || first != nil
-	delete(t.owed, tgid)
 }

@@ -54,8 +54,8 @@ type Tree struct {
 	tasks       map[int32]*Task
 	procs       map[int32]*Process
 	// owed has the tids of tasks that were found gone before their exit
-	// events came, unless they are known to be in use again.
-	owed       map[int32]struct{}
+	// events came, and what is to come of them. They may be in use again.
+	owed       map[int32]*debt
 	moving     *move // the attach under way, if any
 	strayed    bool  // a task was seen in a directory of the mirror that is nobody's
 	containers int   // all but the default root, in all hierarchies
@@ -78,7 +78,7 @@ func New(cfg Config) (*Tree, error) {
 		cloneData:     cfg.CloneData,
 		tasks:         make(map[int32]*Task),
 		procs:         make(map[int32]*Process),
-		owed:          make(map[int32]struct{}),
+		owed:          make(map[int32]*debt),
 	}
 	if t.log == nil {
 		t.log = slog.Default()
