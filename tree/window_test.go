@@ -141,15 +141,10 @@ func TestChildOfAFailedAttachGetsTheOldEffectsBack(t *testing.T) {
 func TestEventsWaitForThoseThatAreReplayed(t *testing.T) {
 	for _, exits := range []bool{false, true} {
 		f, _, _, root, c, _ := moves(t, false)
-		// The exit of the thread that q had for its first is owed.
+		// A thread of q's can end as its first one, a second time.
 		q := f.host.Fork(1)
-		f.host.Thread(q)
-		f.Drain()
-		f.host.HoldExits()
-		f.host.Exec(q)
-		f.Drain()
-		f.host.ReleaseExits()
-		f.Drain()
+		thread := f.host.Thread(q)
+		f.host.Exit(q)
 		p := f.host.Fork(1)
 		f.Drain()
 		stage := 0
@@ -161,10 +156,10 @@ func TestEventsWaitForThoseThatAreReplayed(t *testing.T) {
 			case stage == 1 && tid == p: // after it
 				stage = 2
 				first = f.host.Fork(p)
-				f.host.Exit(q)
+				f.host.FailExec(thread)
 				second = f.host.Fork(p)
 				f.host.Drain()
-			case stage == 2 && tid == q: // since its exit is replayed
+			case stage == 2 && tid == thread: // since that is replayed
 				stage = 3
 				if exits {
 					f.host.Exit(second)
