@@ -51,5 +51,6 @@
 //
 // # Errors
 //
-// Methods of files return linux.Errno, and log the reason at debug level.
+// Methods of files return linux.Errno, log the reason at debug level, and
+// keep it for the caller (StatusName).
 package ops

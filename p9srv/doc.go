@@ -45,6 +45,9 @@
 //     which is theirs to bound, whatever the peer sends and whether it reads or not. So
 //     is what all sessions of an account, an address or a uid, have of replies that
 //     were not taken: who wants more waits, and who left his lying is hung up on.
+//   - A system call that the runtime is not told of does not wait. A read of a unix socket
+//     can, where the kernel does not refuse the descriptors that peers send (package sock):
+//     then the runtime is told.
 //   - uid 0 is never the outcome of a doubt: a peer that cannot be told for
 //     certain is refused with EACCES.
 //   - Nothing is read from a peer that its listener does not allow, and no frame
