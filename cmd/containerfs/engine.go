@@ -40,13 +40,14 @@ type engine struct {
 	auditor    *tree.Auditor
 	audit      *ops.Audit
 	rules      string // the file; "" without
+	state      string // the directory; "" without
 	id         string // of the mirror and the kernel directories
 	log        *slog.Logger
 }
 
 // newEngine opens the host and makes its model, with the hierarchies asked for.
 func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
-	e := &engine{log: log, audit: ops.NewAudit(log), rules: conf.Rules}
+	e := &engine{log: log, audit: ops.NewAudit(log), rules: conf.Rules, state: conf.State}
 	defer func() {
 		if err != nil {
 			e.close()
@@ -123,6 +124,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	if err := e.restore(conf, exists); err != nil {
 		return nil, err
 	}
+	kept := e.hierarchies()
 	e.host.Start(model{e.tree, e.host, recorder, classifier, log})
 	e.tree.Drain()
 	for _, h := range conf.Hierarchies {
@@ -130,7 +132,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 			break // what the state holds is all that there should be
 		}
 		if err := e.mount(h); err != nil {
-			return nil, err
+			return nil, e.inTheWay(err, h.Name, kept, conf.Hierarchies)
 		}
 	}
 	if err := e.reloadRules(); err != nil {
@@ -153,6 +155,28 @@ func (e *engine) mount(h hierarchy) error {
 		return mistake(err)
 	}
 	return err
+}
+
+// inTheWay adds to an error which hierarchies that were kept it may be about: those that are
+// not asked for, or are of this name.
+func (e *engine) inTheWay(err error, name string, kept []string, asked []hierarchy) error {
+	kept = slices.DeleteFunc(kept, func(k string) bool {
+		return k != name && slices.ContainsFunc(asked, func(h hierarchy) bool { return h.Name == k })
+	})
+	if len(kept) == 0 || !errors.Is(err, syscall.EBUSY) {
+		return err
+	}
+	return fmt.Errorf("%w; the state directory %s keeps %s: umount it in a server that runs with that, or remove the directory to begin anew", err, e.state, strings.Join(kept, ", "))
+}
+
+// hierarchies are the names of those that there are.
+func (e *engine) hierarchies() (names []string) {
+	e.tree.View(func() {
+		for h := range e.tree.Hierarchies {
+			names = append(names, h.Name())
+		}
+	})
+	return names
 }
 
 // mountMistakes are what SPEC §1 has for options that cannot be.
