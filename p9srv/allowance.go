@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -12,9 +13,10 @@ import (
 // account is what is kept of where connections come from: an address, or a uid on unix
 // sockets. All its connections together may have so many bytes of replies that were
 // made, or are about to be, and were not taken; besides, each has room for small ones,
-// which wait for nobody.
+// which wait for nobody. And they may have so many fids.
 type account struct {
 	conns  int // guarded by Server.mu
+	fids   atomic.Int64
 	unsent *semaphore.Weighted
 
 	mu      sync.Mutex // a leaf

@@ -61,7 +61,7 @@ func (s *session) checkNew(n uint32) error {
 	if n == noFid || s.fids[n] != nil {
 		return linux.EINVAL
 	}
-	if len(s.fids) >= s.srv.cfg.MaxFids {
+	if len(s.fids) >= s.srv.cfg.MaxFids || s.account.fids.Load() >= int64(s.srv.cfg.MaxAllFids) {
 		return linux.EMFILE
 	}
 	return nil
@@ -70,7 +70,7 @@ func (s *session) checkNew(n uint32) error {
 // insert puts a new fid into the table, or closes its file.
 func (s *session) insert(n uint32, f *fid) error {
 	s.mu.Lock()
-	if len(s.fids) < s.srv.cfg.MaxFids {
+	if s.account.fids.Add(1) <= int64(s.srv.cfg.MaxAllFids) && len(s.fids) < s.srv.cfg.MaxFids {
 		if s.fids == nil {
 			s.fids = make(map[uint32]*fid)
 		}
@@ -78,6 +78,7 @@ func (s *session) insert(n uint32, f *fid) error {
 		s.mu.Unlock()
 		return nil
 	}
+	s.account.fids.Add(-1)
 	s.mu.Unlock()
 	s.close(f.file)
 	return linux.EMFILE
@@ -92,6 +93,7 @@ func (s *session) drop(n uint32) error {
 	if f == nil {
 		return linux.EBADF
 	}
+	s.account.fids.Add(-1)
 	return s.discard(f)
 }
 
@@ -101,6 +103,7 @@ func (s *session) dropAll() {
 	fids := s.fids
 	s.fids = nil
 	s.mu.Unlock()
+	s.account.fids.Add(-int64(len(fids)))
 	for _, f := range fids {
 		s.discard(f)
 	}

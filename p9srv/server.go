@@ -32,6 +32,7 @@ type Config struct {
 	MaxFids     int    // of a connection: 65536, several times what Linux caches of a busy mount
 	MaxRequests int    // outstanding on a connection: 64, enough that no client seen waits for it
 	MaxConns    int    // of an address, or of a uid on unix sockets: 16384
+	MaxAllFids  int    // of all connections of such a one: 1 Mi
 	MaxUnsent   int64  // bytes of replies that such a one has not taken: 128 MiB
 
 	VersionTimeout time.Duration // from connecting to an agreed version: 10 s
@@ -44,6 +45,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxFids, 1<<16)
 	setDefault(&c.MaxRequests, 64)
 	setDefault(&c.MaxConns, 1<<14)
+	setDefault(&c.MaxAllFids, 1<<20)
 	setDefault(&c.MaxUnsent, 128<<20)
 	c.MaxUnsent = max(c.MaxUnsent, 4*int64(c.MaxMsize)) // one waits in turn, not for ever
 	setDefault(&c.VersionTimeout, 10*time.Second)

@@ -384,6 +384,48 @@ func TestFidLimit(t *testing.T) {
 		Rwalk 1`)
 }
 
+// TestFidLimitOfAll: the connections of a peer share a number of fids, and give them back by
+// a clunk, a new version and their end.
+func TestFidLimitOfAll(t *testing.T) {
+	_, a := start(t, p9srv.Config{MaxAllFids: 4})
+	one, two := dial(t, a), dial(t, a)
+	one.Script(hello + `
+		Twalk 1 0 1
+		Rwalk 1`)
+	two.Script(hello + `
+		Twalk 1 0 1
+		Rwalk 1
+		Twalk 1 0 2
+		Rlerror 1 EMFILE`)
+	one.Script(`
+		Twalk 1 0 2
+		Rlerror 1 EMFILE
+		Tclunk 1 1
+		Rclunk 1`)
+	two.Script(`
+		Twalk 1 0 2
+		Rwalk 1
+		Twalk 1 0 3
+		Rlerror 1 EMFILE`)
+	one.Script(hello)
+	two.Script(`
+		Twalk 1 0 3
+		Rlerror 1 EMFILE`)
+	one.Close()
+	waitFor(t, "fid of a connection that is gone", func() bool {
+		w := dial(t, a)
+		defer w.Close()
+		b, _ := p9test.Encode("Tversion ~ 8192 9P2000.L")
+		w.Write(b)
+		w.Read(make([]byte, 100))
+		b, _ = p9test.Encode(`Tattach 1 0 ~ "" "" ~`)
+		w.Write(b)
+		reply := make([]byte, 100)
+		n, _ := w.Read(reply)
+		return n > 4 && reply[4] == 105 // Rattach
+	})
+}
+
 func TestConnectionLimit(t *testing.T) {
 	_, a := start(t, p9srv.Config{MaxConns: 2})
 	one, two := dial(t, a), dial(t, a)
