@@ -263,7 +263,8 @@ func listenUnix(e Export) (*Listener, error) {
 // bindUnix makes a unix socket, in place of one whose server is gone.
 func bindUnix(path string, mode os.FileMode) (*net.UnixListener, error) {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	// Who can read a directory can keep it locked: see kernfs.Dir.
+	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, err
 	}
 	// Between two servers that start at once, the second must not take the

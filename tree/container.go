@@ -87,6 +87,14 @@ func (c *Container) Children(after uint64, yield func(*Container) bool) {
 // Path is the path within the hierarchy, "/" for the root.
 func (c *Container) Path() string { return string(c.AppendPath(nil)) }
 
+// ServedPath is the path in the served name space, where each hierarchy has its name.
+func (c *Container) ServedPath() string {
+	if c.IsRoot() {
+		return "/" + c.h.name
+	}
+	return "/" + c.h.name + c.Path()
+}
+
 // AppendPath appends the path to b.
 func (c *Container) AppendPath(b []byte) []byte {
 	if c.IsRoot() {

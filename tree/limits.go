@@ -2,7 +2,6 @@ package tree
 
 import (
 	"fmt"
-	"strings"
 	"syscall"
 )
 
@@ -38,7 +37,7 @@ func (c *Container) Descendants() int { return int(c.descendants) }
 // an ancestor of p, or for the tree. Under changeMu.
 func (t *Tree) roomBelow(p *Container) error {
 	if t.maxContainers > 0 && t.containers >= t.maxContainers {
-		return fmt.Errorf("the server has %d containers, as many as it may (--max-containers): %w", t.containers, syscall.EAGAIN)
+		return fmt.Errorf("the server has as many containers as it may (--max-containers): %w", syscall.EAGAIN)
 	}
 	depth := 1
 	for a := p; a != nil; a, depth = a.parent, depth+1 {
@@ -47,19 +46,18 @@ func (t *Tree) roomBelow(p *Container) error {
 			continue
 		}
 		if l.Descendants != NoLimit && int(a.descendants) >= l.Descendants {
-			return errLimit("max.descendants", depth, l.Descendants)
+			return a.errLimit("max.descendants", l.Descendants)
 		}
 		if l.Depth != NoLimit && depth > l.Depth {
-			return errLimit("max.depth", depth, l.Depth)
+			return a.errLimit("max.depth", l.Depth)
 		}
 	}
 	return nil
 }
 
-// errLimit names a limit in the container that is so many levels above the one that it
-// does not let be made.
-func errLimit(name string, depth, limit int) error {
-	return fmt.Errorf("%s%s is %d: %w", strings.Repeat("../", depth-1), name, limit, syscall.EAGAIN)
+// errLimit is for a limit of c that is reached.
+func (c *Container) errLimit(name string, limit int) error {
+	return fmt.Errorf("%s/%s is %d: %w", c.ServedPath(), name, limit, syscall.EAGAIN)
 }
 
 // countLocked counts a container that was made (1) or removed (-1).

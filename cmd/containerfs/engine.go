@@ -77,6 +77,11 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 		e.warnPolling(events)
 	}
 	say("mirror: " + e.openMirror(conf.Mirror))
+	if !kernfs.ProcIsOwn() {
+		const shared = "proc: shared with all, of whom each can hold up the server by the directory of a process of his (an own one takes Linux 5.8 and CAP_SYS_ADMIN)"
+		facts = append(facts, shared)
+		log.Warn(shared)
+	}
 	// By this the commands know whether pids mean the same to them.
 	if id, err := localhost.Identity(); err == nil {
 		facts = append(facts, hostFact+id)

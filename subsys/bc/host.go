@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/tree/kernfs"
 )
 
 // Usage is what one process holds. What counts processes is not in it.
@@ -101,18 +103,19 @@ func over(n, unit uint64) uint64 {
 
 // countFiles is the number of descriptors of a thread.
 func countFiles(tid int32) (int64, error) {
-	dir := "/proc/" + strconv.Itoa(int(tid)) + "/fd"
+	dir := strconv.Itoa(int(tid)) + "/fd"
 	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
+	if err := unix.Fstatat(kernfs.Proc(), dir, &st, 0); err != nil {
 		return 0, gone(err)
 	}
 	if st.Size > 0 {
 		return st.Size, nil // since Linux 6.2
 	}
-	d, err := os.Open(dir)
+	fd, err := unix.Openat(kernfs.Proc(), dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, gone(err)
 	}
+	d := os.NewFile(uintptr(fd), dir)
 	defer d.Close()
 	entries, err := d.Readdirnames(-1)
 	return int64(len(entries)), gone(err)
@@ -120,7 +123,7 @@ func countFiles(tid int32) (int64, error) {
 
 // memory is what /proc/<tid>/status tells.
 func (m *machine) memory(tid int32) (u Usage, err error) {
-	fd, err := unix.Open("/proc/"+strconv.Itoa(int(tid))+"/status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(kernfs.Proc(), strconv.Itoa(int(tid))+"/status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return u, gone(err)
 	}

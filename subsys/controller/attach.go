@@ -2,6 +2,7 @@ package controller
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -14,9 +15,9 @@ import (
 
 // find is where of the kernel.
 func (t *trunk) find(tid int32) (string, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(int(tid)) + "/cgroup")
+	text, err := kernfs.ReadProc(strconv.Itoa(int(tid)) + "/cgroup")
 	switch {
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ESRCH):
 		return "", syscall.ESRCH
 	case err != nil:
 		return "", err
@@ -64,7 +65,7 @@ func (t *trunk) holder(task *tree.Task) any {
 	return task
 }
 
-var errForeign = errors.Join(errors.New("only a privileged caller may take a task out of a cgroup of somebody else's"), syscall.EACCES)
+var errForeign = fmt.Errorf("only a privileged caller may take a task out of a cgroup of somebody else's: %w", syscall.EACCES)
 
 // attach moves a task to the kernel directory of a container. Under changeMu.
 func (t *trunk) attach(task *tree.Task, to *node) (undo func(), err error) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/tree/kernfs"
 )
 
 // Read reads the files of /proc that have a thread's times. A thread that is not
@@ -34,7 +36,7 @@ type readBuf struct {
 var readBufs = sync.Pool{New: func() any { return new(readBuf) }}
 
 func (b *readBuf) schedstat(tid int32) (run uint64, err error) {
-	b.path = append(strconv.AppendInt(append(b.path[:0], "/proc/"...), int64(tid), 10), "/schedstat"...)
+	b.path = append(strconv.AppendInt(b.path[:0], int64(tid), 10), "/schedstat"...)
 	text, err := b.read()
 	if err != nil {
 		return 0, err
@@ -47,7 +49,7 @@ func (b *readBuf) schedstat(tid int32) (run uint64, err error) {
 }
 
 func (b *readBuf) stat(tgid, tid int32) (user, system uint64, err error) {
-	b.path = append(strconv.AppendInt(append(b.path[:0], "/proc/"...), int64(tgid), 10), "/task/"...)
+	b.path = append(strconv.AppendInt(b.path[:0], int64(tgid), 10), "/task/"...)
 	b.path = append(strconv.AppendInt(b.path, int64(tid), 10), "/stat"...)
 	text, err := b.read()
 	if err != nil {
@@ -63,7 +65,7 @@ func (b *readBuf) stat(tgid, tid int32) (user, system uint64, err error) {
 // read reads the file at path, which is shorter than text. What is gone is
 // ESRCH.
 func (b *readBuf) read() ([]byte, error) {
-	fd, err := unix.Open(string(b.path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(kernfs.Proc(), string(b.path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT {
 		return nil, unix.ESRCH
 	} else if err != nil {

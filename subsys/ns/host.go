@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/tree/kernfs"
 )
 
 // kinds are the files of /proc/<pid>/ns.
@@ -60,13 +62,13 @@ func settled(read func() (Set, error)) (Set, error) {
 }
 
 func (m machine) read(pid int32) (set Set, err error) {
-	dir := "/proc/" + strconv.Itoa(int(pid)) + "/ns/"
+	dir := strconv.Itoa(int(pid)) + "/ns/"
 	var buf [64]byte
 	for i, kind := range kinds {
 		if !m.has[i] {
 			continue
 		}
-		n, err := unix.Readlink(dir+kind, buf[:])
+		n, err := unix.Readlinkat(kernfs.Proc(), dir+kind, buf[:])
 		if errors.Is(err, unix.ENOENT) {
 			return Set{}, unix.ESRCH
 		}

@@ -57,7 +57,7 @@ type procBuf struct {
 }
 
 func openProc() (*procFS, error) {
-	fd, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.FcntlInt(uintptr(kernfs.Proc()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, &OpError{"open", "/proc", err}
 	}

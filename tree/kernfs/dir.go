@@ -63,12 +63,22 @@ func (d *Dir) Open(name string) (*Dir, error) {
 	return &Dir{fd: fd, path: d.path + "/" + name}, nil
 }
 
-// Make makes a directory directly in d. EEXIST comes back as it is.
+// dirMode lets others than the owner look up names in a directory, as of the limits that
+// they are under, and not read it. Who can read a directory can keep it locked for as long
+// as he likes, by reading it into memory that a file server of his fills: then nothing can
+// be made or removed in it, nor looked at.
+const dirMode = 0o711
+
+// Make makes a directory directly in d. EEXIST comes back as it is; one that is there has
+// the mode of those that are made from then on.
 func (d *Dir) Make(name string) error {
 	if !component(name) {
 		return d.fail("mkdir", name, unix.EINVAL)
 	}
-	_, err := retry(func() (int, error) { return 0, unix.Mkdirat(d.fd, name, 0o755) })
+	_, err := retry(func() (int, error) { return 0, unix.Mkdirat(d.fd, name, dirMode) })
+	if err == unix.EEXIST {
+		_ = unix.Fchmodat(d.fd, name, dirMode, 0)
+	}
 	return d.fail("mkdir", name, err)
 }
 

@@ -95,7 +95,11 @@ func openNamed(name, controller string) (*Dir, error) {
 	if err != nil {
 		return nil, &OpError{"make hierarchy", name, refusal("create", err)}
 	}
-	return mountDetached(cfg, name)
+	d, err := mountDetached(cfg, name)
+	if err == nil {
+		_ = unix.Fchmod(d.fd, dirMode)
+	}
+	return d, err
 }
 
 // isFree tells why a hierarchy that is made cannot have a controller, as far as
