@@ -139,6 +139,15 @@ func (at *attachment) allowed(p perm, want uint16) error {
 	return nil
 }
 
+// allowedIn is allowed for a directory, where something in it is what is asked for.
+func (at *attachment) allowedIn(p perm, want uint16) error {
+	err := at.allowed(p, want)
+	if err != nil {
+		err = fmt.Errorf("its directory has %w", err)
+	}
+	return err
+}
+
 var errNotFileOwner = fmt.Errorf("only its owner may: %w", syscall.EPERM)
 
 // change applies a setattr to an owner, mode and time. Who may: the owner and

@@ -14,8 +14,6 @@ import (
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 	"golang.org/x/sys/unix"
-
-	"containerfs/tree"
 )
 
 // Audit writes a line for each change and each denial (SPEC §17), up to so many for
@@ -256,13 +254,13 @@ func (fs *FS) path(n node, name string) (path string) {
 	fs.tree.View(func() {
 		switch n := n.(type) {
 		case containerDir:
-			path = containerPath(n.c)
+			path = n.c.ServedPath()
 		case controlFile:
-			path = containerPath(n.c) + "/" + n.r.name
+			path = n.c.ServedPath() + "/" + n.r.name
 		case statusFile:
 			path = "/" + StatusName
 			if d, ok := n.dir.(containerDir); ok {
-				path = containerPath(d.c) + path
+				path = d.c.ServedPath() + path
 			}
 		case taskDir, taskFile, procDir:
 			path = "/proc"
@@ -279,13 +277,6 @@ func (fs *FS) path(n node, name string) (path string) {
 		path += "/" + name
 	}
 	return path
-}
-
-func containerPath(c *tree.Container) string {
-	if c.IsRoot() {
-		return "/" + c.Hierarchy().Name()
-	}
-	return "/" + c.Hierarchy().Name() + c.Path()
 }
 
 // errnoOf is the number of an error, or 0.

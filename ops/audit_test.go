@@ -40,7 +40,7 @@ func TestAuditLines(t *testing.T) {
 	const who = ` uid=1000 peer="unix uid 1000"`
 	errText := func(name, text string) string { return " errno=" + name + ` err="` + text + `"` }
 	denied := func(mode string) string {
-		return errText("EACCES", fmt.Sprintf("mode %s, owner %d, group %d: permission denied", mode, os.Geteuid(), os.Getegid()))
+		return errText("EACCES", fmt.Sprintf("%s, owner %d, group %d: permission denied", mode, os.Geteuid(), os.Getegid()))
 	}
 	prohibited := func(why string) string { return errText("EPERM", why+"operation not permitted") }
 	const privileged = "only root and the server's user may: "
@@ -50,7 +50,7 @@ func TestAuditLines(t *testing.T) {
 		want string
 	}{
 		{"mkdir", func(c *client) error { return c.mkdir("m/open/x") }, "INFO msg=change op=mkdir path=/m/open/x" + who},
-		{"mkdir denied", func(c *client) error { return c.mkdir("m/x") }, "WARN msg=denied op=mkdir path=/m/x" + who + denied("0755")},
+		{"mkdir denied", func(c *client) error { return c.mkdir("m/x") }, "WARN msg=denied op=mkdir path=/m/x" + who + denied("its directory has mode 0755")},
 		{"mkdir twice", func(c *client) error { c.mkdir("m/open/x"); return nil }, ""},
 		{"chmod", func(c *client) error { return c.chmod("m/open/x", 0o750) }, "INFO msg=change op=setattr path=/m/open/x" + who + " set=\"mode=0750\""},
 		{"chmod denied", func(c *client) error { return c.chmod("m", 0o777) }, "WARN msg=denied op=setattr path=/m" + who + ` set="mode=0777"` + prohibited("only its owner may: ")},
@@ -59,11 +59,11 @@ func TestAuditLines(t *testing.T) {
 		{"write", func(c *client) error { return c.write("m/open/x/notify_on_release", "1") }, "INFO msg=change op=write path=/m/open/x/notify_on_release" + who + " data=1"},
 		{"long write", func(c *client) error { c.write("m/open/x/notify_on_release", strings.Repeat("0", 70)); return nil }, "INFO msg=change op=write path=/m/open/x/notify_on_release" + who + " data=" + strings.Repeat("0", 64) + "..."},
 		{"bad write", func(c *client) error { c.write("m/open/x/notify_on_release", "x"); return nil }, ""},
-		{"open denied", func(c *client) error { return c.write("m/tasks", "1") }, "WARN msg=denied op=open path=/m/tasks" + who + denied("0644")},
+		{"open denied", func(c *client) error { return c.write("m/tasks", "1") }, "WARN msg=denied op=open path=/m/tasks" + who + denied("mode 0644")},
 		{"ctl denied", func(c *client) error { return c.write("ctl", "mount x beta") }, "WARN msg=denied op=write path=/ctl" + who + ` data="mount x beta"` + prohibited(privileged)},
-		{"kill denied", func(c *client) error { return c.write("m/open/kill", "1") }, "WARN msg=denied op=open path=/m/open/kill" + who + denied("0200")},
+		{"kill denied", func(c *client) error { return c.write("m/open/kill", "1") }, "WARN msg=denied op=open path=/m/open/kill" + who + denied("mode 0200")},
 		{"rename", func(c *client) error { return c.rename("m/open/x", "m/open/y") }, "INFO msg=change op=rename path=/m/open/x" + who + " to=y"},
-		{"rename denied", func(c *client) error { return c.rename("m/open", "m/shut") }, "WARN msg=denied op=rename path=/m/open" + who + " to=shut" + denied("0755")},
+		{"rename denied", func(c *client) error { return c.rename("m/open", "m/shut") }, "WARN msg=denied op=rename path=/m/open" + who + " to=shut" + denied("its directory has mode 0755")},
 		{"rename by fid", func(c *client) error {
 			f, _ := c.walk("m/open/y")
 			d, _ := c.walk("m/open")
@@ -72,7 +72,7 @@ func TestAuditLines(t *testing.T) {
 			return f.Rename(d, "z")
 		}, "INFO msg=change op=rename path=/m/open/y" + who + " to=z"},
 		{"rmdir busy", func(c *client) error { c.rmdir("m/open/z"); return nil }, ""},
-		{"walk denied", func(c *client) error { _, err := c.walk("m/open/z/shut/x"); return err }, "WARN msg=denied op=walk path=/m/open/z/shut/x" + who + denied("0700")},
+		{"walk denied", func(c *client) error { _, err := c.walk("m/open/z/shut/x"); return err }, "WARN msg=denied op=walk path=/m/open/z/shut/x" + who + denied("its directory has mode 0700")},
 		{"read", func(c *client) error { _, err := c.read("m/open/z/tasks"); return err }, ""},
 		{"truncation", func(c *client) error {
 			return c.setattr("m/open/z/tasks", p9.SetAttrMask{Size: true}, p9.SetAttr{})
@@ -83,7 +83,7 @@ func TestAuditLines(t *testing.T) {
 		{"forged element", func(c *client) error {
 			_, err := c.walk("m/open/z/shut/a\nmsg=change\" uid=0")
 			return err
-		}, `WARN msg=denied op=walk path="/m/open/z/shut/a\nmsg=change\" uid=0"` + who + denied("0700")},
+		}, `WARN msg=denied op=walk path="/m/open/z/shut/a\nmsg=change\" uid=0"` + who + denied("its directory has mode 0700")},
 		{"mount by attach denied", func(c *client) error { _, err := w.fs.Attach(a, "beta"); return err }, "WARN msg=denied op=attach path=/beta" + who + prohibited("")},
 		{"read-only", func(*client) error { return w.as(ro).mkdir("m/x") }, `WARN msg=denied op=mkdir path=/m/x uid=0 peer="tcp 10.0.0.1:7"` + errText("EROFS", "read-only file system")},
 	} {

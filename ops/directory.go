@@ -147,13 +147,13 @@ func (at *attachment) mkdir(parent *tree.Container, name string, mode p9.FileMod
 				return err
 			}
 			p := attrsOf(parent).dir
-			if err := at.allowed(p, maySearch); err != nil {
+			if err := at.allowedIn(p, maySearch); err != nil {
 				return err
 			}
 			if _, err := (containerDir{parent}).lookup(at.fs, name); err == nil {
 				return syscall.EEXIST
 			}
-			if err := at.allowed(p, mayWrite); err != nil {
+			if err := at.allowedIn(p, mayWrite); err != nil {
 				return err
 			}
 			return at.mayOwnMore()
@@ -260,7 +260,7 @@ func (at *attachment) remove(n node, asDir bool, still func(*tree.Container) err
 				return err
 			}
 		}
-		return at.allowed(attrsOf(d.c.Parent()).dir, mayWrite|maySearch)
+		return at.allowedIn(attrsOf(d.c.Parent()).dir, mayWrite|maySearch)
 	})
 }
 
@@ -311,7 +311,7 @@ func (at *attachment) rename(from node, oldName string, to node, newName string,
 			if from != to {
 				return errOtherParent
 			}
-			return at.allowed(attrsOf(dir.c).dir, mayWrite|maySearch)
+			return at.allowedIn(attrsOf(dir.c).dir, mayWrite|maySearch)
 		},
 	})
 	return n, err
@@ -329,7 +329,7 @@ func (at *attachment) mayBecome(n node, to node, name string) error {
 	}
 	p, _, err := d.attr(at.fs)
 	if err == nil {
-		err = at.allowed(p, maySearch)
+		err = at.allowedIn(p, maySearch)
 	}
 	if err != nil {
 		return err

@@ -43,7 +43,8 @@ type Config struct {
 	// bound.
 	MaxContainersPerUser int
 
-	// Apart are the subsystems that `all` does not mean (SPEC §1).
+	// Apart are the subsystems that `all` does not mean (SPEC §1), and that there need
+	// not be.
 	Apart []string
 
 	// Rules are the classification rules; nil: there are none.
@@ -81,6 +82,7 @@ type FS struct {
 
 	names []string          // of the subsystems, by id
 	all   tree.SubsystemSet // what `all` means
+	apart []string          // Config.Apart
 
 	tables    sync.Map // tableKey -> *table
 	snapshots snapshots
@@ -103,6 +105,7 @@ func New(cfg Config) *FS {
 		gid:        uint32(os.Getegid()),
 		started:    time.Now().UnixNano(),
 		names:      cfg.Tree.SubsystemNames(),
+		apart:      cfg.Apart,
 	}
 	if fs.log == nil {
 		fs.log = slog.Default()

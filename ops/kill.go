@@ -166,11 +166,13 @@ func (fs *FS) below(c *tree.Container) (victims []victim) {
 	return victims
 }
 
+var errKeepsAlive = fmt.Errorf("init, the server and its ancestors are not killed, and nothing beside them: %w", syscall.EACCES)
+
 // mayKill decides whether the caller may kill a task's process. Protected ones are
 // killed by nobody.
 func (at *attachment) mayKill(v victim) error {
 	if at.fs.isProtected(v.info.TGID) {
-		return errProtected
+		return ofTask(v.TID, errKeepsAlive)
 	}
 	if err := at.mayMove(v.info, v.in); !errors.Is(err, syscall.ESRCH) {
 		return err

@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"syscall"
@@ -12,6 +13,9 @@ import (
 // into one container or into several of different hierarchies at once (SPEC §5).
 func (at *attachment) move(r tree.AttachRequest, number []byte, to ...*tree.Container) error {
 	id, err := parseNumber(number, 1<<31-1)
+	if err != nil && bytes.ContainsAny(bytes.TrimSuffix(number, []byte("\n")), " ,\n") {
+		err = fmt.Errorf("one number a write: %w", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -43,16 +47,19 @@ func (at *attachment) move(r tree.AttachRequest, number []byte, to ...*tree.Cont
 }
 
 var (
-	errProtected = fmt.Errorf("a protected process moves only for a privileged local caller: %w", syscall.EACCES)
-	errNotOwner  = fmt.Errorf("neither privileged nor the task's real or saved user: %w", syscall.EACCES)
+	errProtected = fmt.Errorf("init, the server and its ancestors are moved by root and the server's user alone, on a unix socket: %w", syscall.EACCES)
+	errNotOwner  = fmt.Errorf("only root, the server's user and the task's own may: %w", syscall.EACCES)
 	errFrom      = fmt.Errorf("a network caller needs write permission on the tasks file that the task leaves: %w", syscall.EACCES)
 )
+
+// ofTask is an error with the task that it is about.
+func ofTask(tid int32, err error) error { return fmt.Errorf("task %d: %w", tid, err) }
 
 // mayMove decides whether the caller may move a task (SPEC §5.4, §17). Inside a
 // change.
 func (at *attachment) mayMove(task tree.TaskInfo, from *tree.Container) error {
 	if at.fs.isProtected(task.TGID) && !(at.privileged() && at.caller.Local) {
-		return errProtected
+		return ofTask(task.TID, errProtected)
 	}
 	if at.privileged() {
 		return nil
@@ -62,11 +69,11 @@ func (at *attachment) mayMove(task tree.TaskInfo, from *tree.Container) error {
 		return err
 	}
 	if at.caller.UID != ruid && at.caller.UID != suid {
-		return errNotOwner
+		return ofTask(task.TID, errNotOwner)
 	}
 	if !at.caller.Local {
 		if at.allowed(attrsOf(from).file(&coreRows[0]).perm, mayWrite) != nil {
-			return errFrom
+			return ofTask(task.TID, errFrom)
 		}
 	}
 	return nil
@@ -88,7 +95,7 @@ func (at *attachment) attachPaths(command string) error {
 	for _, path := range paths {
 		f, err := at.writable(path, words[1])
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", clip(path, 256), err)
 		}
 		defer f.Close()
 		to = append(to, f.n.(controlFile).c)

@@ -72,7 +72,7 @@ func (at *attachment) walk(n node, names []string) ([]p9.QID, node, error) {
 		if err != nil {
 			return qids, nil, err
 		}
-		if err := at.allowed(p, maySearch); err != nil {
+		if err := at.allowedIn(p, maySearch); err != nil {
 			return qids, nil, err
 		}
 		switch name {

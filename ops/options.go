@@ -3,6 +3,7 @@ package ops
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -77,6 +78,9 @@ func (fs *FS) parseToken(o *options, token string, agents bool) error {
 			o.subsystems |= 1 << id
 			return nil
 		}
+	}
+	if slices.Contains(fs.apart, token) {
+		return fmt.Errorf("%s is only there when the server is started with --enable %[1]s: %w", token, syscall.ENOENT)
 	}
 	return fmt.Errorf("option %q is no subsystem: %w", token, syscall.ENOENT)
 }

@@ -1,6 +1,9 @@
 package ops
 
 import (
+	"fmt"
+	"syscall"
+
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 )
@@ -16,9 +19,14 @@ func (f *file) refuse(op string, errno linux.Errno) error {
 }
 
 // Create is p9.File's: regular files are not made by clients.
-func (f *file) Create(string, p9.OpenFlags, p9.FileMode, p9.UID, p9.GID) (p9.File, p9.QID, uint32, error) {
-	return nil, p9.QID{}, 0, f.refuse("create", linux.EACCES)
+func (f *file) Create(name string, _ p9.OpenFlags, _ p9.FileMode, _ p9.UID, _ p9.GID) (p9.File, p9.QID, uint32, error) {
+	if err := f.gone(); err != nil {
+		return nil, p9.QID{}, 0, wire(err)
+	}
+	return nil, p9.QID{}, 0, f.at.told(deed{op: "create", node: f.n, name: name}, errNoFile)
 }
+
+var errNoFile = fmt.Errorf("there is no such file, and only containers can be made, by mkdir: %w", syscall.EACCES)
 
 // Symlink is p9.File's.
 func (f *file) Symlink(string, string, p9.UID, p9.GID) (p9.QID, error) {

@@ -2,6 +2,7 @@ package ops
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -67,21 +68,43 @@ func (at *attachment) note(d deed, err error) {
 	if op, ok := err.(*tree.OpError); ok && (op.Op == d.op || op.Op == "attach") {
 		err = op.Err
 	}
-	s := oneLine(at.below(what)) + "\n" + oneLine(at.below(err.Error())) + "\n"
+	s := oneLine(at.shown(what)) + "\n" + oneLine(at.shown(err.Error())) + "\n"
 	at.status.Store(&s)
 }
 
-// below is a text with paths as the caller has them: what is above his root is not his to
-// know.
-func (at *attachment) below(s string) string {
-	if _, ok := at.root.(containerDir); !ok {
+// shown is a text with paths as the caller has them. Of what is above his root, or of the
+// host, the name at the end is all that he is told, unless he is privileged here.
+func (at *attachment) shown(s string) string {
+	root, trusted := "", at.privileged() && at.caller.Local
+	if _, ok := at.root.(containerDir); ok {
+		root = at.fs.path(at.root, "")
+	} else if trusted {
 		return s
 	}
-	root := at.fs.path(at.root, "")
-	if strings.HasSuffix(s, " "+root) {
-		s += "/"
+	words := strings.Split(s, " ")
+	for i, w := range words {
+		path := strings.TrimRight(w, ":,;")
+		if !strings.HasPrefix(path, "/") {
+			continue
+		}
+		switch below, ok := strings.CutPrefix(path+"/", root+"/"); {
+		case ok && root != "":
+			path = "/" + strings.TrimSuffix(below, "/")
+		case !trusted && (root != "" || !at.fs.serves(path)):
+			path = ".../" + path[strings.LastIndexByte(path, '/')+1:]
+		}
+		words[i] = path + w[len(strings.TrimRight(w, ":,;")):]
 	}
-	return strings.ReplaceAll(s, " "+root+"/", " /")
+	return strings.Join(words, " ")
+}
+
+// serves reports whether a path is of the name space, as far as its first name says.
+func (fs *FS) serves(path string) (serves bool) {
+	name, _, _ := strings.Cut(path[1:], "/")
+	fs.tree.View(func() {
+		serves = name == "" || slices.ContainsFunc(topFiles, func(f topFile) bool { return f.name == name }) || fs.tree.Published(name) != nil
+	})
+	return serves
 }
 
 // oneLine is a text on a line. Lines of a joined error are the reason, and the number.

@@ -7,12 +7,14 @@ import (
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/tree"
 )
 
 // TestStatus: the caller reads why his last command was refused, wherever he is, until one
 // succeeds; nobody else does, and no listing has the file.
 func TestStatus(t *testing.T) {
-	w, k := aWorld(t)
+	w, k := aWorld(t, func(cfg *Config, _ *tree.Config) { cfg.Apart = []string{"late"} })
 	al := w.as(alice)
 	k.must(k.mkdir("m/a/b"))
 	pid := w.fork(2000)
@@ -26,6 +28,11 @@ func TestStatus(t *testing.T) {
 		{func() error { return k.write("m/a/kill", "2") }, "write /m/a/kill\nthe only command is 1: invalid argument\n"},
 		{func() error { return k.write("m/a/kill", strings.Repeat("1", 5000)) }, "write /m/a/kill\na command has at most 4096 bytes: argument list too long\n"},
 		{func() error { return k.write("m/a/tasks", "0") }, "write /m/a/tasks\n0 is nobody here, as the writer is not on this host: invalid argument\n"},
+		{func() error { return k.write("m/a/tasks", "2\n3\n") }, "write /m/a/tasks\none number a write: \"2\\n3\" is not decimal digits: invalid argument\n"},
+		{func() error { return k.write("ctl", "attach tasks 2\n/m/nosuch") }, "write /ctl\n/m/nosuch: no such file or directory\n"},
+		{func() error { return k.write("ctl", "mount x zeta") }, "write /ctl\noption \"zeta\" is no subsystem: no such file or directory\n"},
+		{func() error { return k.write("ctl", "mount x late") }, "write /ctl\nlate is only there when the server is started with --enable late: no such file or directory\n"},
+		{func() error { _, _, _, err := k.root.Create("x", p9.WriteOnly, 0o644, 0, 0); return err }, "create /x\nthere is no such file, and only containers can be made, by mkdir: permission denied\n"},
 		{func() error { return k.write("m/a/tasks", "2147483647") }, "write /m/a/tasks\nno such process\n"},
 		{func() error { return k.write("ctl", "mount") }, "write /ctl\nit is `mount NAME [OPTIONS]`: invalid argument\n"},
 		{func() error { return k.write("ctl", "mkdir") }, "write /ctl\nthe commands are mount, remount, umount, attach: invalid argument\n"},
@@ -88,14 +95,20 @@ func TestStatus(t *testing.T) {
 		t.Error("the root was removed")
 	}
 	c.want(StatusName, "rmdir /\ndevice or resource busy\n")
-	at := c.root.(*file).at
-	for text, want := range map[string]string{
-		"no space: /m/a/b/cpuset.cpus is empty": "no space: /b/cpuset.cpus is empty",
-		"rename /m/a/b to c":                    "rename /b to c",
-		"write /m/ab":                           "write /m/ab",
+	// Whom what of a text is told.
+	const text = "rename /m/a/b to c: /m/a/cpuset.cpus, /m/max.depth is 2; write /sys/fs/cgroup/pids/containerfs-1/2/pids.max: no"
+	confined := &Caller{UID: 1000, Confined: "m/a"}
+	for what, tt := range map[string]struct {
+		k    *client
+		want string
+	}{
+		"a stranger in m/a": {w.attach(confined, ""), "rename /b to c: /cpuset.cpus, .../max.depth is 2; write .../pids.max: no"},
+		"alice":             {al, "rename /m/a/b to c: /m/a/cpuset.cpus, /m/max.depth is 2; write .../pids.max: no"},
+		"root in m/a":       {c, "rename /b to c: /cpuset.cpus, /m/max.depth is 2; write /sys/fs/cgroup/pids/containerfs-1/2/pids.max: no"},
+		"root":              {k, text},
 	} {
-		if got := at.below(text); got != want {
-			t.Errorf("%q for who has /m/a as his root: %q, not %q", text, got, want)
+		if got := tt.k.root.(*file).at.shown(text); got != tt.want {
+			t.Errorf("%s sees %q, not %q", what, got, tt.want)
 		}
 	}
 }

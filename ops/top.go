@@ -27,11 +27,14 @@ func (topDir) attr(fs *FS) (perm, p9.Attr, error) {
 	return fs.fixedDir(nlink)
 }
 
-// topFiles are the fixed entries of the root directory.
-var topFiles = []struct {
+// topFile is a fixed entry of the root directory.
+type topFile struct {
 	name string
 	node node
-}{
+}
+
+// topFiles are all of them.
+var topFiles = []topFile{
 	{"ctl", ctlFile{}},
 	{"containers", subsystemTable{}},
 	{"events", eventsFile{}},

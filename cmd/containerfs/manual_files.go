@@ -34,8 +34,8 @@ as it was when the file was opened. What the text below calls
  a flag     is a number, of which 0 clears and any other sets; it reads as 0 or 1
  a list     is numbers a or ranges a-b joined by commas, as 0-3,7; it is shown
             ascending and merged, nothing written clears it, an empty one reads as
-            an empty line; EINVAL for a range that descends, an empty element or
-            anything else
+            an empty line; a comma may be at its end; EINVAL for a range that descends,
+            an empty element or anything else
 
 The modes are those that files are made with; their owner is who made the container,
 of a hierarchy's root the server's user. Opening takes what they say: EACCES, but not for
@@ -47,8 +47,9 @@ state directory that cannot be written ENOSPC, EROFS or EIO.
 9P has a number for an error and no words. Why it was is in last_cmd_status, a file that
 each directory has but those of proc, and that none lists: it reads as ok, or as a line
 of what was refused last and a line of why, of all that came by the same attach, which is
-the same mount by the same user. A change that succeeds makes it ok again. The commands of
-containerfs say it themselves.`
+the same mount by the same user. A change that succeeds makes it ok again. What the client's
+kernel refuses itself, as by the modes of files, is not in it, nor a walk to what is not there:
+look at the first line. The commands of containerfs say it themselves.`
 
 var fileSections = []fileSection{
 	{"THE TOP DIRECTORY", "What is in / of a server, beside the hierarchies. A client that is confined by attach= has none of it.", []fileDoc{

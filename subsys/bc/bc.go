@@ -208,7 +208,7 @@ func (s *Subsystem) write(r resource, f field) func(*tree.Actor, *tree.Container
 		s.tree.Update(func() {
 			trial := *s.state(c).account(r)
 			if f.set(&trial, v); trial.barrier > trial.limit {
-				err = fmt.Errorf("the barrier, %d, would be over the limit, %d: %w", trial.barrier, trial.limit, syscall.EINVAL)
+				err = fmt.Errorf("the barrier, %d, would be over the limit, %d, and is to be written first: %w", trial.barrier, trial.limit, syscall.EINVAL)
 				return
 			}
 			*s.state(c).open(r) = trial

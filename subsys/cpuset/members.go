@@ -26,7 +26,7 @@ func errEmpty(c *tree.Container, name string) error {
 	if !c.Hierarchy().Noprefix() {
 		name = "cpuset." + name
 	}
-	return fmt.Errorf("%w: /%s%s/%s is empty", syscall.ENOSPC, c.Hierarchy().Name(), c.Path(), name)
+	return fmt.Errorf("%w: %s/%s is empty", syscall.ENOSPC, c.ServedPath(), name)
 }
 
 // Attach is tree.Attacher's.

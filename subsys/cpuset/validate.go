@@ -28,19 +28,21 @@ func (s *Subsystem) trialOf(c *tree.Container) trial {
 // is configured is asked whether siblings overlap, since two may have taken the
 // same ancestor's set. Under changeMu.
 func (s *Subsystem) validate(c *tree.Container, t trial) error {
-	contained := true
+	var outside error
 	c.Children(0, func(child *tree.Container) bool {
-		contained = s.trialOf(child).containedIn(t)
-		return contained
+		if lacks := s.trialOf(child).lackedBy(t); lacks != "" {
+			outside = fmt.Errorf("with %s its child %q does not fit: %w", lacks, child.Name(), syscall.EBUSY)
+		}
+		return outside == nil
 	})
-	if !contained {
-		return fmt.Errorf("a child has more, or is exclusive where this would not be: %w", syscall.EBUSY)
+	if outside != nil {
+		return outside
 	}
 	if c.IsRoot() {
 		return nil
 	}
-	if !t.containedIn(s.trialOf(c.Parent())) {
-		return fmt.Errorf("the parent lacks some of it, or its exclusive flag: %w", syscall.EACCES)
+	if lacks := t.lackedBy(s.trialOf(c.Parent())); lacks != "" {
+		return fmt.Errorf("the parent has %s: %w", lacks, syscall.EACCES)
 	}
 	overlaps := false
 	c.Parent().Children(0, func(sibling *tree.Container) bool {
@@ -63,14 +65,17 @@ func (s *Subsystem) hasTasks(c *tree.Container) (has bool) {
 	return has
 }
 
-// containedIn reports whether t may be a child of p.
-func (t trial) containedIn(p trial) bool {
-	for r := range resources {
-		if !t.inForce[r].SubsetOf(p.inForce[r]) || t.flags&exclusive[r] > p.flags&exclusive[r] {
-			return false
+// lackedBy says what p has for which t cannot be its child, "" if it can.
+func (t trial) lackedBy(p trial) string {
+	for r, name := range [resources]string{cpus: "cpu", mems: "mem"} {
+		if !t.inForce[r].SubsetOf(p.inForce[r]) {
+			return fmt.Sprintf("only %ss %v", name, p.inForce[r])
+		}
+		if t.flags&exclusive[r] > p.flags&exclusive[r] {
+			return "no " + name + "_exclusive"
 		}
 	}
-	return true
+	return ""
 }
 
 // overlaps reports whether t and a sibling share what one of them has for

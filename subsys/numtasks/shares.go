@@ -73,7 +73,7 @@ func parseShare(text string) (int32, error) {
 		return 0, fmt.Errorf("a share is at most %d: %w", math.MaxInt32, syscall.ERANGE)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("a share is decimal digits, -1 to leave it as it is, or -3 for none: %w", syscall.EINVAL)
+		return 0, fmt.Errorf("%q is not decimal digits, -1 to leave it as it is, or -3 for none; pairs have commas between them: %w", text[:min(len(text), 64)], syscall.EINVAL)
 	}
 	return int32(n), nil
 }
