@@ -77,9 +77,14 @@ func (r *Reader) TryRead(fd uintptr, b []byte) (int, error) {
 // have to wait for it.
 const most = 64 << 10
 
+func writeTold(fd uintptr, b []byte) (int, error) {
+	return unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+}
+
 // A Writer writes to a connection, for one caller at a time.
 type Writer struct {
 	raw  syscall.RawConn
+	told bool // as Reader's: who sends can have to clear up what others sent
 	try  func(fd uintptr) bool
 	left []byte
 	err  error
@@ -87,7 +92,7 @@ type Writer struct {
 
 // NewWriter makes a Writer to a connection of which raw is the kernel's side.
 func NewWriter(raw syscall.RawConn) *Writer {
-	w := &Writer{raw: raw}
+	w := &Writer{raw: raw, told: TakesRights(raw)}
 	w.try = w.tryWrite
 	return w
 }
@@ -106,8 +111,12 @@ func (w *Writer) WriteAll(b []byte) error {
 
 // tryWrite is called by the runtime when the connection may be writable.
 func (w *Writer) tryWrite(fd uintptr) bool {
+	how := write
+	if w.told {
+		how = writeTold
+	}
 	for len(w.left) > 0 {
-		n, err := retry(write, fd, w.left[:min(len(w.left), most)])
+		n, err := retry(how, fd, w.left[:min(len(w.left), most)])
 		if err == unix.EAGAIN {
 			return false
 		}
