@@ -20,6 +20,7 @@ type window struct {
 	parent   int32            // of that
 	moves    map[int32]bool   // the tasks that the attach is about
 	kernel   map[int32]uint64 // where the mirror had them before
+	froms    []places         // those of the tasks that the attach is about
 	old      map[int32]places
 	newborn  map[int32][]places // where either is right
 	doubtful []int32            // born of the mirror's knows not whom
@@ -179,6 +180,9 @@ func (w *world) attach() error {
 	if !w.mirror && !r.Process && len(w.threads(id)) > 1 && id != w.tgid(id) {
 		v.left = 0 // whose thread a new one is, the events do not say
 	}
+	for tid := range v.moves {
+		v.froms = append(v.froms, v.old[tid])
+	}
 	injected := w.inject(v)
 	err := w.Attach(r)
 	w.host.During, w.host.Fail = nil, nil
@@ -191,9 +195,15 @@ func (w *world) attach() error {
 	}
 	if err != nil {
 		for _, child := range v.doubtful {
+			froms := v.froms // whose numbers may be others' by now
 			for tid := range v.moves {
-				if at := w.where[child]; v.old[tid] != nil && at != nil {
-					v.newborn[child] = append(v.newborn[child], at, w.like(at, v.old[tid], to), w.placed(at, to...))
+				if v.old[tid] != nil {
+					froms = append(froms, v.old[tid])
+				}
+			}
+			for _, from := range froms {
+				if at := w.where[child]; at != nil {
+					v.newborn[child] = append(v.newborn[child], at, w.like(at, from, to), w.placed(at, to...))
 				}
 			}
 		}
