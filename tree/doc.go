@@ -76,6 +76,12 @@
 // before the first Resync, which then places tasks by the mirror, or by a list. What
 // tasks had of their own on the host, before a subsystem changed it, is in a Memory.
 //
+// # Numbers that are used again
+//
+// The mirror moves by number. A task that has the number of one that ended during an attach
+// may be moved in its place, and until it is put back its children are forked there. Of all
+// these the mirror is wrong: they are placed by their events, and put back.
+//
 // # Fork events that can be wrong
 //
 // The kernel's fork event names the real parent, which is not the forking task

@@ -21,6 +21,12 @@ type move struct {
 	targets map[*Group][]*Group // mu: where tasks go to, and from where
 	born    []*moved            // mu: forked into a target meanwhile
 	alone   map[*Process]bool   // mu: see isAlone
+	// A task that gets the number of one that has ended can be moved in its place. Until
+	// it is put back its children are forked there, so these are mistaken as well. The model
+	// has all of them where they are to be.
+	numbers  map[int32]struct{} // mu: of those that have ended
+	mistaken map[*Task]struct{} // mu
+	undoing  bool               // mu: tasks are moved back, too
 	// Without a mirror, forks stamped later than splitAt are in the new
 	// containers. Their events, and all that follow, wait for the commit.
 	splitAt   int64    // mu
@@ -343,6 +349,7 @@ func (t *Tree) undo(m *move) {
 	for round, done := 0, false; !done; round++ {
 		t.host.Drain()
 		t.Update(func() {
+			m.undoing = true
 			t.bornLocked(m)
 			t.sweptLocked(m)
 			t.replayLocked(m)
@@ -424,26 +431,41 @@ func (t *Tree) restoreMistaken(m *move) {
 }
 
 // restore puts tasks back that the mirror moved by mistake, and the children
-// that they have had meanwhile.
+// that they have had meanwhile, also where these have survived them.
 func (t *Tree) restore(m *move, tids []int32) {
-	if len(tids) == 0 {
-		return
-	}
 	for _, tid := range tids {
 		t.restoreTask(m, tid)
 	}
-	for g := range m.targets {
-		members, err := t.mirror.Members(g.num)
-		if err != nil {
-			continue
+	more := len(tids) > 0
+	t.View(func() { more = more || len(m.mistaken) > 0 })
+	restored := make(map[*Task]bool)
+	for round := 0; more && round < maxRounds; round++ {
+		n := len(restored)
+		for _, g := range m.ends() {
+			t.restoreMembers(m, g, restored)
 		}
-		t.host.Drain()
-		for _, tid := range members {
-			var elsewhere bool
-			t.View(func() { elsewhere = t.tasks[tid] != nil && t.tasks[tid].group != g })
-			if elsewhere {
-				t.restoreTask(m, tid)
+		more = len(restored) > n // which may have had more children until then
+	}
+}
+
+// restoreMembers puts the tasks back that the mirror has in g and the model elsewhere, but
+// for those that were restored.
+func (t *Tree) restoreMembers(m *move, g *Group, restored map[*Task]bool) {
+	members, err := t.mirror.Members(g.num)
+	if err != nil {
+		return
+	}
+	t.host.Drain()
+	for _, tid := range members {
+		var task *Task
+		t.View(func() {
+			if k := t.tasks[tid]; k != nil && k.group != g && !m.has(k) && !restored[k] {
+				task = k
 			}
+		})
+		if task != nil {
+			restored[task] = true
+			t.restoreTask(m, tid)
 		}
 	}
 }
@@ -595,13 +617,81 @@ func (m *move) concerns(p *Process) bool {
 		slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.task.proc.ancestor() == p }))
 }
 
-// mistook reports whether a new task, of which p is named as the parent, has a
-// tid that is being moved: it is then in the mirror where the move put it, not
-// where it was forked. mu.
-func (m *move) mistook(tid int32, p *Process) bool {
-	return m != nil && !m.concerns(p) &&
-		slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.tid == tid && !mv.born })
+// freed notes that a task's number is free again, by its end or by an exec. mu.
+func (m *move) freed(task *Task) {
+	if m == nil || !m.has(task) && m.process != task.proc {
+		return
+	}
+	if m.numbers == nil {
+		m.numbers = make(map[int32]struct{})
+	}
+	m.numbers[task.TID()] = struct{}{}
+	if m.process == task.proc {
+		m.numbers[m.process.tgid] = struct{}{} // which the last thread frees
+	}
 }
+
+// mistook reports whether a new task is mistaken. As its parent forker and p are named; g is
+// where the mirror has it, nil if that was not asked. If the move leads there it is there by
+// mistake, unless its parent is, too. mu.
+func (m *move) mistook(tid int32, forker *Task, p *Process, g *Group) bool {
+	if m == nil {
+		return false
+	}
+	if _, ok := m.mistaken[forker]; ok {
+		return true
+	}
+	_, ok := m.numbers[tid]
+	return (ok || m.mistookKin(p, g)) && !m.concerns(p)
+}
+
+// mistookKin reports whether a new task in g, of which p is named as the parent, can have
+// been forked by a mistaken one of p's family, and by no other: see "Fork events that can be
+// wrong". mu.
+func (m *move) mistookKin(p *Process, g *Group) bool {
+	if len(m.mistaken) == 0 || p == nil || g == nil || !m.isEnd(g) {
+		return false
+	}
+	isKin := func(k *Task) bool { return k.proc == p || k.proc.ancestor() == p }
+	found := false
+	for k := range m.mistaken {
+		found = found || isKin(k)
+	}
+	for k := g.tasks; k != nil && found; k = k.next {
+		found = !isKin(k)
+	}
+	return found
+}
+
+// noteMistaken notes a new task that is mistaken. mu.
+func (m *move) noteMistaken(task *Task) {
+	if m.mistaken == nil {
+		m.mistaken = make(map[*Task]struct{})
+	}
+	m.mistaken[task] = struct{}{}
+}
+
+// misled reports whether a task that the mirror has in g may be there by mistake. mu.
+func (m *move) misled(task *Task, g *Group) bool {
+	if m == nil {
+		return false
+	}
+	_, ok := m.mistaken[task]
+	return ok && m.isEnd(g)
+}
+
+// ends are the groups that a task can have been moved to by mistake. mu or changeMu.
+func (m *move) ends() (gs []*Group) {
+	for to, froms := range m.targets {
+		gs = append(gs, to)
+		if m.undoing {
+			gs = append(gs, froms...)
+		}
+	}
+	return gs
+}
+
+func (m *move) isEnd(g *Group) bool { return slices.Contains(m.ends(), g) }
 
 // errnoOf is the errno in an error that came from the host; EIO when it has
 // none.

@@ -1,6 +1,7 @@
 package tree_test
 
 import (
+	"fmt"
 	"slices"
 	"syscall"
 	"testing"
@@ -125,6 +126,153 @@ func TestTaskOfAUsedTidIsPutBack(t *testing.T) {
 		f.wantTasks(d, other, p, k)
 		f.wantTasks(root, 1)
 	}
+}
+
+// The mirror has them where their parent was moved by mistake, and may be asked about them.
+func TestChildrenOfATaskOfAUsedTidArePutBack(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		lives bool // another thread of what moves, so that the move goes on
+		// next happens when tid has been moved by mistake. It returns who lives of these.
+		next func(f *fixture, tid int32) []int32
+	}{
+		{"child", false, func(f *fixture, tid int32) []int32 { return []int32{tid, f.host.Fork(tid)} }},
+		{"of a child", false, func(f *fixture, tid int32) []int32 {
+			k := f.host.Fork(tid)
+			return []int32{tid, k, f.host.Fork(k)}
+		}},
+		{"thread", false, func(f *fixture, tid int32) []int32 { return []int32{tid, f.host.Thread(tid)} }},
+		{"of a thread", false, func(f *fixture, tid int32) []int32 {
+			th := f.host.Thread(tid)
+			return []int32{tid, th, f.host.Fork(th)}
+		}},
+		{"executed", false, func(f *fixture, tid int32) []int32 {
+			f.host.Exec(f.host.Thread(tid))
+			return []int32{tid, f.host.Fork(tid)}
+		}},
+		{"executed, exits told late", false, func(f *fixture, tid int32) []int32 {
+			f.host.HoldExits()
+			f.host.Exec(f.host.Thread(tid))
+			f.host.ReleaseExits()
+			return []int32{tid, f.host.Fork(tid)}
+		}},
+		{"of a child that is not put back yet", false, func(f *fixture, tid int32) []int32 {
+			k, late := f.host.Fork(tid), int32(50)
+			f.host.Listed = func(uint64) {
+				f.host.Listed = nil
+				f.host.ForkAs(k, late)
+			}
+			return []int32{tid, k, late}
+		}},
+		{"for its parent", false, func(f *fixture, tid int32) []int32 {
+			k := f.host.CloneParent(tid)
+			return []int32{tid, k, f.host.Fork(k)}
+		}},
+		{"of one that ended", false, func(f *fixture, tid int32) []int32 {
+			k := f.host.Fork(tid)
+			f.host.Exit(tid)
+			return []int32{k}
+		}},
+		{"of another thread's", true, func(f *fixture, tid int32) []int32 { return []int32{tid, f.host.Fork(tid)} }},
+		{"of another thread's that ended", true, func(f *fixture, tid int32) []int32 {
+			k := f.host.Fork(tid)
+			f.host.Exit(tid)
+			return []int32{k}
+		}},
+	} {
+		for _, mixed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s mixed=%v", test.name, mixed), func(t *testing.T) {
+				f, _, _, root, c, d := moves(t, true)
+				other := f.host.Fork(1)
+				elsewhere := []int32{1}
+				if mixed {
+					elsewhere = append(elsewhere, f.host.Fork(other))
+				}
+				f.attach(d, other)
+				p := f.host.Fork(1)
+				tid := p
+				var there []int32
+				if test.lives {
+					tid = f.host.Thread(p)
+					there = append(there, p, f.host.Thread(p))
+					f.attach(c, there[1]) // so that they do not move at once
+				}
+				inD := []int32{other}
+				f.host.Fail = func(op string, id int32) error {
+					if op == "move" && id == tid && len(inD) == 1 {
+						f.host.Exit(tid)
+						f.host.ForkAs(other, tid)
+						f.host.During = func(id int32) {
+							if id == tid && len(inD) == 1 {
+								inD = append(inD, test.next(f, tid)...)
+							}
+						}
+					}
+					return nil
+				}
+				err := f.Attach(tree.AttachRequest{To: c, ID: p, Process: test.lives})
+				if !test.lives {
+					f.wantErrno(err, syscall.ESRCH)
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				f.wantTasks(c, there...)
+				f.wantTasks(d, inD...)
+				f.wantTasks(root, elsewhere...)
+			})
+		}
+	}
+}
+
+// Also one with the number of a process that moved at once, and whose first thread had ended.
+func TestProcessOfAUsedNumberIsPutBack(t *testing.T) {
+	for _, mixed := range []bool{false, true} {
+		f, _, _, root, c, d := moves(t, true)
+		other := f.host.Fork(1)
+		elsewhere := []int32{1}
+		if mixed {
+			elsewhere = append(elsewhere, f.host.Fork(other))
+		}
+		f.attach(d, other)
+		p := f.host.Fork(1)
+		th := f.host.Thread(p)
+		f.host.Exit(p)
+		var k int32
+		f.before("move", func() {
+			f.host.Exit(th)
+			f.host.ForkAs(other, p)
+			k = f.host.Thread(p)
+		})
+		f.wantErrno(f.moveProcess(c, th), syscall.ESRCH)
+		f.wantTasks(c)
+		f.wantTasks(d, other, p, k)
+		f.wantTasks(root, elsewhere...)
+	}
+}
+
+// Also where that is moved when a failed move is taken back.
+func TestTaskOfAUsedTidStaysWhenAMoveIsTakenBack(t *testing.T) {
+	f, first, _, root, c, d := moves(t, true)
+	other := f.host.Fork(1)
+	f.attach(d, other)
+	p := f.host.Fork(1)
+	var k int32
+	first.onAttach = func(*tree.Task, *tree.Container, *tree.Container) error {
+		f.before("move", func() {
+			f.host.Exit(p)
+			f.host.ForkAs(other, p)
+			f.host.During = func(tid int32) {
+				if k == 0 {
+					k = f.host.Fork(tid)
+				}
+			}
+		})
+		return syscall.EIO
+	}
+	f.wantErrno(f.move(c, p), syscall.EIO)
+	f.wantTasks(c)
+	f.wantTasks(d, other, p, k)
+	f.wantTasks(root, 1)
 }
 
 func TestThreadThatExecutesDuringAFailingMoveIsPutBack(t *testing.T) {

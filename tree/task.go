@@ -146,7 +146,9 @@ func (t *Tree) forkLocked(e ForkEvent) {
 	parent, said, sure := t.inheritLocked(e)
 	g := said
 	ppid, guessed := e.ParentTGID, false
-	if !sure && t.mirror != nil {
+	var known *Group // to the mirror
+	asked := !sure && t.mirror != nil
+	if asked {
 		t.mu.Unlock()
 		num, err := t.mirror.Where(e.TID)
 		if parent == nil {
@@ -161,13 +163,16 @@ func (t *Tree) forkLocked(e ForkEvent) {
 			t.parentLocked(t.tasks[e.TID].proc, ppid)
 			return
 		}
-		// A child that is gone already is placed by its event alone.
-		known, stray := t.mirroredLocked(num, err)
-		if known != nil && !t.moving.mistook(e.TID, t.named(e)) {
+		var stray bool
+		known, stray = t.mirroredLocked(num, err)
+		t.strayed = t.strayed || stray
+	}
+	mistaken := t.mirror != nil && t.moving.mistook(e.TID, parent, t.named(e), known)
+	if asked {
+		if known != nil && !(mistaken && t.moving.isEnd(known)) {
 			g = known
 		}
-		guessed = g != known
-		t.strayed = t.strayed || stray
+		guessed = g != known // one that is gone already is placed by its event alone
 	}
 	if t.groups.byNum[g.num] != g || g.stale() {
 		g = t.groups.root // the child and its forker ended while mu was free
@@ -179,7 +184,10 @@ func (t *Tree) forkLocked(e ForkEvent) {
 	child := t.addLocked(e.TID, e.TGID, startAtMost(e.StartMax), from, g)
 	child.forked = true
 	child.proc.guessed = child.proc.guessed || guessed
-	if !sure && t.mirror != nil {
+	if mistaken {
+		t.moving.noteMistaken(child)
+	}
+	if asked {
 		t.moving.joined(child, t.named(e), parent, said)
 	}
 	t.tellForkLocked(parent, child)
@@ -351,6 +359,7 @@ func (t *Tree) exitLocked(task *Task) {
 		}
 	}
 	p, g := task.proc, task.group
+	t.moving.freed(task)
 	t.observeLocked(Event{Kind: Exited, Task: task})
 	t.leaveLocked(task)
 	if g.ntasks == 0 {
@@ -466,7 +475,7 @@ func (t *Tree) takeOverLocked(p *Process) {
 			}
 		}
 		// Its own fork may have been read when it had this tid already.
-		if g, _ := t.mirroredLocked(num, err); g != nil && !t.moving.has(heir) {
+		if g, _ := t.mirroredLocked(num, err); g != nil && !t.moving.has(heir) && !t.moving.misled(heir, g) {
 			t.regroupLocked(heir, g)
 		}
 	}
@@ -486,6 +495,7 @@ func (t *Tree) takeOverLocked(p *Process) {
 		k = next
 	}
 	if heir != first {
+		t.moving.freed(heir)
 		delete(t.tasks, heir.TID())
 		heir.tid.Store(tgid)
 		heir.start = startAtMost(heir.start.ticks()) // it has the first one's now
