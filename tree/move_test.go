@@ -168,6 +168,12 @@ func TestChildrenOfATaskOfAUsedTidArePutBack(t *testing.T) {
 			k := f.host.CloneParent(tid)
 			return []int32{tid, k, f.host.Fork(k)}
 		}},
+		{"events lost", false, func(f *fixture, tid int32) []int32 {
+			k := f.host.Fork(tid)
+			f.host.Lose()
+			f.resync()
+			return []int32{tid, k, f.host.Fork(k)}
+		}},
 		{"of one that ended", false, func(f *fixture, tid int32) []int32 {
 			k := f.host.Fork(tid)
 			f.host.Exit(tid)

@@ -142,7 +142,7 @@ func (t *Tree) adopt(info TaskInfo) (task *Task, added bool) {
 			said = g
 		}
 	}
-	g := said
+	g, mistaken := said, false
 	if t.mirror != nil && len(t.groups.byNum) > 1 {
 		t.mu.Unlock()
 		num, err := t.mirror.Where(info.TID)
@@ -151,7 +151,10 @@ func (t *Tree) adopt(info TaskInfo) (task *Task, added bool) {
 			return nil, false
 		}
 		known, stray := t.mirroredLocked(num, err)
-		if known != nil {
+		if parent != nil {
+			mistaken = t.moving.mistook(info.TID, parent.threads, parent, known)
+		}
+		if known != nil && !(mistaken && t.moving.isEnd(known)) {
 			g = known
 		}
 		t.strayed = t.strayed || stray
@@ -170,6 +173,9 @@ func (t *Tree) adopt(info TaskInfo) (task *Task, added bool) {
 		forker = parent.threads
 	}
 	child := t.addLocked(info.TID, info.TGID, startAt(info.Start), t.procs[info.PPID], g)
+	if mistaken {
+		t.moving.noteMistaken(child)
+	}
 	if t.mirror != nil {
 		t.moving.joined(child, parent, nil, said)
 	}
