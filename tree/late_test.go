@@ -122,3 +122,22 @@ func TestLostForksOfTheFamilyInTheTarget(t *testing.T) {
 		}
 	}
 }
+
+// A thread of a process of which the model has none any more: the ends of those before it were
+// told late, when the process's number was shown no more either. The event says whose child that is.
+func TestThreadOfAProcessThatIsNotKnownAnyMore(t *testing.T) {
+	f, _, _, root, c, _ := moves(t, true)
+	p := f.host.Fork(1)
+	q := f.host.Fork(p)
+	thread := f.host.Thread(q)
+	f.attach(c, p)
+	f.host.HoldExits()
+	f.host.Exec(thread)
+	f.host.ReleaseExits()
+	thread = f.host.Thread(q)
+	f.host.Exit(q)
+	f.Drain()
+	k := f.host.CloneParent(thread) // named a child of p, which is elsewhere
+	f.wantTasks(c, p)
+	f.wantTasks(root, 1, thread, k)
+}

@@ -183,6 +183,9 @@ func (t *Tree) forkLocked(e ForkEvent) {
 	}
 	child := t.addLocked(e.TID, e.TGID, startAtMost(e.StartMax), from, g)
 	child.forked = true
+	if child.proc.parent == nil { // a thread's event names its process's
+		t.parentLocked(child.proc, ppid)
+	}
 	child.proc.guessed = child.proc.guessed || guessed
 	if mistaken {
 		t.moving.noteMistaken(child)
