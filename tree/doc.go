@@ -105,5 +105,6 @@
 // The exits of the others can be told after the exec. Nothing says which thread executed the
 // program, only how many exits there are: one less than there were threads. So all of them are
 // owed until so many have come (debt), and then none. Linux 5.8 and later exchange the two
-// numbers: an exit of the first one that is told after that is told with the other's.
+// numbers: an exit of the first one that is told after that is told with the other's. Where that
+// comes before the exec, it seems to be the first one that lives, until the mirror is asked.
 package tree

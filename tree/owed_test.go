@@ -101,3 +101,29 @@ func TestLateExitsAfterAnExec(t *testing.T) {
 		}
 	})
 }
+
+// TestFirstThreadsExitBeforeTheExec: Linux 5.8 exchanges the numbers of the first thread and of the
+// one that executes a program. The first one's exit is then told as the other's, and here before the
+// exec: it is the other that lives.
+func TestFirstThreadsExitBeforeTheExec(t *testing.T) {
+	for _, others := range []int{0, 1} {
+		f, _, _, root, c, d := moves(t, true)
+		p := f.host.Fork(1)
+		thread := f.host.Thread(p)
+		for range others {
+			f.host.Thread(p)
+		}
+		f.attach(c, p)
+		f.attach(d, thread)
+		f.host.HoldExits()
+		f.host.HoldExecs()
+		f.host.Exec(thread)
+		f.Exit(thread)
+		f.host.ReleaseExecs()
+		f.Drain()
+		f.host.Lose() // of the exits that are held, the first one's has been told
+		f.wantTasks(c)
+		f.wantTasks(d, p)
+		f.wantTasks(root, 1)
+	}
+}

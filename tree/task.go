@@ -46,8 +46,9 @@ type Process struct {
 	// the process, so a fork event that names it may mean another forker.
 	// Never wrongly false.
 	mixed bool
-	// guessed: a thread of it was gone before the mirror could be asked, so
-	// it may be elsewhere than the model has it.
+	// guessed: a thread of it was gone before the mirror could be asked, or
+	// another may be gone than was told, so it may be elsewhere than the
+	// model has it.
 	guessed bool
 	// moving: an attach has a thread of it in hand.
 	moving bool
@@ -381,6 +382,8 @@ func (t *Tree) exitLocked(task *Task) {
 	if p.nthreads--; p.nthreads == 0 {
 		t.endLocked(p, g)
 	} else {
+		// This exit can be the first one's, told with the number of a thread that executes.
+		p.guessed = p.guessed || p.nthreads == 1 && p.group() != g
 		p.unmix()
 	}
 }
@@ -438,7 +441,7 @@ func (t *Tree) execLocked(tgid int32) {
 	if p == nil {
 		return
 	}
-	if t.tasks[tgid] == nil || p.nthreads > 1 {
+	if t.tasks[tgid] == nil || p.nthreads > 1 || p.guessed {
 		t.takeOverLocked(p)
 	}
 	task := t.tasks[tgid]
