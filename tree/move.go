@@ -125,7 +125,7 @@ func (mv *moved) takeEffect(m *move) error {
 // moveInMirror moves one task to its group's directory, or its whole process if
 // that shares a css group.
 func (t *Tree) moveInMirror(m *move, mv *moved, atOnce bool) error {
-	if t.mirror == nil || mv.inMirror {
+	if t.mirror == nil || mv.isThere() {
 		return nil
 	}
 	if !mv.to.inMirror {
@@ -150,6 +150,12 @@ func (t *Tree) moveInMirror(m *move, mv *moved, atOnce bool) error {
 	}
 	mv.inMirror, mv.movedAs = true, tid
 	return nil
+}
+
+// isThere reports whether the mirror has moved the task, and not only one that has the number
+// that it had before an exec.
+func (mv *moved) isThere() bool {
+	return mv.inMirror && (mv.born || mv.byHint || mv.movedAs == mv.task.TID())
 }
 
 // isWhole reports whether a move takes all threads of a process to one css group.
@@ -215,11 +221,12 @@ func (t *Tree) isStill(mv *moved, info TaskInfo) (same bool) {
 // latecomersLocked takes in the tasks that the move must cover since they were
 // born while it ran: children of moved tasks that the mirror has in the new
 // group, which lack the effects; and threads of a moved process. A thread that
-// the mirror did not find, since an exec changed its number, comes again.
+// the mirror did not find, or took another for, since an exec changed its number,
+// comes again.
 func (t *Tree) latecomersLocked(m *move) (late []*moved) {
-	if m.process != nil && t.mirror != nil {
+	if t.mirror != nil {
 		for _, mv := range m.tasks {
-			if !mv.inMirror && mv.task.group != nil {
+			if !mv.isThere() && mv.task.group != nil {
 				late = append(late, mv)
 			}
 		}

@@ -230,6 +230,40 @@ func TestChildrenOfATaskOfAUsedTidArePutBack(t *testing.T) {
 	}
 }
 
+// A thread that executes gives its number up, by which another is moved: it is moved as what it is
+// then, and that one is put back.
+func TestThreadThatExecutesAndWhoseNumberIsUsedAgainMoves(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		f, first, _, root, c, d := moves(t, true)
+		other := f.host.Fork(1)
+		sibling := f.host.Fork(other)
+		f.attach(d, other)
+		p := f.host.Fork(1)
+		th := f.host.Thread(p)
+		var k int32
+		f.before("move", func() {
+			f.host.Exec(th)
+			f.host.ForkAs(other, th)
+		})
+		f.host.During = func(tid int32) {
+			if tid == th && k == 0 {
+				k = f.host.Fork(th)
+			}
+			if tid == p && fails {
+				first.onAttach = func(*tree.Task, *tree.Container, *tree.Container) error { return syscall.EIO }
+			}
+		}
+		err := f.move(c, th)
+		f.wantTasks(d, other, th, k)
+		if fails {
+			f.wantErrno(err, syscall.EIO)
+			f.wantTasks(root, 1, sibling, p)
+		} else {
+			f.wantTasks(c, p)
+		}
+	}
+}
+
 // Also one with the number of a process that moved at once, and whose first thread had ended.
 func TestProcessOfAUsedNumberIsPutBack(t *testing.T) {
 	for _, mixed := range []bool{false, true} {
