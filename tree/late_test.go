@@ -141,3 +141,26 @@ func TestThreadOfAProcessThatIsNotKnownAnyMore(t *testing.T) {
 	f.wantTasks(c, p)
 	f.wantTasks(root, 1, thread, k)
 }
+
+// A thread that a scan found has the number of its process by an exec that failed then: the fork of
+// the next task with that number is not taken for its own, which was lost.
+func TestForkOfTheNumberOfAThreadThatExecuted(t *testing.T) {
+	f, _, _, root, c, _ := moves(t, true)
+	p := f.host.Fork(1)
+	other := f.host.Fork(1)
+	f.attach(c, other)
+	thread := f.host.Thread(p)
+	f.host.Lose()
+	f.resync()
+	f.host.Exit(p)
+	f.Drain()
+	f.host.FailExec(thread)
+	f.host.ForkAs(other, p)
+	k := f.host.Fork(p)
+	f.Drain()
+	f.host.Steal(p, 0)
+	f.Audit()
+	k2 := f.host.CloneParent(k) // named a child of p, which is elsewhere
+	f.wantTasks(c, other, k, k2)
+	f.wantTasks(root, 1, p)
+}
