@@ -87,7 +87,7 @@ func TestCommandsElsewhere(t *testing.T) {
 	for _, args := range [][]string{
 		{"run", "-c", "/num/a", "--", "touch", mark},
 		{"attach", "-r", "/num/a", pid},
-		{"attach", "--cgroup", "/", "/num/a"},
+		{"attach", "--cgroup", "/x", "/num/a"},
 		{"attach", "--unit", "x", "/num/a"},
 		{"rules", "test", "1"},
 		{"watch", "--time", "--all", "--no-follow"},
@@ -219,6 +219,17 @@ func TestAttachCgroup(t *testing.T) {
 	}
 	if got := s.tasks("/num"); !slices.Contains(got, other.pid()) {
 		t.Errorf("%d was moved as well", other.pid())
+	}
+	// A server in it stays where it is, unless it is named.
+	if err := os.WriteFile(dir+"/cgroup.procs", []byte(strconv.Itoa(s.cmd.Process.Pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := s.command("attach", "--cgroup", dir, "/num/b")
+	if code != 0 || stderr != "containerfs: warning: 1 process is left out: pid 1, kernel threads, the server and its ancestors are moved only where they are named\n" {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if got := s.tasks("/num/b"); !slices.Equal(got, want) {
+		t.Errorf("in /num/b are %v, not %v", got, want)
 	}
 	p.kill()
 }

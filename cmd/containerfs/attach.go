@@ -3,9 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
@@ -24,7 +27,9 @@ be one of each hierarchy. That is one change: it is in all of them or, if anythi
 fails, where it was. Where only some of several processes could be moved, the exit code is 6,
 and each of the others has its line on standard error.
 
-PIDs are those of the server's host: -r, --unit and --cgroup work there only.
+PIDs are those of the server's host: -r, --unit and --cgroup work there only. These leave
+out pid 1, kernel threads, the server and its ancestors; what would be every process of
+the host, as the root of a cgroup hierarchy, is refused.
 
   containerfs attach /all/Charlie $$
   containerfs attach -r /cpu/batch /net/slow 4711
@@ -64,6 +69,9 @@ func attachArgs(c *cli.Context) (dirs []string, pids []int, err error) {
 	if c.Bool("t") && (c.Bool("r") || c.IsSet("unit") || c.IsSet("cgroup")) {
 		return nil, nil, usagef("-t is for PIDs only")
 	}
+	if c.Bool("r") && slices.Contains(pids, 1) {
+		return nil, nil, usagef("attach: -r 1: %v", localhost.ErrEveryProcess)
+	}
 	if len(dirs) == 0 || len(pids) == 0 && !c.IsSet("unit") && !c.IsSet("cgroup") {
 		return nil, nil, usagef("usage: containerfs attach %s", c.Command.ArgsUsage)
 	}
@@ -90,18 +98,37 @@ func onlyPID(arg string) (int, error) {
 // group is the processes to be moved: those that were named, and those that were
 // found, of which it is no failure if they end meanwhile.
 type group struct {
-	pids  []int
-	found map[int]*localhost.Process // nil for those that were named
+	pids    []int
+	found   map[int]*localhost.Process // nil for those that were named
+	server  map[int32]string           // see lineage
+	leftOut map[int]bool               // found, and never moved
 }
 
 func (g *group) add(found []localhost.Process) {
 	for _, p := range found {
-		if _, has := g.found[p.PID]; !has {
-			g.pids = append(g.pids, p.PID)
-			g.found[p.PID] = &p
+		if _, has := g.found[p.PID]; has {
+			continue
 		}
+		if why, err := neverMoved(int32(p.PID), g.server); err == nil && why != "" {
+			g.leftOut[p.PID] = true
+			continue
+		}
+		g.pids = append(g.pids, p.PID)
+		g.found[p.PID] = &p
 	}
 }
+
+// warn says that processes were left out.
+func (g *group) warn(stderr io.Writer) {
+	switch n := len(g.leftOut); {
+	case n == 1:
+		fmt.Fprintln(stderr, "containerfs: warning: 1 process is left out: "+onlyNamed)
+	case n > 1:
+		fmt.Fprintf(stderr, "containerfs: warning: %d processes are left out: %s\n", n, onlyNamed)
+	}
+}
+
+const onlyNamed = "pid 1, kernel threads, the server and its ancestors are moved only where they are named"
 
 // attach moves one of the processes. It is true if there was one to be moved.
 func (g *group) attach(a *attacher, pid int) (bool, error) {
@@ -133,7 +160,8 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 	if err != nil {
 		return err
 	}
-	g := group{found: make(map[int]*localhost.Process)}
+	g := group{found: make(map[int]*localhost.Process), leftOut: make(map[int]bool)}
+	defer g.warn(c.App.ErrWriter)
 	for _, pid := range pids {
 		if _, has := g.found[pid]; !has {
 			g.pids = append(g.pids, pid)
@@ -146,6 +174,8 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 		if err := s.needHere(); err != nil {
 			return fmt.Errorf("attach: %w", err)
 		}
+		server, _ := serverProcess(c.Context, c.String("server"))
+		g.server = lineage(server)
 	case !s.isHere():
 		fmt.Fprintln(c.App.ErrWriter, "containerfs: warning: PIDs are taken as the server's host has them, which is not known to be this one")
 	}
@@ -218,6 +248,8 @@ func (g *group) collect(c *cli.Context) error {
 func attachError(err error) error {
 	code := exitFailed
 	switch {
+	case errors.Is(err, localhost.ErrEveryProcess), errors.Is(err, syscall.EINVAL):
+		code = exitUsage
 	case errors.Is(err, os.ErrNotExist):
 		code = exitNotFound
 	case errors.Is(err, os.ErrPermission):

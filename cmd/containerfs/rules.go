@@ -189,7 +189,11 @@ func testRules(c *cli.Context) error {
 	if pid != 0 {
 		id, err := hostproc.IdentityOf(pid)
 		if err == nil {
-			t.never, err = neverMoved(c, pid)
+			server := 0
+			if c.String("rules") == "" { // else no server is asked
+				server, _ = serverProcess(c.Context, c.String("server"))
+			}
+			t.never, err = neverMoved(pid, lineage(server))
 		}
 		if errors.Is(err, syscall.ESRCH) {
 			err = &pathError{"rules test", c.Args().First(), linux.ESRCH}

@@ -5,8 +5,6 @@ import (
 	"io"
 	"strings"
 
-	"github.com/urfave/cli/v2"
-
 	"containerfs/ops/rules"
 	"containerfs/tree/hostproc"
 )
@@ -25,9 +23,23 @@ type verdict struct {
 	Never     string  `json:"never_moved,omitempty"` // why none of this is done
 }
 
-// neverMoved says why rules never move a process, "" if they do: what the server is and
-// what it comes from, and kernel threads.
-func neverMoved(c *cli.Context, pid int32) (string, error) {
+// lineage is the server and what it comes from, with words for each.
+func lineage(server int) map[int32]string {
+	found := make(map[int32]string)
+	for at, what := int32(server), "the server"; at > 0; what = "of which the server is a descendant" {
+		info, err := hostproc.TaskOf(at)
+		if err != nil {
+			break
+		}
+		found[info.TGID] = what
+		at = info.PPID
+	}
+	return found
+}
+
+// neverMoved says why a process is never moved unless somebody names it, "" if it is: what
+// the server is and what it comes from, and kernel threads.
+func neverMoved(pid int32, server map[int32]string) (string, error) {
 	info, err := hostproc.TaskOf(pid)
 	switch {
 	case err != nil:
@@ -36,19 +48,8 @@ func neverMoved(c *cli.Context, pid int32) (string, error) {
 		return "pid 1", nil
 	case info.Kernel:
 		return fmt.Sprintf("%d, a kernel thread,", pid), nil
-	case c.String("rules") != "":
-		return "", nil // no server is asked
-	}
-	server, _ := serverProcess(c.Context, c.String("server"))
-	for at, what := int32(server), "the server"; at > 0; what = "of which the server is a descendant" {
-		if at == info.TGID {
-			return fmt.Sprintf("%d, %s,", pid, what), nil
-		}
-		above, err := hostproc.TaskOf(at)
-		if err != nil {
-			break
-		}
-		at = above.PPID
+	case server[info.TGID] != "":
+		return fmt.Sprintf("%d, %s,", pid, server[info.TGID]), nil
 	}
 	return "", nil
 }

@@ -10,6 +10,7 @@ package localhost
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -162,20 +163,46 @@ func roots() []string {
 	})
 }
 
+// ErrEveryProcess is the error of what stands for all processes of the host.
+var ErrEveryProcess = errors.New("that is every process of the host; name PIDs")
+
 // CgroupDir finds the directory of a cgroup, which may be named by its path below
-// the mount points, as /proc/PID/cgroup has it, or by its directory.
+// the mount points, as /proc/PID/cgroup has it, or by its directory. A root is
+// ErrEveryProcess, as is no name.
 func CgroupDir(name string) (string, error) {
 	path := filepath.Clean("/" + name)
-	if rest, ok := strings.CutPrefix(path, cgroups+"/"); ok {
+	if path == cgroups {
+		path = "/"
+	} else if rest, ok := strings.CutPrefix(path, cgroups+"/"); ok {
 		path = "/" + rest
+	}
+	if path == "/" {
+		return "", fmt.Errorf("cgroup %q: %w", name, ErrEveryProcess)
 	}
 	for _, root := range append([]string{cgroups}, roots()...) {
 		dir := filepath.Join(root, path)
-		if _, err := os.Stat(dir + "/cgroup.procs"); err == nil {
-			return dir, nil
+		if _, err := os.Stat(dir + "/cgroup.procs"); err != nil {
+			continue
 		}
+		if isRoot(dir) {
+			return "", fmt.Errorf("cgroup %q: %w", name, ErrEveryProcess)
+		}
+		return dir, nil
 	}
 	return "", fmt.Errorf("cgroup %s: %w", name, unix.ENOENT)
+}
+
+// isRoot reports whether a directory of a cgroup is its hierarchy's root, or that of a
+// mount somewhere else. It is if it cannot be looked at.
+func isRoot(dir string) bool {
+	var at, above unix.Stat_t
+	if unix.Stat(dir, &at) != nil || unix.Stat(dir+"/..", &above) != nil || at.Dev != above.Dev {
+		return true
+	}
+	return slices.ContainsFunc(roots(), func(root string) bool {
+		var st unix.Stat_t
+		return unix.Stat(root, &st) == nil && st.Dev == at.Dev && st.Ino == at.Ino
+	})
 }
 
 // UnitDir finds the directory of a systemd unit's cgroup. A name without a suffix

@@ -89,6 +89,11 @@ func TestCgroups(t *testing.T) {
 			t.Errorf("%s: got %s, %v", name, dir, err)
 		}
 	}
+	for _, name := range []string{"", "/", "..", "/memory", "memory/docker/..", cgroups, cgroups + "/systemd/"} {
+		if dir, err := CgroupDir(name); !errors.Is(err, ErrEveryProcess) {
+			t.Errorf("cgroup %q: got %s, %v", name, dir, err)
+		}
+	}
 	for _, name := range []string{"no", "", "a/b", "..", "twice"} {
 		if dir, err := UnitDir(name); err == nil {
 			t.Errorf("unit %q: got %s", name, dir)
