@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"containerfs/cmd/containerfs/internal/localhost"
+	"containerfs/p9srv"
 )
 
 func attachCommand() *cli.Command {
@@ -27,7 +28,9 @@ be one of each hierarchy. That is one change: it is in all of them or, if anythi
 fails, where it was. Where only some of several processes could be moved, the exit code is 6,
 and each of the others has its line on standard error.
 
-PIDs are those of the server's host: -r, --unit and --cgroup work there only. These leave
+PIDs are those of the server's host. Over the network that is said; on a unix socket they
+are refused from elsewhere, also from another pid namespace, unless --server-pids says
+whose they are. -r, --unit and --cgroup work on the server's host only. These leave
 out pid 1, kernel threads, the server and its ancestors; what would be every process of
 the host, as the root of a cgroup hierarchy, is refused.
 
@@ -38,6 +41,7 @@ the host, as the root of a cgroup hierarchy, is refused.
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "r", Usage: "move the processes' descendants, too"},
 			&cli.BoolFlag{Name: "t", Usage: "PIDs are of single threads, which are moved alone"},
+			&cli.BoolFlag{Name: "server-pids", Usage: "PIDs are those that processes have for the server, wherever that is"},
 			&cli.StringSliceFlag{Name: "unit", Usage: "move the processes of the systemd unit `NAME`; may be repeated"},
 			&cli.StringSliceFlag{Name: "cgroup", Usage: "move the processes of the cgroup `PATH` and below; may be repeated"},
 		},
@@ -176,8 +180,10 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 		}
 		server, _ := serverProcess(c.Context, c.String("server"))
 		g.server = lineage(server)
-	case !s.isHere():
-		fmt.Fprintln(c.App.ErrWriter, "containerfs: warning: PIDs are taken as the server's host has them, which is not known to be this one")
+	case !c.Bool("server-pids"):
+		if err := s.checkPIDs(c); err != nil {
+			return fmt.Errorf("attach: %w", err)
+		}
 	}
 	if err := g.collect(c); err != nil {
 		return err
@@ -213,6 +219,21 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 		}
 	}
 	return f.after(moved)
+}
+
+// checkPIDs refuses PIDs that are other processes' to the server than to us, where one would
+// not expect it, and warns of them over the network.
+func (s *session) checkPIDs(c *cli.Context) error {
+	w, err := s.world()
+	addr, _ := p9srv.ParseAddr(c.String("server")) // to which we are connected
+	switch {
+	case err == nil && w.here():
+	case err == nil && addr.Network == "unix":
+		return fmt.Errorf("%w; --server-pids has PIDs taken as the server has them", errNotLocal)
+	default:
+		fmt.Fprintln(c.App.ErrWriter, "containerfs: warning: PIDs are taken as the server's host has them, which is not known to be this one")
+	}
+	return nil
 }
 
 // after is what a command comes to that has done so many things.
