@@ -164,6 +164,20 @@ exit 0`
 		{"containerfs set /all/Charlie numtasks.li", ""}, // which cannot be written
 		{"containerfs set /all/Charlie cpuset.cpus=0", ""},
 		{"containerfs rmdir /all/vm:", "3\\ x/\n"},
+		{"containerfs run -c /all/Ch", "/all/Charlie/\n"},
+		{"containerfs run -c /all/Charlie -c /all/Charlie/tas", ""}, // no container
+		{"containerfs run -c /all/Charlie --", ""},
+		{"containerfs run -c /all/Charlie -- containerf", "containerfs\n..."},
+		{"containerfs run -c /all/Charlie -- containerfs /al", ""}, // a file
+		{"containerfs run -c /all/Charlie containerfs --ser", ""},
+		{"containerfs rmdir /all/Charlie/tas", ""},
+		{"containerfs attach -r /all/Charlie/", ""},
+		{"containerfs attach --unit x -- /all/Ch", "/all/Charlie/\n"},
+		{"containerfs top --sort mem", "memory\n"},
+		{"containerfs watch /all --kind ren", "rename\n"},
+		{"containerfs serve --mirror hu", "hugetlb\n"},
+		{"containerfs rules test /al", ""},
+		{"containerfs rules test --exe /al", ""},
 		{"containerfs ls /al", "/all/\n"},
 		{"containerfs ls -l /ct", "/ctl \n"},
 		{"containerfs --server unix:///nosuch ls /", ""},

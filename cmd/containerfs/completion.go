@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -53,11 +55,17 @@ func bashCompletion(a *cli.App) string {
 	b.WriteString("\tesac\n}\n\n# The commands whose arguments are paths of the server.\n_containerfs_paths() {\n\tcase $1 in\n")
 	var served []string
 	eachCommand(a, func(name string, c *cli.Command) {
-		if strings.Contains(c.ArgsUsage, "PATH") || strings.Contains(c.ArgsUsage, "OLD NEW") {
+		if takesPaths(c.ArgsUsage) {
 			served = append(served, bashWord(name))
 		}
 	})
 	fmt.Fprintf(&b, "\t%s) return 0 ;;\n\tesac\n\treturn 1\n}\n", strings.Join(served, "|"))
+	fmt.Fprintf(&b, "\n# Those that take containers only.\n_containerfs_containers() {\n\tcase $1 in\n\t%s) return 0 ;;\n\tesac\n\treturn 1\n}\n", strings.Join(takeContainers, "|"))
+	b.WriteString("\n# The values of flags of which there are a few.\n_containerfs_choices() {\n\tcase $1 in\n")
+	for _, f := range choices {
+		fmt.Fprintf(&b, "\t%s) echo %s ;;\n", bashWord(f.flag), bashWords(f.values))
+	}
+	b.WriteString("\tesac\n}\n")
 	b.WriteString("\n# The commands with names of control files behind a container: what these must be open\n# for, and what follows them.\n_containerfs_names() {\n\tcase $1 in\n")
 	eachCommand(a, func(name string, c *cli.Command) {
 		switch {
@@ -69,6 +77,30 @@ func bashCompletion(a *cli.App) string {
 	})
 	b.WriteString("\tesac\n}\n\ncomplete -F _containerfs containerfs\n")
 	return b.String()
+}
+
+// takesPaths reports whether a command's arguments, not only the values of its flags, are
+// paths of the server.
+func takesPaths(usage string) bool {
+	flag := false
+	for word := range strings.FieldsSeq(usage) {
+		if word = strings.Trim(word, "[]."); word == "PATH" && !flag || word == "OLD" {
+			return true
+		}
+		flag = strings.HasPrefix(word, "-") && word != "--"
+	}
+	return false
+}
+
+var takeContainers = []string{"attach", "freeze", "kill", "mkdir", "mv", "rmdir", "save", "thaw", "top", "tree", "wait", "watch"}
+
+var choices = []struct {
+	flag   string
+	values []string
+}{
+	{"serve --mirror", mirrors},
+	{"top --sort", slices.Sorted(maps.Keys(sortOrders))},
+	{"watch --kind", eventKinds},
 }
 
 // eachCommand calls f for the commands that are shown and their subcommands, by their
@@ -123,7 +155,7 @@ func bashWords(words []string) string { return bashWord(strings.Join(words, " ")
 // whole. A server that does not answer must not hold the prompt.
 const bashFunctions = `
 _containerfs() {
-	local words cur command= server= word skip= path=
+	local words cur command= server= word skip= path= rest=
 	read -ra words <<<"${COMP_LINE:0:COMP_POINT}"
 	if [[ ${COMP_LINE:0:COMP_POINT} == *" " ]]; then
 		cur=
@@ -138,7 +170,14 @@ _containerfs() {
 			skip=
 			continue
 		fi
+		if [[ -n $rest ]]; then
+			path=${path:-$word}
+			continue
+		fi
 		case $word in
+		--)
+			rest=1
+			;;
 		--server=*)
 			server=${word#*=}
 			;;
@@ -150,15 +189,21 @@ _containerfs() {
 				command=${command:+$command }$word
 			else
 				path=${path:-$word}
+				[[ $command == run ]] && rest=1 # what follows is the other command's
 			fi
 			;;
 		esac
 	done
-	if [[ -n $skip ]]; then
-		compopt -o default 2>/dev/null
+	if [[ "$command $skip" == 'run -c' ]]; then
+		_containerfs_path "$cur" 'd*' ${server:+--server "$server"}
 		return
 	fi
-	if [[ $cur == -* ]]; then
+	if [[ -n $skip ]]; then
+		COMPREPLY=($(compgen -W "$(_containerfs_choices "$command $skip")" -- "$cur"))
+		((${#COMPREPLY[@]})) || compopt -o default 2>/dev/null
+		return
+	fi
+	if [[ $cur == -* && -z $rest ]]; then
 		COMPREPLY=($(compgen -W "$(_containerfs_options "$command")" -- "$cur"))
 		return
 	fi
@@ -171,9 +216,11 @@ _containerfs() {
 			_containerfs_entries "$cur" "$path" '' "-*${word:0:1}*" "${word:1}" ${server:+--server "$server"}
 		else
 			# What has names behind it is a container.
+			_containerfs_containers "$command" && word=d
 			_containerfs_path "$cur" "${word:+d}*" ${server:+--server "$server"}
 		fi
 	else
+		[[ $command == run && -z $path ]] && COMPREPLY=($(compgen -c -- "$cur"))
 		compopt -o default 2>/dev/null
 	fi
 }
