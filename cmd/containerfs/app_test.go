@@ -203,6 +203,27 @@ func TestRmdirParents(t *testing.T) {
 	}
 }
 
+// TestTopRoot: what the kernel counts in a hierarchy's root is not of its processes.
+func TestTopRoot(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	m.add("/all/release_agent", p9.ModeRegular|0o644, "")
+	for _, dir := range []string{"/all", "/all/Abe"} {
+		m.add(dir+"/memory.current", p9.ModeRegular|0o444, "4096\n")
+	}
+	m.add("/all/Abe/tasks", p9.ModeRegular|0o644, "")
+	m.add("/all/Zoe/tasks", p9.ModeRegular|0o644, "")
+	m.mu.Unlock()
+	want := heading + `
+      -       3         -  /all
+      -       0      4.0K  /all/Abe
+      -       0         -  /all/Zoe
+`
+	if got := command(nil, "--server", addr, "top", "-b", "-n", "1", "--sort", "path", "/all"); got.code != 0 || got.stdout != want {
+		t.Errorf("got %+v, want\n%s", got, want)
+	}
+}
+
 // TestExitCodes has the server answer every errno that SPEC names.
 func TestExitCodes(t *testing.T) {
 	m, addr := serveMemory(t)

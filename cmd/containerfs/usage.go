@@ -21,12 +21,13 @@ type usage struct {
 // memoryFiles are where a container's memory can be read, best first, and in which
 // unit.
 var memoryFiles = []struct {
-	name string
-	unit int64
+	name   string
+	unit   int64
+	kernel bool
 }{
-	{"memory.current", 1},
-	{"memory.usage_in_bytes", 1},
-	{"bc.physpages.held", int64(os.Getpagesize())},
+	{"memory.current", 1, true},
+	{"memory.usage_in_bytes", 1, true},
+	{"bc.physpages.held", int64(os.Getpagesize()), false},
 }
 
 // sampler measures the containers below a path.
@@ -109,7 +110,11 @@ func (m *sampler) cpu(path string, files []string, now map[string]cpuTime) *floa
 }
 
 func (m *sampler) memory(path string, files []string) *int64 {
+	root := slices.Contains(files, "release_agent")
 	for _, f := range memoryFiles {
+		if root && f.kernel && slices.Contains(files, f.name) {
+			return nil // its processes are where they come from: this is the server's directory
+		}
 		if n, ok := m.number(path, files, f.name); ok {
 			n *= f.unit
 			return &n
