@@ -11,6 +11,8 @@ import (
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 	"github.com/urfave/cli/v2"
+
+	"containerfs/subsys"
 )
 
 // maxSavedFile bounds what apply reads.
@@ -56,7 +58,7 @@ this failed as well, and the message what is left. Processes stay where they are
 				return err
 			}
 			return withServer(c, func(s *session) error {
-				p := plan{s: s, f: f, out: c.App.Writer, dry: c.Bool("dry-run"), made: make(map[string]bool)}
+				p := plan{s: s, f: f, out: c.App.Writer, dry: c.Bool("dry-run"), made: make(map[string]bool), like: make(map[string]likeFiles)}
 				if err := p.make(c.Bool("prune")); err != nil {
 					return err
 				}
@@ -104,7 +106,8 @@ type plan struct {
 	out io.Writer
 	dry bool
 
-	made map[string]bool // containers, and roots, that are not there yet
+	made map[string]bool      // containers, and roots, that are not there yet
+	like map[string]likeFiles // what new containers have, by hierarchy
 
 	shape    []planStep // hierarchies, containers and owners, in this order
 	settings []planStep // in an order that is to be found: see applySettings
@@ -203,6 +206,9 @@ func (p *plan) planContainer(i int) error {
 // file does not name have the container's owner, as save leaves them out.
 func (p *plan) planFileOwners(key string, c *savedContainer) error {
 	for _, name := range settingOrder(c.File) {
+		if err := p.checkFile(key+".file."+name, c.Path, name); err != nil {
+			return err
+		}
 		if err := p.planOwner(key+".file."+name, c.Path, join(c.Path, name), c.fileOwner(name)); err != nil {
 			return err
 		}
@@ -378,9 +384,71 @@ func (p *plan) setAttr(path string, valid p9.SetAttrMask, set p9.SetAttr) error 
 	return f.SetAttr(valid, set)
 }
 
+// checkFile refuses a file that a container which is to be made will not have, as far as
+// that is known.
+func (p *plan) checkFile(key, container, name string) error {
+	names := split(container)
+	if !p.made[container] || len(names) < 2 || p.made["/"+names[0]] {
+		return nil
+	}
+	like, known := p.like[names[0]]
+	if !known {
+		like = p.findLike("/"+names[0], container)
+		p.like[names[0]] = like
+	}
+	if like.lacks(name) {
+		return p.fail(key, join(container, name), linux.ENOENT)
+	}
+	return nil
+}
+
+// likeFiles are the files of a container that has those of a new one, or of a root, of
+// which only names of our own subsystems can be told.
+type likeFiles struct {
+	files []string
+	root  bool
+}
+
+// findLike looks for a container that is like a new one: the nearest that there is, or a
+// child of the root.
+func (p *plan) findLike(root, container string) (like likeFiles) {
+	at := parent(container)
+	for p.made[at] {
+		at = parent(at)
+	}
+	files, children, err := p.s.list(at)
+	if err != nil {
+		return likeFiles{} // it cannot be looked at
+	}
+	like = likeFiles{files, slices.Contains(files, "release_agent")}
+	for i := 0; like.root && i < len(children); i++ {
+		if files, _, err := p.s.list(join(root, children[i])); err == nil {
+			like = likeFiles{files, false}
+		}
+	}
+	return like
+}
+
+// lacks reports whether a file is known not to be there. A root has none of the limits of
+// the kernel's controllers.
+func (l likeFiles) lacks(name string) bool {
+	subsystem, _, dotted := strings.Cut(name, ".")
+	switch {
+	case len(l.files) == 0 || slices.Contains(l.files, name) && !(l.root && slices.Contains([]string{"release_agent", "events"}, name)):
+		return false
+	case l.root:
+		return dotted && !slices.Contains(subsys.Optional, subsystem) &&
+			slices.ContainsFunc(l.files, func(file string) bool { return strings.HasPrefix(file, subsystem+".") })
+	}
+	return true
+}
+
 func (p *plan) planSetting(key, container string, v setting) error {
 	path := join(container, v.name)
 	what := fmt.Sprintf("%s: %q", path, v.value)
+	if err := p.checkFile(key, container, v.name); err != nil {
+		return err
+	}
 	if !p.made[container] {
 		now, err := p.s.readFile(path)
 		if err != nil {

@@ -77,6 +77,14 @@ func parseConfig(name string, b []byte) (*configFile, error) {
 	return f, nil
 }
 
+// keyError is about a key that is not known or has a value of another type.
+type keyError struct {
+	key  []string
+	text string
+}
+
+func (e *keyError) Error() string { return e.text }
+
 // decodeTOML decodes a file of which every key is known. Its errors name the line.
 func decodeTOML(name string, b []byte, into any) error {
 	d := toml.NewDecoder(bytes.NewReader(b))
@@ -86,7 +94,8 @@ func decodeTOML(name string, b []byte, into any) error {
 	switch err := d.Decode(into); {
 	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
 		line, _ := unknown.Errors[0].Position()
-		return fmt.Errorf("%s:%d: unknown key %q", name, line, strings.Join(unknown.Errors[0].Key(), "."))
+		key := unknown.Errors[0].Key()
+		return &keyError{key, fmt.Sprintf("%s:%d: unknown key %q", name, line, strings.Join(key, "."))}
 	case errors.As(err, &bad):
 		line, _ := bad.Position()
 		key, text := strings.Join(bad.Key(), "."), strings.TrimPrefix(err.Error(), "toml: ")
@@ -94,7 +103,7 @@ func decodeTOML(name string, b []byte, into any) error {
 		case key == "":
 			return fmt.Errorf("%s:%d: %s", name, line, text)
 		case strings.HasPrefix(text, "cannot "): // it names types of ours
-			return fmt.Errorf("%s:%d: %q wants %s", name, line, key, wanted(reflect.TypeOf(into), bad.Key()))
+			return &keyError{bad.Key(), fmt.Sprintf("%s:%d: %q wants %s", name, line, key, wanted(reflect.TypeOf(into), bad.Key()))}
 		}
 		return fmt.Errorf("%s:%d: %q: %s", name, line, key, text)
 	case err != nil:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -57,10 +58,19 @@ func (c *savedContainer) fileOwner(name string) savedOwner {
 func parseSaved(name string, b []byte) (*savedFile, error) {
 	f := &savedFile{name: name}
 	if err := decodeTOML(name, b, f); err != nil {
+		if bad := (*keyError)(nil); errors.As(err, &bad) && bad.isUnquotedFile() {
+			return nil, usagef("%v; the name of a control file that has a dot goes in quotes", err)
+		}
 		return nil, usagef("%v", err)
 	}
 	f.lines = keyLines(b)
 	return f, f.check()
+}
+
+// isUnquotedFile is true of a control file's name with a dot that is not in quotes, which is
+// a table in a table.
+func (e *keyError) isUnquotedFile() bool {
+	return len(e.key) > 3 && e.key[0] == "container" && (e.key[1] == "set" || e.key[1] == "file") && !strings.Contains(e.key[2], ".")
 }
 
 // at is where a key is in the file.
