@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -55,7 +56,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	}()
 	if conf.State != "" {
 		if e.journal, err = ops.OpenJournal(conf.State, log); err != nil {
-			return nil, err
+			return nil, stateError(err)
 		}
 	}
 	if e.host, err = hostproc.Open(hostproc.Options{Urgent: conf.Rules != ""}); err != nil {
@@ -145,6 +146,17 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	}
 	classifier.Start(conf.RulesExisting)
 	return e, nil
+}
+
+// stateError is an error of a state directory: that there can be none of that name does not
+// pass.
+func stateError(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) && path.Op == "mkdir" &&
+		slices.ContainsFunc([]error{syscall.ENOTDIR, syscall.ENOENT, syscall.ENAMETOOLONG, syscall.EINVAL}, func(errno error) bool { return errors.Is(err, errno) }) {
+		return mistake(err)
+	}
+	return err
 }
 
 // mount mounts a hierarchy that is asked for. That the state cannot be written may pass;
