@@ -104,6 +104,7 @@ func (x *examination) config(conf config, file string, err error, running bool) 
 	if conf.Rules != "" {
 		x.private("rules", conf.Rules, 0o022, "chmod go-w it: who can write it decides where processes go")
 	}
+	x.hierarchies(conf, refused)
 	if conf.Metrics != (p9srv.Addr{}) {
 		x.allowed("metrics", p9srv.CheckLocal(conf.Metrics), refused)
 	}

@@ -7,6 +7,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -19,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerfs/ops/store"
+	"containerfs/subsys"
 )
 
 // found are the findings of one look, a line each.
@@ -281,5 +284,51 @@ func TestDoctorCapabilities(t *testing.T) {
 	// bc then tells and does not limit, which is no reason not to serve.
 	if got, want := found(func(x *examination) { x.judgeCapabilities(all &^ (1 << unix.CAP_SYS_RESOURCE)) }), "warning capabilities: the server lacks CAP_SYS_RESOURCE, for the limits of bc, which only tells when one is crossed\n"; got != want {
 		t.Errorf("got %s", got)
+	}
+}
+
+// TestPlannedHierarchies: what serve refuses of hierarchies is found without a server.
+func TestPlannedHierarchies(t *testing.T) {
+	there, err := subsys.All(subsys.Config{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, s := range there {
+		names = append(names, s.Name())
+		if s, ok := s.(io.Closer); ok {
+			s.Close()
+		}
+	}
+	if !slices.Equal(names, alwaysThere) {
+		t.Errorf("there are %v, not %v", names, alwaysThere)
+	}
+	conf := config{
+		Enable: []string{"cpuset", "pids"},
+		Hierarchies: []hierarchy{
+			{"cpu", "cpuset,cpuacct"}, {"p", "pids,numtasks"}, {"m", "memory"}, {"x", "no"}, {"y", "debug,cpuset"}, {"ctl", "debug"},
+			{"a", "debug,release_agent=/x"},
+		},
+	}
+	want := `ok hierarchy: cpu=cpuset,cpuacct
+ok hierarchy: p=pids,numtasks
+wrong hierarchy: m=memory: option "memory" is no subsystem: no such file or directory; refused; add memory to enable
+wrong hierarchy: x=no: option "no" is no subsystem: no such file or directory; refused
+wrong hierarchy: y=debug,cpuset: cpuset is in the hierarchy cpu already: device or resource busy; refused
+wrong hierarchy: ctl=debug: "ctl" cannot be its name: invalid argument; refused
+wrong hierarchy: a=debug,release_agent=/x: naming a release agent takes --allow-release-agent of the server and a privileged local caller: operation not permitted; refused
+`
+	var x examination
+	x.hierarchies(conf, "refused")
+	var b strings.Builder
+	for _, f := range x.findings {
+		fmt.Fprintf(&b, "%s %s: %s", f.Status, f.Check, f.Text)
+		if f.Advice != "" {
+			b.WriteString("; " + f.Advice)
+		}
+		b.WriteByte('\n')
+	}
+	if b.String() != want {
+		t.Errorf("got\n%swant\n%s", b.String(), want)
 	}
 }
