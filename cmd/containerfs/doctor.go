@@ -117,6 +117,7 @@ func (x *examination) server(c *cli.Context) {
 	}
 	x.ok("server", "at %s, with %s", addr, counted(len(w.hierarchies), "hierarchy", "hierarchies"))
 	x.facts(w)
+	x.rules(s)
 	if !w.here() {
 		x.add(statusWarning, "process", "the server is on another host, or in another pid namespace", "run doctor there to have its process and files looked at")
 		return
@@ -151,6 +152,32 @@ func (x *examination) facts(w *world) {
 		x.ok("mirror", "%s", mirror)
 	default:
 		x.add(statusWarning, "mirror", mirror, "start the server as root with --mirror auto, on a kernel with CONFIG_CGROUPS and without cgroup_no_v1=named")
+	}
+}
+
+// rules looks at the rules in force for those that could not be followed.
+func (x *examination) rules(s *session) {
+	const check = "rules"
+	text, err := s.readFile("/rules")
+	if err != nil {
+		x.add(statusWarning, check, (&pathError{"read", "/rules", err}).Error(), "ask as root")
+		return
+	}
+	rules, failed := 0, false
+	for line := range strings.Lines(text) {
+		_, comment, _ := strings.Cut(line, "\t# ")
+		var number, matches, failures int
+		if n, _ := fmt.Sscanf(comment, "line=%d matches=%d failures=%d", &number, &matches, &failures); n < 3 {
+			continue
+		}
+		rules++
+		if failures > 0 {
+			failed = true
+			x.add(statusWarning, check, fmt.Sprintf("line %d could not be followed, %s", number, counted(failures, "time", "times")), "the log has the reasons")
+		}
+	}
+	if rules > 0 && !failed {
+		x.ok(check, "%s", counted(rules, "rule", "rules"))
 	}
 }
 

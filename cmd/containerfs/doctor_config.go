@@ -251,8 +251,12 @@ func (x *examination) socket(path string, running bool) {
 	}
 	dir := filepath.Dir(path)
 	info, err := os.Stat(dir)
-	if err != nil {
-		x.add(statusWarning, "socket", err.Error(), "make the directory")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		x.ok("socket", "its directory %s is not there, and will be made", dir)
+		return
+	case err != nil:
+		x.add(statusWarning, "socket", err.Error(), "ask as the server's user, or as root")
 		return
 	}
 	owner := info.Sys().(*syscall.Stat_t).Uid
