@@ -149,6 +149,7 @@ func checkRules(out io.Writer, name string, asJSON bool) error {
 
 // trial is what rules are tried on.
 type trial struct {
+	s           *session // nil if no server is asked
 	file        *rules.File
 	subject     rules.Subject
 	names       rules.Names
@@ -183,8 +184,15 @@ func testRules(c *cli.Context) error {
 			return err
 		}
 		t.file, t.hierarchies = f, hierarchiesOf(f)
-	} else if err := t.ask(c, pid); err != nil {
-		return err
+	} else {
+		s, err := connect(c.Context, c.String("server"))
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		if err := t.ask(s, pid); err != nil {
+			return err
+		}
 	}
 	if pid != 0 {
 		id, err := hostproc.IdentityOf(pid)
@@ -261,12 +269,8 @@ func hierarchiesOf(f *rules.File) (names []string) {
 }
 
 // ask asks the server for its rules and hierarchies, and for where a process is.
-func (t *trial) ask(c *cli.Context, pid int32) error {
-	s, err := connect(c.Context, c.String("server"))
-	if err != nil {
-		return err
-	}
-	defer s.close()
+func (t *trial) ask(s *session, pid int32) error {
+	t.s = s
 	if pid != 0 {
 		if err := s.needHere(); err != nil {
 			return err

@@ -19,6 +19,7 @@ type verdict struct {
 	Path      *string `json:"path"`
 	Stays     bool    `json:"stays"`
 	Error     *string `json:"error"`
+	Missing   bool    `json:"missing,omitempty"` // Path is not there, and not made
 	IfIn      string  `json:"if_in,omitempty"`
 	Never     string  `json:"never_moved,omitempty"` // why none of this is done
 }
@@ -100,14 +101,27 @@ func (t *trial) explain(out io.Writer, hierarchy string) error {
 			v.Path, v.Stays, v.IfIn = &to, true, to
 			err = say(v, "%s decides if it is in %s: %s; it stays there; else", line, to, why)
 		default:
-			v.Path = &to
-			return say(v, "%s decides: %s; it goes to %s", line, why, to)
+			v.Path, v.Missing = &to, !r.Create && t.isMissing(hierarchy, to)
+			missing := ""
+			if v.Missing {
+				missing = ", which is not there, and the rule does not create it"
+			}
+			return say(v, "%s decides: %s; it goes to %s%s", line, why, to, missing)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return say(verdict{Stays: true}, "no line decides: it stays where it is")
+}
+
+// isMissing reports whether a container is known not to be there.
+func (t *trial) isMissing(hierarchy, path string) bool {
+	if t.s == nil {
+		return false
+	}
+	_, err := t.s.attr(join("/"+hierarchy, strings.TrimPrefix(path, "/")))
+	return isGone(err)
 }
 
 // destination is the path that a rule gives.
