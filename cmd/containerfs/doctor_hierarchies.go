@@ -1,12 +1,10 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
-	"strings"
 	"syscall"
 
 	"containerfs/ops"
@@ -26,27 +24,12 @@ func (x *examination) hierarchies(conf config, refused string) {
 	defer fs.Close()
 	for _, h := range conf.Hierarchies {
 		text := h.Name + "=" + h.Options
-		err := fs.Mount(h.Name, h.Options)
-		switch apart := conf.notEnabled(h); {
-		case err == nil:
-			x.ok(check, "%s", text)
-		case errors.Is(err, syscall.ENOENT) && apart != "":
-			x.add(statusWrong, check, text+": "+err.Error(), refused+"; add "+apart+" to enable")
-		default:
+		if err := fs.Mount(h.Name, h.Options); err != nil {
 			x.add(statusWrong, check, text+": "+err.Error(), refused)
+		} else {
+			x.ok(check, "%s", text)
 		}
 	}
-}
-
-// notEnabled is a subsystem that a hierarchy names and that there is only when it is asked
-// for, which it is not; "" if there is none.
-func (conf *config) notEnabled(h hierarchy) string {
-	for name := range strings.FieldsFuncSeq(h.Options, func(r rune) bool { return r == ',' || r == '+' }) {
-		if slices.Contains(subsys.Optional, name) && !slices.Contains(conf.Enable, name) {
-			return name
-		}
-	}
-	return ""
 }
 
 // bareModel is a model with the subsystems that a server is to have, and nothing in it.

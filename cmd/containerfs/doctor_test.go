@@ -306,13 +306,12 @@ func TestPlannedHierarchies(t *testing.T) {
 	conf := config{
 		Enable: []string{"cpuset", "pids"},
 		Hierarchies: []hierarchy{
-			{"cpu", "cpuset,cpuacct"}, {"p", "pids,numtasks"}, {"m", "memory"}, {"x", "no"}, {"y", "debug,cpuset"}, {"ctl", "debug"},
+			{"cpu", "cpuset,cpuacct"}, {"p", "pids,numtasks"}, {"x", "no"}, {"y", "debug,cpuset"}, {"ctl", "debug"},
 			{"a", "debug,release_agent=/x"},
 		},
 	}
 	want := `ok hierarchy: cpu=cpuset,cpuacct
 ok hierarchy: p=pids,numtasks
-wrong hierarchy: m=memory: option "memory" is no subsystem: no such file or directory; refused; add memory to enable
 wrong hierarchy: x=no: option "no" is no subsystem: no such file or directory; refused
 wrong hierarchy: y=debug,cpuset: cpuset is in the hierarchy cpu already: device or resource busy; refused
 wrong hierarchy: ctl=debug: "ctl" cannot be its name: invalid argument; refused
