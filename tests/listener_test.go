@@ -345,7 +345,7 @@ func TestOwnSocket(t *testing.T) {
 	doctor := command(own, "--server", "unix://"+sock, "doctor")
 	doctor.SysProcAttr.Credential = nil
 	out, _ = doctor.Output()
-	for _, want := range []string{"ok       listener: unix://" + sock + "\n", "ok       socket: " + sock + ", in a directory with the mode 0755\n"} {
+	for _, want := range []string{"ok       listener: unix://" + sock + "\n", "ok       socket: " + sock + ", in a directory with the mode 0711\n"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("doctor as root: no %q in\n%s", want, out)
 		}
