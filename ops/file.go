@@ -173,7 +173,7 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 		return wire(f.gone()) // which is ours to set
 	}
 	if !ok {
-		return f.refuse("setattr", linux.EPERM)
+		return f.refuse("setattr", "", linux.EPERM)
 	}
 	err := f.at.fs.mayChange()
 	if err == nil {

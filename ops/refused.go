@@ -10,35 +10,33 @@ import (
 
 // What no file here can do (SPEC §3 "Others").
 
-// refuse is ENODEV in a removed container, and the errno anywhere else.
-func (f *file) refuse(op string, errno linux.Errno) error {
+// refuse is ENODEV in a removed container, and the error anywhere else. The name is that of
+// what was to be in the directory, if any.
+func (f *file) refuse(op, name string, why error) error {
 	if err := f.gone(); err != nil {
 		return wire(err)
 	}
-	return f.done(op, errno)
+	return f.at.told(deed{op: op, node: f.n, name: name}, why)
 }
 
 // Create is p9.File's: regular files are not made by clients.
 func (f *file) Create(name string, _ p9.OpenFlags, _ p9.FileMode, _ p9.UID, _ p9.GID) (p9.File, p9.QID, uint32, error) {
-	if err := f.gone(); err != nil {
-		return nil, p9.QID{}, 0, wire(err)
-	}
-	return nil, p9.QID{}, 0, f.at.told(deed{op: "create", node: f.n, name: name}, errNoFile)
+	return nil, p9.QID{}, 0, f.refuse("create", name, errNoFile)
 }
 
 var errNoFile = fmt.Errorf("there is no such file, and only containers can be made, by mkdir: %w", syscall.EACCES)
 
 // Symlink is p9.File's.
 func (f *file) Symlink(string, string, p9.UID, p9.GID) (p9.QID, error) {
-	return p9.QID{}, f.refuse("symlink", linux.EPERM)
+	return p9.QID{}, f.refuse("symlink", "", linux.EPERM)
 }
 
 // Link is p9.File's.
-func (f *file) Link(p9.File, string) error { return f.refuse("link", linux.EPERM) }
+func (f *file) Link(p9.File, string) error { return f.refuse("link", "", linux.EPERM) }
 
 // Mknod is p9.File's.
 func (f *file) Mknod(string, p9.FileMode, uint32, uint32, p9.UID, p9.GID) (p9.QID, error) {
-	return p9.QID{}, f.refuse("mknod", linux.EPERM)
+	return p9.QID{}, f.refuse("mknod", "", linux.EPERM)
 }
 
 // Readlink is p9.File's.

@@ -87,13 +87,14 @@ func (at *attachment) shown(s string) string {
 		if !strings.HasPrefix(path, "/") {
 			continue
 		}
+		behind := w[len(path):]
 		switch below, ok := strings.CutPrefix(path+"/", root+"/"); {
 		case ok && root != "":
 			path = "/" + strings.TrimSuffix(below, "/")
 		case !trusted && (root != "" || !at.fs.serves(path)):
 			path = ".../" + path[strings.LastIndexByte(path, '/')+1:]
 		}
-		words[i] = path + w[len(strings.TrimRight(w, ":,;")):]
+		words[i] = path + behind
 	}
 	return strings.Join(words, " ")
 }

@@ -333,7 +333,9 @@ func (t *Tree) Remount(q RemountRequest) error {
 	switch {
 	case !h.active:
 		return opError("remount", h.name, syscall.ENOENT)
-	case set == 0 || !t.registers(set) || q.Noprefix != h.noprefix:
+	case set == 0 || !t.registers(set):
+		return opError("remount", h.name, syscall.EINVAL)
+	case q.Noprefix != h.noprefix:
 		return opError("remount", h.name, fmt.Errorf("noprefix stays as it is: %w", syscall.EINVAL))
 	}
 	for _, r := range t.subsystems {

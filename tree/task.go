@@ -504,7 +504,8 @@ func (t *Tree) takeOverLocked(p *Process) {
 		t.moving.freed(heir)
 		delete(t.tasks, heir.TID())
 		heir.tid.Store(tgid)
-		heir.forked = true                           // with another tid: a fork with this one is of the next task
+		// With another tid: a fork with this one is of the next task.
+		heir.forked = true
 		heir.start = startAtMost(heir.start.ticks()) // it has the first one's now
 		t.tasks[tgid] = heir
 	}

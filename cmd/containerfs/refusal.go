@@ -27,7 +27,7 @@ func (s *session) why(err error) error {
 	if !errors.As(err, &errno) {
 		return err
 	}
-	_, f, walkErr := s.told.Walk([]string{ops.StatusName})
+	_, f, walkErr := s.root.File.Walk([]string{ops.StatusName})
 	if walkErr != nil {
 		return err
 	}

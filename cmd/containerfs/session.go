@@ -30,8 +30,7 @@ const (
 // session is one connection to a server, attached at its root directory.
 type session struct {
 	client *p9.Client
-	root   p9.File // an explainedFile, and so are those that are walked to from it
-	told   p9.File // the same without explanations
+	root   explainedFile
 }
 
 // connect dials a server and attaches to its root.
@@ -65,7 +64,7 @@ func connect(ctx context.Context, addr string) (*session, error) {
 		return nil, &pathError{"attach", addr, err}
 	}
 	conn.SetDeadline(time.Time{})
-	s := &session{client: client, told: root}
+	s := &session{client: client}
 	s.root = explainedFile{root, s}
 	return s, nil
 }

@@ -12,8 +12,10 @@ import (
 // process locked for as long as he likes, by reading it into memory that a file server of
 // his fills, and whoever reads it waits for that.
 func Proc() int {
-	fd, _ := proc()
-	return fd
+	if root, _ := proc(); root != nil {
+		return root.fd
+	}
+	return -1
 }
 
 // ProcIsOwn reports whether it is an instance of the server's own.
@@ -22,61 +24,33 @@ func ProcIsOwn() bool {
 	return own
 }
 
-var proc = sync.OnceValues(func() (fd int, own bool) {
-	shared, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, false
+var proc = sync.OnceValues(func() (root *Dir, own bool) {
+	if root, err := openProc(); err == nil {
+		return root, true
 	}
-	fd, err = openProc()
-	if err != nil {
-		return shared, false
-	}
-	unix.Close(shared)
-	return fd, true
+	root, _ = OpenDir("/proc")
+	return root, false
 })
 
 // openProc makes an instance. Kernels before 5.8 have one for each pid namespace.
-func openProc() (int, error) {
-	cfg, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+func openProc() (*Dir, error) {
+	root, err := openDetached("proc", "/proc", func(int) error { return nil })
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
-	defer unix.Close(cfg)
-	if err := unix.FsconfigCreate(cfg); err != nil {
-		return -1, err
-	}
-	root, err := unix.Fsmount(cfg, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(root)
 	var ours, shared unix.Stat_t
-	if err := unix.Fstat(root, &ours); err != nil {
-		return -1, err
+	if unix.Fstat(root.fd, &ours) != nil || unix.Stat("/proc", &shared) != nil || ours.Dev == shared.Dev {
+		root.Close()
+		return nil, &OpError{"make hierarchy", "/proc", unix.EEXIST}
 	}
-	if err := unix.Stat("/proc", &shared); err != nil || ours.Dev == shared.Dev {
-		return -1, unix.EEXIST
-	}
-	return unix.Openat(root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return root, nil
 }
 
 // ReadProc reads a file below the root of Proc: what is gone is ENOENT or ESRCH.
 func ReadProc(path string) ([]byte, error) {
-	fd, err := unix.Openat(Proc(), path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &OpError{"open", "/proc/" + path, err}
+	root, _ := proc()
+	if root == nil {
+		return nil, &OpError{"open", "/proc/" + path, unix.ENOENT}
 	}
-	defer unix.Close(fd)
-	var data []byte
-	buf := make([]byte, 4096)
-	for {
-		n, err := retry(func() (int, error) { return unix.Read(fd, buf) })
-		if err != nil {
-			return nil, &OpError{"read", "/proc/" + path, err}
-		}
-		if n == 0 {
-			return data, nil
-		}
-		data = append(data, buf[:n]...)
-	}
+	return root.Read(path, nil)
 }

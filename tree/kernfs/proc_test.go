@@ -22,9 +22,9 @@ func TestProc(t *testing.T) {
 	if own := st.Dev != shared.Dev; own != ProcIsOwn() {
 		t.Errorf("its own: %v, and says %v", own, ProcIsOwn())
 	}
-	fd, err := openProc()
+	another, err := openProc()
 	if err == nil {
-		unix.Close(fd)
+		another.Close()
 	}
 	if (err == nil) != ProcIsOwn() {
 		t.Errorf("another: %v", err)
