@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerfs/ops"
-	"containerfs/p9srv/sock"
 )
 
 // squashed is who a peer with uid 0 is on a loopback listener: it may speak for others.
@@ -46,9 +45,8 @@ type peer struct {
 
 	export *export // under which it was let in
 
-	// mayHang is set when the peer can have reads of the connection, and its end, wait
-	// for ever: see sock.TakesRights.
-	mayHang bool
+	// stranger is set for an unprivileged user on a unix socket.
+	stranger bool
 
 	// squash is unset when uid 0 is believed where others can speak for it.
 	squash bool
@@ -77,8 +75,7 @@ func (l *Listener) admit(conn net.Conn) (net.Conn, peer, error) {
 			p.name = fmt.Sprintf("unix uid %d", id.uid)
 		}
 		p.from = p.name
-		raw, rawErr := c.SyscallConn()
-		p.mayHang = (err != nil || !privileged(id.uid)) && (rawErr != nil || sock.TakesRights(raw))
+		p.stranger = err != nil || !privileged(id.uid)
 		// Fixed by the kernel when the peer connected.
 		p.identify = func() (identity, error) { return id, err }
 	case *net.TCPConn:

@@ -153,7 +153,7 @@ func (srv *Server) start(raw net.Conn, l *Listener) {
 	}
 	a := srv.accounts[from]
 	most := srv.cfg.MaxConns
-	if p.mayHang {
+	if p.stranger && (s.in.sock == nil || s.in.sock.CanHang()) {
 		most = min(most, maxHanging)
 	}
 	if closed := srv.closed || l.withdrawn; closed || a != nil && a.conns >= most {

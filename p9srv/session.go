@@ -98,7 +98,7 @@ func newSession(srv *Server, l *Listener, conn net.Conn, p peer) *session {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.in.open(conn)
 	if s.in.raw != nil {
-		s.writer = sock.NewWriter(s.in.raw)
+		s.writer = s.in.sock.Writer()
 	}
 	return s
 }

@@ -35,6 +35,9 @@ func NewReader(raw syscall.RawConn) *Reader {
 	return r
 }
 
+// CanHang reports whether the peer can have reads wait for ever: see TakesRights.
+func (r *Reader) CanHang() bool { return r.told }
+
 // Read waits until there is something, the connection's deadline for reads is over, or the
 // end is reached, which is io.EOF.
 func (r *Reader) Read(b []byte) (int, error) {
@@ -90,9 +93,9 @@ type Writer struct {
 	err  error
 }
 
-// NewWriter makes a Writer to a connection of which raw is the kernel's side.
-func NewWriter(raw syscall.RawConn) *Writer {
-	w := &Writer{raw: raw, told: TakesRights(raw)}
+// Writer makes a Writer to the connection that r reads from.
+func (r *Reader) Writer() *Writer {
+	w := &Writer{raw: r.raw, told: r.told}
 	w.try = w.tryWrite
 	return w
 }

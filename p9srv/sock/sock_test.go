@@ -51,7 +51,8 @@ func pair(t testing.TB, network string) (a, b conn) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ends[i].in, ends[i].out = sock.NewReader(raw), sock.NewWriter(raw)
+		ends[i].in = sock.NewReader(raw)
+		ends[i].out = ends[i].in.Writer()
 	}
 	return ends[0], ends[1]
 }

@@ -140,7 +140,8 @@ func newConn(nc net.Conn) (*conn, error) {
 		return nil, err
 	}
 	_ = sock.RefuseRights(raw) // as containerfs does, where the kernel can
-	return &conn{Conn: nc, from: sock.NewReader(raw), to: sock.NewWriter(raw), in: make([]byte, 256<<10)}, nil
+	from := sock.NewReader(raw)
+	return &conn{Conn: nc, from: from, to: from.Writer(), in: make([]byte, 256<<10)}, nil
 }
 
 // dial connects and attaches: fid 0 is the root of aname.
