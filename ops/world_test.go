@@ -259,6 +259,8 @@ func (s *simulated) Task(tid int32) (tree.TaskInfo, error) {
 	return info, err
 }
 
+func (s *simulated) Glance(int32) (info tree.TaskInfo, ok bool) { return info, false }
+
 func (s *simulated) Owner(tid int32) (ruid, suid uint32, err error) {
 	ruid, suid, err = s.Host.Owner(tid)
 	s.mu.Lock()

@@ -111,9 +111,8 @@ func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
 		// Where only processes move, a thread that is alone moves as one.
 		alone = alone || !r.Process && slices.ContainsFunc(c.h.bound, func(b *registered) bool { return b.processes })
 	}
-	t.host.Drain()
 	if alone {
-		if _, err := t.host.Task(r.ID); err != nil {
+		if _, err := t.look(r.ID); err != nil {
 			return err
 		}
 		r.Process = true
@@ -177,12 +176,37 @@ func (t *Tree) keepTargets(m *move, unkept *[]*Group) error {
 	return t.awaitGroups(groups, true)
 }
 
+// look looks a thread up when the Tree has been told of what happened before.
+func (t *Tree) look(tid int32) (TaskInfo, error) {
+	if info, ok := t.glance(tid); ok {
+		return info, nil
+	}
+	t.host.Drain()
+	return t.host.Task(tid)
+}
+
+// glance is look if that is had at once, and of a thread that the model has: a new one's
+// parent has to be known.
+func (t *Tree) glance(tid int32) (info TaskInfo, ok bool) {
+	if t.glancer == nil {
+		return info, false
+	}
+	if info, ok = t.glancer.Glance(tid); !ok {
+		return info, false
+	}
+	t.View(func() {
+		task := t.tasks[tid]
+		ok = task != nil && task.start.is(info.Start)
+	})
+	return info, ok
+}
+
 // resolve asks the host for the threads that r is about.
 func (t *Tree) resolve(r AttachRequest) ([]TaskInfo, error) {
 	if r.ID <= 0 {
 		return nil, syscall.ESRCH // to Host.Tasks it would mean all
 	}
-	info, err := t.host.Task(r.ID)
+	info, err := t.look(r.ID)
 	if !r.Process {
 		return []TaskInfo{info}, err
 	}
@@ -294,7 +318,6 @@ func (t *Tree) carryOut(m *move) error {
 		if t.mirror == nil {
 			t.Update(func() { t.splitLocked(m) })
 		}
-		t.host.Drain()
 		if err := t.verify(m); err != nil {
 			return err
 		}

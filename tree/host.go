@@ -45,6 +45,14 @@ type Host interface {
 	Now() int64
 }
 
+// Glancer is implemented by Hosts that can tell at once what Drain followed by Task would.
+type Glancer interface {
+	// Glance tells of a thread, all but its parent (0), if nothing is outstanding that the
+	// Tree was not told of; not ok if it cannot say, or if there is no such thread. It
+	// does not block.
+	Glance(tid int32) (info TaskInfo, ok bool)
+}
+
 // Mirror is the kernel's own record of which css group a task is in: one
 // directory per css group in a named cgroup hierarchy (SPEC §6). Group numbers
 // are the Tree's; 0 is the mirror's root directory, which always exists.

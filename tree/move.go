@@ -176,17 +176,21 @@ func (t *Tree) isWhole(m *move) (whole bool) {
 	return whole
 }
 
-// verify finds out whether the tasks that were moved are still those that were
-// meant: a tid that was used again names another. Where a thread of a process
-// was mistaken it is put back, and the move goes on with the others.
+// verify waits until the Tree was told what happened, and finds out whether the tasks
+// that were moved are still those that were meant: a tid that was used again names
+// another. Where a thread of a process was mistaken it is put back, and the move goes on
+// with the others.
 func (t *Tree) verify(m *move) error {
+	if m.process != nil {
+		t.host.Drain()
+	}
 	lives := false
 	var mistaken []int32
 	for _, mv := range m.tasks {
 		if alone := mv.inMirror && !mv.byHint; mv.born || lives && !alone {
 			continue
 		}
-		info, err := t.host.Task(mv.task.TID())
+		info, err := t.lookAgain(m, mv.task)
 		if errno := errnoOf(err); err != nil && errno != syscall.ESRCH {
 			return errno
 		}
@@ -204,6 +208,19 @@ func (t *Tree) verify(m *move) error {
 	}
 	t.restore(m, mistaken)
 	return nil
+}
+
+// lookAgain looks a task of a move up, for a whole process after a Drain.
+func (t *Tree) lookAgain(m *move, task *Task) (TaskInfo, error) {
+	if m.process != nil {
+		return t.host.Task(task.TID())
+	}
+	tid := task.TID()
+	info, err := t.look(tid)
+	if now := task.TID(); now != tid { // by an exec, of which the Tree was told just now
+		return t.host.Task(now)
+	}
+	return info, err
 }
 
 // isStill reports whether what the host shows is the task of mv.

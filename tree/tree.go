@@ -31,10 +31,11 @@ type Config struct {
 
 // Tree is the model of one host. All methods may be called concurrently.
 type Tree struct {
-	host   Host
-	mirror Mirror
-	prompt func() bool // nil: never
-	log    *slog.Logger
+	host    Host
+	glancer Glancer // host, if it is one
+	mirror  Mirror
+	prompt  func() bool // nil: never
+	log     *slog.Logger
 
 	observer      Observer
 	keeper        Keeper
@@ -80,6 +81,7 @@ func New(cfg Config) (*Tree, error) {
 		procs:         make(map[int32]*Process),
 		owed:          make(map[int32]*debt),
 	}
+	t.glancer, _ = cfg.Host.(Glancer)
 	if t.log == nil {
 		t.log = slog.Default()
 	}

@@ -66,6 +66,7 @@ func dial(buffer int) (*connector, error) {
 		return nil, &OpError{"socket", "proc connector", err}
 	}
 	c := &connector{fd: fd}
+	c.prepare()
 	if err := c.listen(buffer); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -80,7 +81,8 @@ func noConnector(op, why string, err error) error {
 	return &OpError{op, "proc connector", fmt.Errorf("%w: %s: %w", ErrNoConnector, why, err)}
 }
 
-func (c *connector) listen(buffer int) error {
+// prepare says where a batch is to be put.
+func (c *connector) prepare() {
 	for i := range c.msgs {
 		c.iovs[i].Base = &c.slots[i][0]
 		c.iovs[i].SetLen(slotSize)
@@ -89,6 +91,9 @@ func (c *connector) listen(buffer int) error {
 		h.Iov = &c.iovs[i]
 		h.SetIovlen(1)
 	}
+}
+
+func (c *connector) listen(buffer int) error {
 	// Without the privilege the ordinary limit holds, which the kernel applies
 	// silently; what came of it is read back.
 	if unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
@@ -217,11 +222,12 @@ func (c *connector) receive(into []event) ([]event, queue, error) {
 	case err == unix.ENOBUFS:
 		// The kernel says so before it gives what was queued earlier.
 		c.overflowed()
-		return into, queueUnknown, nil
+		return c.recover(into), queueUnknown, nil
 	case err == unix.EINTR:
 		return into, queueUnknown, nil
 	case err == unix.EAGAIN && c.overflow.Load():
-		return c.recovered(into), queueUnknown, nil
+		c.left = 0
+		return c.recover(into), queueUnknown, nil
 	case err == unix.EAGAIN:
 		return into, queueEmpty, err
 	case err != nil:
@@ -245,11 +251,8 @@ func (c *connector) receive(into []event) ([]event, queue, error) {
 		}
 	}
 	if c.overflow.Load() {
-		if c.left < uint64(n) {
-			return c.recovered(into), queueUnknown, nil
-		}
-		c.left -= uint64(n)
-		return into, queueUnknown, nil
+		c.left -= min(c.left, uint64(n))
+		return c.recover(into), queueUnknown, nil
 	}
 	if n < batchSize {
 		// An error ends a batch as well, and is told by the next receive.
@@ -266,7 +269,12 @@ func (c *connector) overflowed() {
 	c.overflow.Store(true)
 }
 
-func (c *connector) recovered(into []event) []event {
+// recover ends an overflow if it can be over. As long as it is not there is something to
+// receive, so that whoever waits for that ends it.
+func (c *connector) recover(into []event) []event {
+	if c.left > 0 && c.pending() {
+		return into
+	}
 	c.overflow.Store(false)
 	return append(into, event{kind: kindResync, lost: c.ledger.take(c.dropped())})
 }
@@ -278,7 +286,7 @@ func (c *connector) pending() bool { return c.polls(unix.POLLIN) }
 func (c *connector) broken() bool { return c.polls(0) }
 
 func (c *connector) polls(events int16) bool {
-	ready, err := pollNow(c.fd, events)
+	ready, err := pollNow(events, c.fd)
 	return ready || err != nil
 }
 

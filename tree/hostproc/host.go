@@ -84,7 +84,10 @@ type Host struct {
 	readErr atomic.Pointer[error]
 }
 
-var _ tree.Host = (*Host)(nil)
+var (
+	_ tree.Host    = (*Host)(nil)
+	_ tree.Glancer = (*Host)(nil)
+)
 
 // Open opens the host. If the connector is refused it falls back to polling and
 // Source says why; an error is something that should not be. Events are
@@ -363,6 +366,27 @@ func (h *Host) Task(tid int32) (tree.TaskInfo, error) {
 		return t, failTask("look up", tid, err)
 	}
 	return t, nil
+}
+
+// Glance implements tree.Glancer, of a thread that was looked at before and of which a
+// pidfd is kept: in one call of the kernel.
+func (h *Host) Glance(tid int32) (info tree.TaskInfo, ok bool) {
+	if !h.started.Load() || !h.hears() {
+		return info, false
+	}
+	t, held, since := h.proc.threads.Take(tid)
+	if !held {
+		return info, false
+	}
+	defer h.proc.threads.Keep(tid, t, since)
+	info = tree.TaskInfo{TID: tid, TGID: t.tgid, Start: t.start, Kernel: t.kernel}
+	h.life.RLock()
+	defer h.life.RUnlock()
+	if !t.pidfd || h.closed {
+		return info, false
+	}
+	ready, err := pollNow(unix.POLLIN, h.conn.fd, int(t.FD)) // see quiet and readPidfd
+	return info, !ready && err == nil && h.delivery.quiet()
 }
 
 // Owner implements tree.Host.

@@ -3,8 +3,10 @@ package hostproc
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -18,7 +20,7 @@ import (
 )
 
 func init() {
-	if len(os.Args) > 1 && (os.Args[1] == "dead-leader" || os.Args[1] == "exec-thread") {
+	if len(os.Args) > 1 && slices.Contains([]string{"dead-leader", "dying-leader", "exec-thread"}, os.Args[1]) {
 		runtime.LockOSThread() // main stays on the first thread
 	}
 }
@@ -49,11 +51,13 @@ func dyingLeaderMain() {
 	syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0)
 }
 
-// execThreadMain executes another program from a thread that is not the first.
+// execThreadMain executes another program from a thread that is not the first, when its
+// input ends.
 func execThreadMain() {
 	go func() {
 		runtime.LockOSThread()
 		fmt.Println(unix.Gettid())
+		io.Copy(io.Discard, os.Stdin)
 		fmt.Println(syscall.Exec("/bin/sleep", []string{"sleep", "1000"}, nil))
 		os.Exit(1)
 	}()

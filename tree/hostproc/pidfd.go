@@ -32,19 +32,23 @@ func readPidfd(fd int) (info pidfdInfo, err error) {
 		return info, errno
 	}
 	// It is readable from when its end is told on, which is before its EXIT.
-	ready, err := pollNow(fd, unix.POLLIN)
+	ready, err := pollNow(unix.POLLIN, fd)
 	if ready {
 		err = unix.ESRCH
 	}
 	return info, err
 }
 
-// pollNow reports whether there are events, without a wait. The runtime is not told
-// of the call, which costs more than such a call itself.
-func pollNow(fd int, events int16) (bool, error) {
-	p := unix.PollFd{Fd: int32(fd), Events: events}
+// pollNow reports whether there are events on one or two files, which are looked at in
+// their order, without a wait. The runtime is not told of the call, which costs more than
+// such a call itself.
+func pollNow(events int16, fds ...int) (bool, error) {
+	var p [2]unix.PollFd
+	for i, fd := range fds {
+		p[i] = unix.PollFd{Fd: int32(fd), Events: events}
+	}
 	var now unix.Timespec
-	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), uintptr(len(fds)), uintptr(unsafe.Pointer(&now)), 0, 0, 0)
 	if errno != 0 {
 		return false, errno
 	}

@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/tree"
+	"containerfs/tree/hostproc/storm"
 )
 
 // byPidfd opens the host with the connector, where threads are looked at again by pidfds.
@@ -84,8 +88,99 @@ func TestPidfdDead(t *testing.T) {
 	if ti, err := h.Task(leader); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("dead first thread: %+v, %v", ti, err)
 	}
+	if ti, ok := h.Glance(leader); ok {
+		t.Errorf("glance at a dead first thread: %+v", ti)
+	}
 	if ti, err := h.Task(tid); err != nil || ti.TGID != leader {
 		t.Errorf("its thread: %+v, %v", ti, err)
+	}
+}
+
+// TestGlance: what Glance tells is what Drain and Task would, but for the parent.
+func TestGlance(t *testing.T) {
+	h, r := byPidfd(t)
+	cmd := sleeper(t)
+	pid := int32(cmd.Process.Pid)
+	glances := func(tid int32) (tree.TaskInfo, bool) {
+		t.Helper()
+		for range 100 { // other events, which only delay
+			h.Drain()
+			if info, ok := h.Glance(tid); ok {
+				return info, true
+			}
+		}
+		return tree.TaskInfo{}, false
+	}
+	if info, ok := glances(pid); ok {
+		t.Errorf("of who was not looked at: %+v", info)
+	}
+	look(t, h, pid)
+	want, err := h.Task(pid)
+	want.PPID = 0
+	if info, ok := glances(pid); !ok || err != nil || info != want {
+		t.Errorf("%+v, %v, want %+v, %v", info, ok, want, err)
+	}
+
+	// What is outstanding is not passed over, in the socket and after it.
+	r.mu.Lock()
+	if pid, err := storm.Fork(0); err != nil {
+		t.Error(err)
+	} else {
+		unix.Wait4(pid, nil, 0, nil)
+	}
+	for began, n := time.Now(), 0; n == 0 || h.conn.pending() && time.Since(began) < 10*time.Second; n++ {
+		if info, ok := h.Glance(pid); ok {
+			t.Errorf("before a fork was told: %+v", info)
+			break
+		}
+	}
+	if info, ok := h.Glance(pid); ok {
+		t.Errorf("before a fork was told that was received: %+v", info)
+	}
+	r.mu.Unlock()
+
+	// A number that an exec gave up is nobody's, although no EXIT tells of it.
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	execs, line := startWith(t, in, "exec-thread")
+	in.Close()
+	var tid int32
+	if _, err := fmt.Sscan(line, &tid); err != nil || int(tid) == execs.Process.Pid {
+		t.Fatal(line, err)
+	}
+	look(t, h, tid)
+	out.Close()
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		r.mu.Lock()
+		n := r.execs[int32(execs.Process.Pid)]
+		r.mu.Unlock()
+		if n == 2 { // this binary's is the first
+			break
+		}
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("%d execs", n)
+		}
+	}
+	if info, ok := glances(tid); ok {
+		t.Errorf("a tid from before an exec: %+v", info)
+	}
+
+	cmd.Process.Kill()
+	var si unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, &si, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	if info, ok := glances(pid); ok {
+		t.Errorf("zombie: %+v", info)
+	}
+	pid = int32(sleeper(t).Process.Pid)
+	look(t, h, pid)
+	h.Close()
+	if info, ok := h.Glance(pid); ok {
+		t.Errorf("closed: %+v", info)
 	}
 }
 

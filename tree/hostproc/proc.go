@@ -43,6 +43,7 @@ type procFS struct {
 type thread struct {
 	kernfs.FD      // its stat file
 	pidfd     bool // no, its pidfd
+	tgid      int32
 	start     uint64
 	kernel    bool
 }
@@ -141,7 +142,7 @@ func (p *procFS) find(tid int32) (t thread, info tree.TaskInfo, err error) {
 	if err != nil {
 		t.Close()
 	}
-	t.start, t.kernel = info.Start, info.Kernel
+	t.tgid, t.start, t.kernel = info.TGID, info.Start, info.Kernel
 	return t, info, err
 }
 

@@ -26,7 +26,8 @@ type Model interface {
 	Exit(tid int32)
 }
 
-// Host is a simulated host. It is a tree.Host; Mirror gives its tree.Mirror.
+// Host is a simulated host. It is a tree.Host and a tree.Glancer; Mirror gives its
+// tree.Mirror.
 type Host struct {
 	// Fail, if set, is asked before each step of the mirror: "make", "move"
 	// or "where". Its error is the step's.
@@ -444,6 +445,27 @@ func (h *Host) Task(tid int32) (tree.TaskInfo, error) {
 		return tree.TaskInfo{}, syscall.ESRCH
 	}
 	return k.TaskInfo, nil
+}
+
+// Glance is tree.Glancer's: it knows whenever no event waits to be delivered.
+func (h *Host) Glance(tid int32) (info tree.TaskInfo, ok bool) {
+	if !h.quiet() {
+		return info, false
+	}
+	info, err := h.Task(tid)
+	info.PPID = 0
+	return info, err == nil
+}
+
+// quiet is true when nothing is queued, or being delivered.
+func (h *Host) quiet() bool {
+	if !h.deliver.TryLock() {
+		return false
+	}
+	defer h.deliver.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.queue) == 0
 }
 
 // Owner is tree.Host's.
