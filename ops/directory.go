@@ -127,14 +127,15 @@ func (f *file) Mkdir(name string, mode p9.FileMode, _ p9.UID, _ p9.GID) (p9.QID,
 	if !ok {
 		return p9.QID{}, f.at.told(deed{op: "mkdir", node: f.n, name: name}, errNotIn)
 	}
-	c, err := f.at.mkdir(d.c, name, mode)
+	c, err := f.at.mkdir(d.c, name, mode, false)
 	if err = f.at.told(deed{op: "mkdir", node: f.n, name: name, changed: containerDir{c}}, err); err != nil {
 		return p9.QID{}, err
 	}
 	return containerDir{c}.qid(), nil
 }
 
-func (at *attachment) mkdir(parent *tree.Container, name string, mode p9.FileMode) (*tree.Container, error) {
+// mkdir makes a container, for tasks as tree.MkdirRequest has it.
+func (at *attachment) mkdir(parent *tree.Container, name string, mode p9.FileMode, forTasks bool) (*tree.Container, error) {
 	if err := at.fs.mayChange(); err != nil {
 		return nil, err
 	}
@@ -142,6 +143,8 @@ func (at *attachment) mkdir(parent *tree.Container, name string, mode p9.FileMod
 		Actor:  &at.actor,
 		Parent: parent,
 		Name:   name,
+
+		ForTasks: forTasks,
 		Allow: func() error {
 			if err := checkName(name); err != nil {
 				return err

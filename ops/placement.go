@@ -106,7 +106,7 @@ func (c *Classifier) container(h *tree.Hierarchy, path []string, create bool) (t
 				break
 			}
 			if child == nil {
-				child, err = c.at.mkdir(to, name, 0o755)
+				child, err = c.at.mkdir(to, name, 0o755, true)
 				if err == nil {
 					c.at.told(deed{op: "mkdir", node: containerDir{to}, name: name}, nil)
 				}

@@ -418,3 +418,28 @@ func TestRulesAreUrgent(t *testing.T) {
 	// made of an urgent one would be there all the time.
 	waitFor(t, "three urgent threads", func() bool { return urgent(r.server) == 3 })
 }
+
+// TestRulesCreateCpuset: what a rule makes takes tasks, also where a container of mkdir has
+// no cpus.
+func TestRulesCreateCpuset(t *testing.T) {
+	r := startRuled(t, fmt.Sprintf("%d set jobs/%%U create\n", student), "--hierarchy", "set=cpuset")
+	r.run("mkdir", "/set/byhand")
+	if cpus := r.run("read", "/set/byhand/cpuset.cpus"); cpus != "\n" {
+		t.Errorf("by mkdir it has the cpus %q", cpus)
+	}
+	pid := startShell(t, student).start(r.program("work") + " 1000")
+	waitFor(t, "the process to be in its container", func() bool {
+		return strings.Contains(r.run("read", fmt.Sprintf("/proc/%d/container", pid)), fmt.Sprintf("cpuset:/jobs/%d\n", student))
+	})
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		want := r.run("read", "/set/"+file)
+		for _, c := range []string{"jobs", fmt.Sprint("jobs/", student)} {
+			if got := r.run("read", "/set/"+c+"/"+file); got != want {
+				t.Errorf("%s of %s: %q, want the root's %q", file, c, got, want)
+			}
+		}
+	}
+	if _, failures := r.counts(1); failures != 0 {
+		t.Errorf("%d failures", failures)
+	}
+}

@@ -60,11 +60,11 @@ func (t *Tree) Clone(r CloneRequest) (*Container, error) {
 	if parent.children.get(name) != nil {
 		name += "_" + strconv.FormatUint(info.Start, 10)
 	}
-	mkdir := MkdirRequest{Actor: r.Actor, Parent: parent, Name: name}
+	mkdir := MkdirRequest{Actor: r.Actor, Parent: parent, Name: name, ForTasks: true}
 	if t.cloneData != nil {
 		mkdir.Data = func() any { return t.cloneData(parent) }
 	}
-	c, err := t.mkdir(mkdir, postClone)
+	c, err := t.mkdir(mkdir)
 	if err != nil {
 		return fail(err)
 	}
@@ -77,7 +77,7 @@ func (t *Tree) Clone(r CloneRequest) (*Container, error) {
 	return c, nil
 }
 
-// postClone prepares the states of a container that no task is in yet.
+// postClone prepares the states of a container that nobody sees yet.
 func postClone(c *Container) error {
 	for _, b := range c.h.bound {
 		if b.postClone != nil {

@@ -144,22 +144,25 @@ type MkdirRequest struct {
 	// Allow is the front end's permission check, made inside the change.
 	Allow func() error
 
+	// ForTasks has the subsystems' states prepared by their PostClone, so that tasks can
+	// be attached at once.
+	ForTasks bool
+
 	// Data makes what the container carries for the front end.
 	Data func() any
 }
 
 // Mkdir makes a container. Errors: ENODEV when the parent is removed, Allow's,
 // EEXIST, ENAMETOOLONG, EAGAIN over a limit, and the first error of a subsystem's
-// CanMkdir or Create, after which those that were created are destroyed.
+// CanMkdir, Create or PostClone, after which those that were created are destroyed.
 func (t *Tree) Mkdir(r MkdirRequest) (*Container, error) {
 	t.changeMu.Lock()
 	defer t.changeMu.Unlock()
-	return t.mkdir(r, nil)
+	return t.mkdir(r)
 }
 
-// mkdir is Mkdir inside a change. Created, if any, is called when all states are
-// there and before the container can be seen; its error is mkdir's.
-func (t *Tree) mkdir(r MkdirRequest, created func(*Container) error) (*Container, error) {
+// mkdir is Mkdir inside a change.
+func (t *Tree) mkdir(r MkdirRequest) (*Container, error) {
 	p := r.Parent
 	if p.removed {
 		return nil, opError("mkdir", r.Name, syscall.ENODEV)
@@ -189,8 +192,8 @@ func (t *Tree) mkdir(r MkdirRequest, created func(*Container) error) (*Container
 	if err := t.createStates(c); err != nil {
 		return nil, opError("mkdir", r.Name, err)
 	}
-	if created != nil {
-		if err := created(c); err != nil {
+	if r.ForTasks {
+		if err := postClone(c); err != nil {
 			c.destroyStates(len(c.states))
 			return nil, opError("mkdir", r.Name, err)
 		}

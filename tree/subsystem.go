@@ -16,7 +16,7 @@ import (
 // optional interfaces, one method each. A missing one is a successful no-op.
 //
 //   - CanMkdirer, CanAttacher: whether a container may be made, a task moved.
-//   - PostCloner: prepares the state of a container that Tree.Clone makes.
+//   - PostCloner: prepares the state of a container that is made for tasks.
 //   - Attacher, Reattacher: the effect on the host of a move.
 //   - Forker, Mover, Exiter: who is where; together they keep a count.
 //   - Execer: programs that are executed.
@@ -122,8 +122,8 @@ type CanMkdirer interface {
 	CanMkdir(a *Actor, parent *Container) error
 }
 
-// PostCloner prepares a container that was made for one task (see Tree.Clone),
-// so that the task can be attached to it.
+// PostCloner prepares a container that was made for tasks (see Tree.Clone and
+// MkdirRequest.ForTasks), so that they can be attached to it.
 type PostCloner interface {
 	// PostClone is called under changeMu, when all states of c were created
 	// and before it can be seen. On an error there will be no container.

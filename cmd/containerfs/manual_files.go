@@ -115,7 +115,8 @@ up to 2147483647, or max for no limit, which it is at first. mkdir over it is EA
 can be lower than what there is.`},
 	}},
 	{"SUBSYSTEM cpuset", `Which CPUs tasks run on, and which memory nodes their memory is in. A new container
-has empty cpuset.cpus and cpuset.mems, and takes no task before both are written. A change is
+has empty cpuset.cpus and cpuset.mems, and takes no task before both are written; one that a
+rule or ns makes has its parent's. A change is
 looked at in this order: EINVAL for a CPU or node that is not online; EBUSY when a child would not
 be contained any more; EACCES when the parent lacks some of it, or its exclusive flag; EINVAL when
 it overlaps with a sibling and one of the two is exclusive; ENOSPC when there are tasks and

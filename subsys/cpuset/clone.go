@@ -2,8 +2,8 @@ package cpuset
 
 import "containerfs/tree"
 
-// PostClone is tree.PostCloner's: what was made for a process has its parent's
-// cpus and mems, or the process could not enter. EINVAL where a child of the
+// PostClone is tree.PostCloner's: what was made for tasks has its parent's cpus and mems, or
+// they could not enter. EINVAL where a child of the
 // parent has some of these for itself.
 func (s *Subsystem) PostClone(c *tree.Container) error {
 	t := s.trialOf(c)

@@ -34,7 +34,7 @@ type Subsystem struct {
 	unsaid int
 	said   time.Time
 
-	// pending is what the container that is being made will stand for.
+	// pending is what the container that is being made for tasks will stand for.
 	// Guarded by the Tree's changeMu.
 	pending unique.Handle[Set]
 }
@@ -93,6 +93,9 @@ func (s *Subsystem) allowed(a *tree.Actor) bool { return a != nil && a.Privilege
 func (s *Subsystem) CanMkdir(a *tree.Actor, _ *tree.Container) error {
 	if !s.allowed(a) {
 		return errNotPrivileged
+	}
+	if a != s.self {
+		s.pending = unique.Handle[Set]{} // what a clone left
 	}
 	return nil
 }

@@ -364,3 +364,23 @@ func TestParseLink(t *testing.T) {
 		}
 	}
 }
+
+// TestPreparedByAnother: what is made for tasks by others than ns stands for no namespaces,
+// also not for those of a container that ns made before.
+func TestPreparedByAnother(t *testing.T) {
+	f := newFixture(t)
+	f.in(f.fork(1, 7), node(f.sim.TIDs()[1]))
+	b := f.fork(1, 0)
+	f.settle()
+	host := &tree.Actor{Privileged: true, Local: true}
+	x, err := f.Mkdir(tree.MkdirRequest{Actor: host, Parent: f.root, Name: "x", ForTasks: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Attach(tree.AttachRequest{Actor: host, To: x, ID: b}); err != nil {
+		t.Fatal(err)
+	}
+	f.unshare(b, 7)
+	f.sim.Exec(b)
+	f.in(b, "/x"+node(b))
+}
