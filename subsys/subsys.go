@@ -33,6 +33,9 @@ type Config struct {
 	// Cpuacct is cpuacct's host. Nil: the real one.
 	Cpuacct cpuacct.Host
 
+	// CpuacctRows keep how far tasks are credited. Nil: nothing does.
+	CpuacctRows tree.Rows
+
 	// NS is ns's host. Nil: the real one.
 	NS ns.Host
 
@@ -108,6 +111,7 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 	ourSets, ourAccounts := cpuset.New(cfg.Cpuset, cfg.Log), cpuacct.New(cfg.Cpuacct, cfg.Log)
 	ourSets.Remember(cfg.memory(cfg.CpusetRows, "cpuset", "the CPUs that tasks had before they became members are not known"))
 	sets, accounts = ourSets, ourAccounts
+	ourAccounts.Remember(cfg.memory(cfg.CpuacctRows, "cpuacct", "what tasks have run while there was no server is not counted"))
 	if k := controller.Of(kernel, "cpuset"); k != nil {
 		sets = newKernelCpuset(ourSets, k)
 	}

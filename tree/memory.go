@@ -22,7 +22,7 @@ import (
 //
 // A nil Memory knows nothing and keeps nothing.
 //
-// Recall is for callbacks with mu held. Add and Keep wait for the store, so they are
+// Recall and Knows are for callbacks with mu held. Add and Keep wait for the store, so they are
 // called without mu, and one at a time: who calls both does it under changeMu.
 type Memory struct {
 	rows Rows
@@ -68,7 +68,7 @@ func NewMemory(rows Rows, boot string) (*Memory, error) {
 }
 
 // Recall returns the numbers that an earlier server kept of a task that a Fork of the
-// first Resync tells of; nil for none. With mu held.
+// first Resync tells of; nil if it kept nothing of it. With mu held.
 func (m *Memory) Recall(t *Tree, task *Task) []uint64 {
 	if m == nil || t.settled {
 		return nil
@@ -79,6 +79,10 @@ func (m *Memory) Recall(t *Tree, task *Task) []uint64 {
 	}
 	return memo.Numbers
 }
+
+// Knows reports whether an earlier server kept anything, as long as Recall tells of it: who
+// is not recalled then was not kept.
+func (m *Memory) Knows(t *Tree) bool { return m != nil && !t.settled && len(m.before) > 0 }
 
 // Add keeps memos, by tid or tgid, beside what is kept of others, or in its place.
 func (m *Memory) Add(memos map[int32]Memo) error {

@@ -208,6 +208,7 @@ func (e *engine) subsysConfig(conf config) subsys.Config {
 		return c
 	}
 	c.CpusetRows = e.journal.Own("cpuset")
+	c.CpuacctRows = e.journal.Own("cpuacct")
 	c.BCRows = e.journal.Own("bc")
 	c.Kernel.Keep = true
 	origins, err := subsys.OriginsIn(e.journal.Own("origins"))

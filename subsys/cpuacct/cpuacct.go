@@ -80,6 +80,10 @@ type Subsystem struct {
 
 	stop func() // ends the finals; nil without. Guarded by changeMu.
 
+	memory     *tree.Memory // of how far tasks are credited, by tid; see Remember
+	forgetting sync.Mutex   // held while what an earlier server kept is removed, before mu
+	forgot     atomic.Bool  // it is removed
+
 	// since is the clock tick at which it was bound, 0 while it is not.
 	since atomic.Uint64
 
@@ -89,7 +93,7 @@ type Subsystem struct {
 	began     time.Duration // the current interval
 	length    time.Duration // of the last one, 0 before there is one
 	tracks    map[*tree.Task]track
-	unread    []*tree.Task // those in tracks that were never read
+	unread    []*tree.Task // those in tracks that have a past and were not read since it began
 	watching  bool         // finals come
 	dying     map[int32]dying
 	unclaimed map[int32]final
@@ -153,6 +157,18 @@ func (s *Subsystem) creditLocked(st *state, d Times) {
 		st.total.add(d)
 		st.roll(s.interval)
 		st.current += d.Run
+	}
+}
+
+// creditTrackLocked counts what a task ran since it was credited last.
+func (s *Subsystem) creditTrackLocked(t track, now Times) {
+	d := now.since(t.last)
+	if !t.recalled {
+		s.creditLocked(t.at, d)
+		return
+	}
+	for st := t.at; st != nil; st = st.parent {
+		st.total.add(d)
 	}
 }
 

@@ -33,6 +33,14 @@
 // and each switch, for its own cpuacct as for what is read here: at a move, up
 // to a tick of a running task counts as the new container's, with both.
 //
+// While there is no server nobody reads, but the scheduler counts on. A server that is
+// closed keeps how far each task is credited, beside the totals; the next one, in the same
+// boot, credits the rest to the container where it finds the task, in no interval's load.
+// Who is not in what was kept has run since 0. It is removed before anything is credited
+// by it, so that after a kill nothing is counted twice: then what tasks ran since the last
+// checkpoint and until the start is counted for nobody, as is, always, what those ran who
+// ended meanwhile.
+//
 // # Finals
 //
 // A task's last reading is not its end, and most tasks are never read. Where
@@ -74,8 +82,8 @@
 //
 // # Invariants
 //
-// Each nanosecond that a task ran is credited to one container and those above
-// it, once. The value of a container is at least the sum of its children's, as
+// Each nanosecond that a task ran while somebody counts is credited to one container and those
+// above it, once. The value of a container is at least the sum of its children's, as
 // long as nobody resets it.
 //
 // # Synchronization

@@ -61,7 +61,7 @@ func (s *Subsystem) endedLocked(tid int32, start uint64, t track) {
 // settleLocked credits the rest of a task that has ended.
 func (s *Subsystem) settleLocked(t track, end Times) {
 	if !t.unread {
-		s.creditLocked(t.at, end.since(t.last))
+		s.creditTrackLocked(t, end)
 	}
 }
 

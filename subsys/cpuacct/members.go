@@ -14,6 +14,10 @@ type track struct {
 	at     *state // who is credited next
 	last   Times
 	unread bool // last is not known: the next reading credits nothing
+
+	// recalled: last is from before the server was started, so that what was run since is
+	// not this interval's.
+	recalled bool
 }
 
 // Fork is tree.Forker's. A task that was there before the subsystem was bound,
@@ -25,7 +29,13 @@ func (s *Subsystem) Fork(_, child *tree.Task, c *tree.Container) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.since.Load() != 0 {
+	if s.since.Load() == 0 {
+		return
+	}
+	if t, ok := s.recall(child, s.state(c)); ok {
+		s.tracks[child] = t
+		s.unread = append(s.unread, child)
+	} else {
 		s.trackUnreadLocked(child, s.state(c))
 	}
 }
@@ -55,6 +65,7 @@ func (s *Subsystem) Exit(task *tree.Task, c *tree.Container) {
 
 // Attach is tree.Attacher's: what the task ran until now stays with from.
 func (s *Subsystem) Attach(task *tree.Task, from, to *tree.Container) (func(), error) {
+	s.forget()
 	now, err := s.host.Read(task.TGID(), task.TID(), true)
 	if err != nil {
 		if errors.Is(err, syscall.ESRCH) {
@@ -78,7 +89,8 @@ func (s *Subsystem) Attach(task *tree.Task, from, to *tree.Container) (func(), e
 			s.applyLocked(task, at, now)
 		}
 		t, tracked := s.tracks[task]
-		s.tracks[task] = track{at: dest, last: t.last, unread: t.unread || !tracked}
+		t.at, t.unread = dest, t.unread || !tracked
+		s.tracks[task] = t
 	})
 	if !live {
 		return nil, syscall.ESRCH
@@ -115,9 +127,9 @@ func (s *Subsystem) applyLocked(task *tree.Task, st *state, now Times) {
 		t.at = st
 		s.creditLocked(st, now)
 	case !t.unread:
-		s.creditLocked(t.at, now.since(t.last))
+		s.creditTrackLocked(t, now)
 	}
-	t.last, t.unread = now.atLeast(t.last), false
+	t.last, t.unread, t.recalled = now.atLeast(t.last), false, false
 	s.tracks[task] = t
 }
 
@@ -165,6 +177,9 @@ const foldBatch = 64
 
 // fold reads tasks and credits what they have run; with split also in which mode.
 func (s *Subsystem) fold(ms []member, split bool) {
+	if len(ms) > 0 {
+		s.forget()
+	}
 	for len(ms) > 0 {
 		batch := ms[:min(foldBatch, len(ms))]
 		ms = ms[len(batch):]

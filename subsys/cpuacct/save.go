@@ -21,8 +21,7 @@ func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
 	return tree.AppendNumbers(b, st.total.Run, st.total.User, st.total.System, told.user, told.system)
 }
 
-// Restore is tree.Saver's. Of tasks that are there what they have run until now
-// is not counted again.
+// Restore is tree.Saver's. How far the tasks that are there are credited is in the memory.
 func (s *Subsystem) Restore(c *tree.Container, b []byte) error {
 	var total Times
 	var told shown

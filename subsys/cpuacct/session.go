@@ -66,20 +66,22 @@ func (s *Subsystem) end() {
 	s.tracks, s.dying, s.unclaimed, s.unread = nil, nil, nil, nil
 }
 
-// Close ends the finals.
+// Close ends the finals, and has the next server know how far tasks are credited. What
+// was counted has been kept.
 func (s *Subsystem) Close() error {
+	s.keepReadings()
 	s.end()
 	return nil
 }
 
-// readUnread reads the tasks that have a past for the first time.
+// readUnread reads the tasks that have a past for the first time since it began.
 func (s *Subsystem) readUnread() {
 	var ms []member
 	s.tree.View(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, task := range s.unread {
-			if t, ok := s.tracks[task]; ok && t.unread && task.Live() {
+			if t, ok := s.tracks[task]; ok && (t.unread || t.recalled) && task.Live() {
 				ms = append(ms, member{task: task, tid: task.TID(), tgid: task.TGID(), at: t.at})
 			}
 		}

@@ -1,0 +1,68 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// ran is what a thread has run, in nanoseconds, as the scheduler says.
+func ran(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return number(t, strings.Fields(string(text))[0])
+}
+
+// TestCpuacctWhileStopped: what a process runs while the server is stopped is counted by the
+// next one, also that of a child which was born then; not once more by the one after that.
+func TestCpuacctWhileStopped(t *testing.T) {
+	state := t.TempDir()
+	start := func() *server { return startServer(t, "--state", state, "--hierarchy", "cpu=cpuacct") }
+	s := start()
+	s.run("mkdir", "/cpu/a")
+	// It runs all the time, and forks one that does when it is told to.
+	cmd := exec.Command("sh", "-c", `trap 'while :; do :; done & echo $!' USR1; while :; do :; done`)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p := spawn(t, cmd)
+	t.Cleanup(func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	pid := cmd.Process.Pid
+	least := ran(t, pid)
+	s.run("write", "/cpu/a/tasks", fmt.Sprint(pid))
+	most := ran(t, pid) // the container's began in between
+	s.stop()
+
+	if err := cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	line, err := p.out.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := number(t, strings.TrimSpace(line))
+	began := ran(t, pid)
+	waitFor(t, "time to be used", func() bool {
+		return ran(t, pid)-began > int(300*time.Millisecond) && ran(t, child) > int(300*time.Millisecond)
+	})
+	// Readings of who runs are as of the last tick.
+	const tick = int(20 * time.Millisecond)
+	agree := func(when string) {
+		t.Helper()
+		low := ran(t, pid) - most + ran(t, child) - 2*tick
+		got := number(t, strings.TrimSpace(s.run("read", "/cpu/a/cpuacct.usage")))
+		if high := ran(t, pid) - least + ran(t, child) + 2*tick; got < low || got > high {
+			t.Errorf("%s: usage %v, want %v to %v", when, time.Duration(got), time.Duration(low), time.Duration(high))
+		}
+	}
+	s = start()
+	agree("started again")
+	s.stop()
+	s = start()
+	agree("and again")
+}
