@@ -40,7 +40,39 @@ type attrs struct {
 
 type fileAttrs struct {
 	perm
-	mtime int64
+	times
+}
+
+// times are when a file was changed and read last. Nobody notes that it is read: atime is
+// mtime until somebody sets it.
+type times struct {
+	mtime, own int64
+	set        bool // own is atime
+}
+
+func (t times) atime() int64 {
+	if t.set {
+		return t.own
+	}
+	return t.mtime
+}
+
+// dirRow stands for the directory in attrs.files: only its atime is there.
+const dirRow = ^uint16(0)
+
+// dirTimes are those of the directory.
+func (a *attrs) dirTimes() times {
+	t := a.files[dirRow].times
+	t.mtime = a.mtime.Load()
+	return t
+}
+
+// setDirTimes sets them. Update.
+func (a *attrs) setDirTimes(t times) {
+	a.mtime.Store(t.mtime)
+	if _, had := a.files[dirRow]; t.set || had {
+		a.setFile(dirRow, fileAttrs{times: t})
+	}
 }
 
 func newAttrs(uid, gid uint32, mode uint16) *attrs {
@@ -87,17 +119,17 @@ func (a *attrs) file(r *row) fileAttrs {
 	if fa, ok := a.files[r.id]; ok {
 		return fa
 	}
-	return fileAttrs{perm{a.makerUID, a.makerGID, r.mode}, a.ctime.Load()}
+	return fileAttrs{perm{a.makerUID, a.makerGID, r.mode}, times{mtime: a.ctime.Load()}}
 }
 
-// setFile changes a control file's attributes. The map is replaced, not changed:
-// most containers share none, and the few are small.
-func (a *attrs) setFile(r *row, fa fileAttrs) {
+// setFile changes the attributes of the control file of a row. The map is replaced, not
+// changed: most containers share none, and the few are small.
+func (a *attrs) setFile(id uint16, fa fileAttrs) {
 	files := maps.Clone(a.files)
 	if files == nil {
 		files = make(map[uint16]fileAttrs, 1)
 	}
-	files[r.id] = fa
+	files[id] = fa
 	a.files = files
 }
 
@@ -106,6 +138,9 @@ func (a *attrs) setFile(r *row, fa fileAttrs) {
 func (fs *FS) renewFiles(h *tree.Hierarchy) {
 	a := attrsOf(h.Root())
 	files := make(map[uint16]fileAttrs)
+	if dir, ok := a.files[dirRow]; ok {
+		files[dirRow] = dir
+	}
 	for _, r := range fs.table(h.Root()).rows {
 		if fa, ok := a.files[r.id]; ok {
 			files[r.id] = fa
@@ -150,18 +185,24 @@ func (at *attachment) allowedIn(p perm, want uint16) error {
 
 var errNotFileOwner = fmt.Errorf("only its owner may: %w", syscall.EPERM)
 
-// change applies a setattr to an owner, mode and time. Who may: the owner and
+// nobodysID is no user's and no group's: chown(2) has it for none.
+const nobodysID = ^uint32(0)
+
+// change applies a setattr to an owner, mode and times. Who may: the owner and
 // the privileged for the mode; the privileged for the owner; the owner, to a
 // group of his, for the group; the owner, and for the time of now who may write,
-// for times. Otherwise EPERM; EINVAL for what is no time, and for a size other
-// than 0, which would not be a truncation.
-func (at *attachment) change(p *perm, mtime *int64, valid p9.SetAttrMask, attr p9.SetAttr) error {
+// for times. Otherwise EPERM; EINVAL for what is no time, user or group, and for a size
+// other than 0, which would not be a truncation.
+func (at *attachment) change(p *perm, t *times, valid p9.SetAttrMask, attr p9.SetAttr) error {
 	owner := at.privileged() || p.uid == at.caller.UID
 	if valid.Size && attr.Size != 0 {
 		return fmt.Errorf("no file here has a size to set: %w", syscall.EINVAL)
 	}
-	if valid.MTimeNotSystemTime && attr.MTimeNanoSeconds >= second {
-		return syscall.EINVAL
+	if valid.MTimeNotSystemTime && attr.MTimeNanoSeconds >= second || valid.ATimeNotSystemTime && attr.ATimeNanoSeconds >= second {
+		return fmt.Errorf("a second has fewer nanoseconds: %w", syscall.EINVAL)
+	}
+	if valid.UID && uint32(attr.UID) == nobodysID || valid.GID && uint32(attr.GID) == nobodysID {
+		return fmt.Errorf("%d is no user or group: %w", nobodysID, syscall.EINVAL)
 	}
 	if valid.Permissions && !owner {
 		return errNotFileOwner
@@ -190,20 +231,35 @@ func (at *attachment) change(p *perm, mtime *int64, valid p9.SetAttrMask, attr p
 	if valid.GID {
 		p.gid = uint32(attr.GID)
 	}
-	switch {
-	case valid.MTimeNotSystemTime:
-		sec := min(max(int64(attr.MTimeSeconds), -maxSeconds), maxSeconds)
-		*mtime = sec*second + int64(attr.MTimeNanoSeconds)
-	case valid.MTime:
-		*mtime = time.Now().UnixNano()
-	}
+	t.change(valid, attr)
 	return nil
 }
 
-// fill makes a p9.Attr. There is one time of change and no time of access:
-// atime is mtime.
-func fill(p perm, typ p9.FileMode, nlink int, mtime, ctime int64) p9.Attr {
-	msec, mnsec := split(mtime)
+// change applies a setattr to times.
+func (t *times) change(valid p9.SetAttrMask, attr p9.SetAttr) {
+	was, now := t.atime(), time.Now().UnixNano()
+	switch {
+	case valid.MTimeNotSystemTime:
+		t.mtime = join(attr.MTimeSeconds, attr.MTimeNanoSeconds)
+	case valid.MTime:
+		t.mtime = now
+	}
+	switch {
+	case valid.ATimeNotSystemTime:
+		t.own, t.set = join(attr.ATimeSeconds, attr.ATimeNanoSeconds), true
+	case valid.ATime && valid.MTime && !valid.MTimeNotSystemTime:
+		t.own, t.set = 0, false // both are of now
+	case valid.ATime:
+		t.own, t.set = now, true
+	case valid.MTimeNotSystemTime:
+		t.own, t.set = was, true // it is not what was asked for
+	}
+}
+
+// fill makes a p9.Attr.
+func fill(p perm, typ p9.FileMode, nlink int, t times, ctime int64) p9.Attr {
+	asec, ansec := split(t.atime())
+	msec, mnsec := split(t.mtime)
 	csec, cnsec := split(ctime)
 	return p9.Attr{
 		Mode:      typ | p9.FileMode(p.mode),
@@ -212,7 +268,7 @@ func fill(p perm, typ p9.FileMode, nlink int, mtime, ctime int64) p9.Attr {
 		NLink:     p9.NLink(nlink),
 		BlockSize: blockSize,
 
-		ATimeSeconds: msec, ATimeNanoSeconds: mnsec,
+		ATimeSeconds: asec, ATimeNanoSeconds: ansec,
 		MTimeSeconds: msec, MTimeNanoSeconds: mnsec,
 		CTimeSeconds: csec, CTimeNanoSeconds: cnsec,
 	}
@@ -223,6 +279,11 @@ const (
 	second     = 1_000_000_000
 	maxSeconds = 9_000_000_000
 )
+
+// join is a time of the wire.
+func join(sec, nsec uint64) int64 {
+	return min(max(int64(sec), -maxSeconds), maxSeconds)*second + int64(nsec)
+}
 
 // split is a time as the wire has it, which can be before 1970.
 func split(ns int64) (sec, nsec uint64) {

@@ -2,7 +2,6 @@ package ops
 
 import (
 	"io"
-	"time"
 
 	"github.com/hugelgupf/p9/p9"
 
@@ -17,7 +16,7 @@ func (eventsFile) qid() p9.QID { return fileQID(qidEvents) }
 
 func (eventsFile) attr(fs *FS) (perm, p9.Attr, error) {
 	p := fs.eventsPerm
-	a := fill(p, p9.ModeRegular, 1, fs.started, fs.started)
+	a := fill(p, p9.ModeRegular, 1, times{mtime: fs.started}, fs.started)
 	a.Size = uint64(fs.recorder.log.size())
 	return p, a, nil
 }
@@ -26,8 +25,8 @@ func (eventsFile) stream(fs *FS) *eventLog { return fs.recorder.log }
 
 // setAttr opens the log to others. Inside Change.
 func (eventsFile) setAttr(at *attachment, valid p9.SetAttrMask, attr p9.SetAttr) error {
-	p, mtime := at.fs.eventsPerm, time.Now().UnixNano()
-	if err := at.change(&p, &mtime, valid, attr); err != nil {
+	p := at.fs.eventsPerm
+	if err := at.change(&p, new(times), valid, attr); err != nil {
 		return err
 	}
 	at.fs.tree.Update(func() {

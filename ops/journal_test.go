@@ -116,7 +116,7 @@ func (w *world) anyChange(k *client, rnd *rand.Rand) (what string, err error) {
 	}
 	at := dirs[rnd.IntN(len(dirs))]
 	name := fmt.Sprint("c", rnd.IntN(6))
-	switch rnd.IntN(16) {
+	switch rnd.IntN(17) {
 	case 0, 1, 2, 3:
 		return "mkdir " + at + "/" + name, k.mkdirMode(at+"/"+name, p9.FileMode(rnd.IntN(0o1000)))
 	case 4, 5:
@@ -141,6 +141,11 @@ func (w *world) anyChange(k *client, rnd *rand.Rand) (what string, err error) {
 			}
 		}
 		return "write " + at, err
+	case 15:
+		attr := p9.SetAttr{MTimeSeconds: uint64(rnd.IntN(9)), ATimeSeconds: uint64(rnd.IntN(9))}
+		valid := p9.SetAttrMask{MTime: rnd.IntN(2) > 0, MTimeNotSystemTime: rnd.IntN(2) > 0, ATime: rnd.IntN(2) > 0, ATimeNotSystemTime: rnd.IntN(2) > 0}
+		path := at + []string{"", "/tasks"}[rnd.IntN(2)]
+		return fmt.Sprintf("utimes of %s, %+v", path, valid), k.setattr(path, valid, attr)
 	}
 	words := []string{
 		"mount m alpha,beta", "mount n cpuset", "mount o delta", "umount m", "umount n", "umount o",

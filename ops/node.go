@@ -113,12 +113,12 @@ func fileQID(path uint64) p9.QID { return p9.QID{Type: p9.TypeRegular, Path: pat
 // server's user's, made when the server started.
 func (fs *FS) fixedDir(nlink int) (perm, p9.Attr, error) {
 	p := perm{fs.uid, fs.gid, 0o755}
-	return p, fill(p, p9.ModeDirectory, nlink, fs.started, fs.started), nil
+	return p, fill(p, p9.ModeDirectory, nlink, times{mtime: fs.started}, fs.started), nil
 }
 
 func (fs *FS) fixedFile(mode uint16) (perm, p9.Attr, error) {
 	p := perm{fs.uid, fs.gid, mode}
-	return p, fill(p, p9.ModeRegular, 1, fs.started, fs.started), nil
+	return p, fill(p, p9.ModeRegular, 1, times{mtime: fs.started}, fs.started), nil
 }
 
 // containerDir is a container as a directory.
@@ -131,7 +131,7 @@ func (d containerDir) attr(*FS) (perm, p9.Attr, error) {
 		return perm{}, p9.Attr{}, syscall.ENODEV
 	}
 	a := attrsOf(d.c)
-	return a.dir, fill(a.dir, p9.ModeDirectory, 2+d.c.NumChildren(), a.mtime.Load(), a.ctime.Load()), nil
+	return a.dir, fill(a.dir, p9.ModeDirectory, 2+d.c.NumChildren(), a.dirTimes(), a.ctime.Load()), nil
 }
 
 func (d containerDir) parent() node {
@@ -198,7 +198,7 @@ func (f controlFile) attr(fs *FS) (perm, p9.Attr, error) {
 		return perm{}, p9.Attr{}, syscall.ENODEV
 	}
 	fa := attrsOf(f.c).file(f.r)
-	a := fill(fa.perm, p9.ModeRegular, 1, fa.mtime, attrsOf(f.c).ctime.Load())
+	a := fill(fa.perm, p9.ModeRegular, 1, fa.times, attrsOf(f.c).ctime.Load())
 	if f.r.log != nil {
 		a.Size = uint64(f.r.log(f.c).size())
 	}
@@ -237,14 +237,14 @@ func (d containerDir) setAttr(at *attachment, valid p9.SetAttrMask, attr p9.SetA
 		return syscall.ENODEV
 	}
 	a := attrsOf(d.c)
-	p, mtime := a.dir, a.mtime.Load()
-	if err := at.change(&p, &mtime, valid, attr); err != nil {
+	p, t := a.dir, a.dirTimes()
+	if err := at.change(&p, &t, valid, attr); err != nil {
 		return err
 	}
 	at.fs.tree.Update(func() {
 		at.fs.recorder.chown(a.dir.uid, p.uid, d.c.IsRoot())
 		a.dir = p
-		a.mtime.Store(mtime)
+		a.setDirTimes(t)
 		a.ctime.Store(time.Now().UnixNano())
 		at.fs.tree.Keep(d.c)
 	})
@@ -258,11 +258,11 @@ func (f controlFile) setAttr(at *attachment, valid p9.SetAttrMask, attr p9.SetAt
 	}
 	a := attrsOf(f.c)
 	fa := a.file(f.r)
-	if err := at.change(&fa.perm, &fa.mtime, valid, attr); err != nil {
+	if err := at.change(&fa.perm, &fa.times, valid, attr); err != nil {
 		return err
 	}
 	at.fs.tree.Update(func() {
-		a.setFile(f.r, fa)
+		a.setFile(f.r.id, fa)
 		at.fs.tree.Keep(f.c)
 	})
 	return nil

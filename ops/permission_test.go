@@ -136,6 +136,34 @@ func TestChange(t *testing.T) {
 				t.Errorf("%s: mtime %d is %d.%d", path, sec, int64(got.MTimeSeconds), got.MTimeNanoSeconds)
 			}
 		}
+		// atime is mtime until it is set, or mtime is without it.
+		times := func(atime, mtime uint64) {
+			t.Helper()
+			if got, _ := k.attr(path); got.ATimeSeconds != atime || got.MTimeSeconds != mtime {
+				t.Errorf("%s: atime %d, mtime %d, want %d, %d", path, got.ATimeSeconds, got.MTimeSeconds, atime, mtime)
+			}
+		}
+		set := func(atime, mtime bool, a p9.SetAttr) {
+			t.Helper()
+			al.must(al.setattr(path, p9.SetAttrMask{ATime: atime, ATimeNotSystemTime: atime, MTime: mtime, MTimeNotSystemTime: mtime}, a))
+		}
+		al.must(al.setattr(path, p9.SetAttrMask{MTime: true, ATime: true}, p9.SetAttr{}))
+		if got, _ := k.attr(path); got.ATimeSeconds != got.MTimeSeconds || got.ATimeNanoSeconds != got.MTimeNanoSeconds {
+			t.Errorf("%s: touched at %d, %d", path, got.ATimeSeconds, got.MTimeSeconds)
+		}
+		set(true, true, p9.SetAttr{ATimeSeconds: 5, MTimeSeconds: 7})
+		times(5, 7)
+		set(false, true, p9.SetAttr{MTimeSeconds: 9})
+		times(5, 9)
+		set(true, false, p9.SetAttr{ATimeSeconds: 3, ATimeNanoSeconds: 999999999})
+		times(3, 9)
+		al.must(al.chmod(path, 0o602))
+		times(3, 9)
+		refused(linux.EINVAL, "a bad atime", k, p9.SetAttrMask{ATime: true, ATimeNotSystemTime: true}, p9.SetAttr{ATimeNanoSeconds: 1e9})
+		refused(linux.EINVAL, "nobody's uid", k, p9.SetAttrMask{UID: true}, p9.SetAttr{UID: 1<<32 - 1})
+		refused(linux.EINVAL, "no group", k, p9.SetAttrMask{GID: true}, p9.SetAttr{GID: 1<<32 - 1})
+		times(3, 9)
+
 		// A time out of reach is the nearest one.
 		al.must(al.setattr(path, p9.SetAttrMask{MTime: true, MTimeNotSystemTime: true}, p9.SetAttr{MTimeSeconds: 1<<63 - 1}))
 		if got, _ := k.attr(path); got.MTimeSeconds != maxSeconds {

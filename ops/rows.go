@@ -3,6 +3,7 @@ package ops
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
 	"syscall"
 
 	"containerfs/tree"
@@ -101,7 +102,8 @@ func (r *rowReader) done() error {
 // keptAttrs are attributes as a row has them.
 type keptAttrs struct {
 	dir                perm
-	mtime, ctime       int64
+	times              times
+	ctime              int64
 	makerUID, makerGID uint32
 	files              map[string]fileAttrs // by the file's name
 }
@@ -113,29 +115,61 @@ func (fs *FS) writeAttrs(w *rowWriter, c *tree.Container) {
 	w.time(a.ctime.Load())
 	w.num(uint64(a.makerUID))
 	w.num(uint64(a.makerGID))
-	w.num(uint64(len(a.files)))
 	if len(a.files) == 0 {
+		w.num(0)
 		return
 	}
+	var files rowWriter
+	n := uint64(0)
+	file := func(name string, p perm, time int64) {
+		n++
+		files.text(name)
+		files.perm(p)
+		files.time(time)
+	}
+	if dir := a.files[dirRow]; dir.set {
+		file(rowAtime, perm{}, dir.own)
+	}
 	for _, r := range fs.table(c).rows {
-		if fa, ok := a.files[r.id]; ok {
-			w.text(r.name)
-			w.perm(fa.perm)
-			w.time(fa.mtime)
+		fa, ok := a.files[r.id]
+		if ok {
+			file(r.name, fa.perm, fa.mtime)
+		}
+		if fa.set {
+			file(rowAtime+r.name, perm{}, fa.own)
 		}
 	}
+	w.num(n)
+	w.b = append(w.b, files.b...)
 }
+
+// rowAtime begins the name, which is no file's, of what a row has of an atime that was set:
+// of the file of the rest of the name, or of the directory. Servers of before pass over it.
+const rowAtime = "@"
 
 func (r *rowReader) attrs() (k keptAttrs) {
 	k.dir = r.perm()
-	k.mtime, k.ctime = r.time(), r.time()
+	k.times.mtime, k.ctime = r.time(), r.time()
 	k.makerUID, k.makerGID = uint32(r.num()), uint32(r.num())
 	for range r.count() {
 		if k.files == nil {
 			k.files = make(map[string]fileAttrs)
 		}
 		name := r.text()
-		k.files[name] = fileAttrs{r.perm(), r.time()}
+		k.files[name] = fileAttrs{r.perm(), times{mtime: r.time()}}
+	}
+	for name, fa := range k.files {
+		file, ok := strings.CutPrefix(name, rowAtime)
+		if !ok {
+			continue
+		}
+		delete(k.files, name)
+		if file == "" {
+			k.times.own, k.times.set = fa.mtime, true
+		} else if of, ok := k.files[file]; ok {
+			of.own, of.set = fa.mtime, true
+			k.files[file] = of
+		}
 	}
 	return k
 }
@@ -145,12 +179,12 @@ func (r *rowReader) attrs() (k keptAttrs) {
 func (fs *FS) setAttrs(c *tree.Container, k keptAttrs) {
 	a := attrsOf(c)
 	a.dir, a.makerUID, a.makerGID = k.dir, k.makerUID, k.makerGID
-	a.mtime.Store(k.mtime)
-	a.ctime.Store(k.ctime)
 	a.files = nil
+	a.setDirTimes(k.times)
+	a.ctime.Store(k.ctime)
 	for name, fa := range k.files {
 		if r := fs.table(c).byName[name]; r != nil {
-			a.setFile(r, fa)
+			a.setFile(r.id, fa)
 		}
 	}
 }
@@ -212,7 +246,7 @@ func (fs *FS) hierarchyRow(h *tree.Hierarchy) []byte {
 	for _, f := range []struct {
 		set  bool
 		flag uint64
-	}{{k.Named, rowNamed}, {k.Noprefix, rowNoprefix}, {k.Explicit, rowExplicit}, {k.Root.NotifyOnRelease, rowNotify}} {
+	}{{k.Named, rowNamed}, {k.Noprefix, rowNoprefix}, {k.Explicit, rowExplicit}, {k.Root.NotifyOnRelease, rowNotify}, {k.Root.Releasable, rowReleasable}} {
 		if f.set {
 			flags |= f.flag
 		}
@@ -248,7 +282,7 @@ func (fs *FS) readHierarchyRow(num uint64, b []byte) (k keptHierarchy, err error
 	k.Number, k.Name = num, r.text()
 	flags := r.num()
 	k.Named, k.Noprefix, k.Explicit = flags&rowNamed != 0, flags&rowNoprefix != 0, flags&rowExplicit != 0
-	k.Root.NotifyOnRelease = flags&rowNotify != 0
+	k.Root.NotifyOnRelease, k.Root.Releasable = flags&rowNotify != 0, flags&rowReleasable != 0
 	for range r.count() {
 		name := r.text()
 		if id := fs.subsystem(name); id >= 0 {

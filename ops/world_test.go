@@ -163,8 +163,8 @@ func (w *world) dump(b *bytes.Buffer, at *attachment, n node, path string) {
 	if err != nil {
 		w.t.Fatalf("%s: %v", path, err)
 	}
-	fmt.Fprintf(b, "%s %v %o %d:%d nlink %d size %d mtime %d.%d", path, qid, attr.Mode, attr.UID, attr.GID,
-		attr.NLink, attr.Size, attr.MTimeSeconds, attr.MTimeNanoSeconds)
+	fmt.Fprintf(b, "%s %v %o %d:%d nlink %d size %d atime %d.%d mtime %d.%d", path, qid, attr.Mode, attr.UID, attr.GID,
+		attr.NLink, attr.Size, attr.ATimeSeconds, attr.ATimeNanoSeconds, attr.MTimeSeconds, attr.MTimeNanoSeconds)
 	if _, _, err := f.Open(p9.ReadOnly); err != nil {
 		w.t.Fatalf("open %s: %v", path, err)
 	}

@@ -156,6 +156,8 @@ func TestRestart(t *testing.T) {
 			set("/cpu/a/b", p9.SetAttrMask{UID: true, GID: true, Permissions: true}, p9.SetAttr{UID: 1000, GID: 100, Permissions: 0o750})
 			set("/n/x/shares", p9.SetAttrMask{UID: true}, p9.SetAttr{UID: 1000})
 			set("/n/x/y", p9.SetAttrMask{MTime: true, MTimeNotSystemTime: true}, p9.SetAttr{MTimeSeconds: 12345})
+			set("/n/x", p9.SetAttrMask{ATime: true, ATimeNotSystemTime: true}, p9.SetAttr{ATimeSeconds: 54321})
+			set("/n/x/policy", p9.SetAttrMask{ATime: true, ATimeNotSystemTime: true, MTime: true, MTimeNotSystemTime: true}, p9.SetAttr{ATimeSeconds: 1, MTimeSeconds: 2})
 			set("/n", p9.SetAttrMask{Permissions: true}, p9.SetAttr{Permissions: 0o711})
 			must(c.write("/ctl", "mount d debug"))
 			must(c.mkdir("/d/kept"))

@@ -33,7 +33,7 @@ func (t *Tree) RestoreHierarchy(k KeptHierarchy) (*Hierarchy, error) {
 	h.num, h.root.id = k.Number, k.Root.ID
 	t.nextID, t.nextHier = max(next.Container, k.Root.ID), next.Hierarchy
 	h.root.data = k.Root.Data
-	h.root.notifyOnRelease = k.Root.NotifyOnRelease
+	h.root.notifyOnRelease, h.root.releasable = k.Root.NotifyOnRelease, k.Root.Releasable
 	h.named, h.explicit, h.published = k.Named, k.Explicit, k.Explicit
 	t.Update(func() {
 		t.rebindLocked(h, k.Subsystems)
