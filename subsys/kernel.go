@@ -164,6 +164,8 @@ type kernelCpuset struct {
 	cpus   *tree.File // of cpuset
 	mems   *tree.File
 	online string // what the base was given; changeMu
+
+	widened bool // by the write that is under way; changeMu
 }
 
 type ourCpuset struct{ *cpuset.Subsystem }
@@ -173,6 +175,7 @@ var passed = []string{"sched_load_balance", "memory_pressure", "memory_spread_pa
 
 func newKernelCpuset(ours *cpuset.Subsystem, kernel *controller.Subsystem) *kernelCpuset {
 	s := &kernelCpuset{pair: pair{ours: ours, kernel: kernel}, ourCpuset: ourCpuset{ours}}
+	ours.Before(s.widen)
 	rows := ours.Files()
 	for i, f := range rows {
 		switch f.Name {
@@ -223,12 +226,17 @@ func (s *kernelCpuset) Enforce() {
 	s.kernel.Enforce()
 }
 
-// write is the writer of cpus or mems: ours, and then the kernel's. What the kernel
-// refuses is taken back.
+// write is the writer of cpus or mems. The kernel's set grows before ours has an effect on
+// the members, which it would be refused, and shrinks after it. What the kernel refuses is
+// taken back.
 func (s *kernelCpuset) write(f *tree.File) func(*tree.Actor, *tree.Container, []byte) error {
 	return func(a *tree.Actor, c *tree.Container, data []byte) error {
 		was := s.value(c, f)
+		s.widened = false
 		if err := f.Write(a, c, data); err != nil {
+			if s.widened {
+				s.complain(c, s.sync(c))
+			}
 			return err
 		}
 		err := s.sync(c)
@@ -239,11 +247,27 @@ func (s *kernelCpuset) write(f *tree.File) func(*tree.Actor, *tree.Container, []
 		if back == nil {
 			back = s.sync(c)
 		}
-		if back != nil {
-			s.kernel.Log().Error("the kernel's cpuset differs from its container's", "path", c.Path(), "err", back)
-		}
+		s.complain(c, back)
 		return err
 	}
+}
+
+// complain says that the kernel's set could not be made what it was.
+func (s *kernelCpuset) complain(c *tree.Container, err error) {
+	if err != nil {
+		s.kernel.Log().Error("the kernel's cpuset differs from its container's", "path", c.Path(), "err", err)
+	}
+}
+
+// widen gives the kernel what is in force in c and below besides what it has. Under changeMu.
+func (s *kernelCpuset) widen(c *tree.Container) error {
+	s.widened = true
+	for _, f := range []*tree.File{s.cpus, s.mems} {
+		if err := s.grow(c, f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // value is what a file of ours shows.

@@ -71,6 +71,8 @@ type Subsystem struct {
 	beyond int
 
 	memory *tree.Memory // of origins, by tid; see Remember
+
+	before func(*tree.Container) error // nil: nothing; see Before
 }
 
 // New makes the subsystem and logs what the host will not do.
@@ -95,6 +97,10 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	s.facts.Say(slog.LevelInfo, "cpus is kept by sched_setaffinity and looked after once a second; mems is kept only by memory_migrate")
 	return s
 }
+
+// Before has f called when a container's cpus or mems are new and before they have an effect
+// on its members; its error takes them back. It is called before there are tasks.
+func (s *Subsystem) Before(f func(c *tree.Container) error) { s.before = f }
 
 // Facts are what the host allows of it, as was said at start.
 func (s *Subsystem) Facts() []string { return s.facts.All() }
@@ -193,8 +199,14 @@ func (s *Subsystem) writeSet(r resource) func(*tree.Actor, *tree.Container, []by
 		if parents := s.state(c.Parent()).sets[r]; set.Equal(parents) {
 			set = parents // one copy for both
 		}
-		was := s.inForce(c, r)
+		was, configured := s.inForce(c, r), s.state(c).sets[r]
 		s.tree.Update(func() { s.state(c).sets[r] = set })
+		if s.before != nil {
+			if err := s.before(c); err != nil {
+				s.tree.Update(func() { s.state(c).sets[r] = configured })
+				return err
+			}
+		}
 		s.apply(c, r, was, s.inForce(c, r))
 		return nil
 	}
