@@ -246,7 +246,7 @@ func TestLogJSON(t *testing.T) {
 	listening := ""
 	for line := range strings.Lines(log.String()) {
 		var m struct{ Time, Level, Msg, On string }
-		if err := json.Unmarshal([]byte(line), &m); err != nil || m.Time == "" || m.Msg == "" || m.Level == "INFO" || m.Level == "DEBUG" {
+		if err := json.Unmarshal([]byte(line), &m); err != nil || m.Time == "" || m.Msg == "" || (m.Level == "INFO" || m.Level == "DEBUG") == (m.Msg != "ready" && m.Msg != "listening") {
 			t.Errorf("%q: %v", line, err)
 		}
 		if m.Msg == "listening" {

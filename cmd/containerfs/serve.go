@@ -222,11 +222,13 @@ func (s *service) warnConfined(listen []p9srv.Export) {
 	}
 }
 
-// say writes a line that programs wait for.
+// say writes a line that programs wait for, whatever the level of the log is.
 func (s *service) say(line, message string, args ...any) {
-	if s.conf.LogJSON {
-		s.log.Log(context.Background(), max(slog.LevelInfo, s.level.Level()), message, args...)
+	if !s.conf.LogJSON {
+		fmt.Fprintln(s.conf.Stderr, line)
 		return
 	}
-	fmt.Fprintln(s.conf.Stderr, line)
+	r := slog.NewRecord(time.Now(), slog.LevelInfo, message, 0)
+	r.Add(args...)
+	_ = s.log.Handler().Handle(context.Background(), r)
 }
