@@ -292,13 +292,15 @@ func TestSpawner(t *testing.T) {
 
 // onOwnThread calls f on a thread that ends with it, and with what f makes of the
 // thread: its user, its namespaces. The first thread is never that one, since it does
-// not end, and what it is the whole process is shown as.
+// not end, and what it is the whole process is shown as; nor is one that has started
+// processes, which are told of the end of their thread (Pdeathsig) and end with it.
 func onOwnThread(f func()) {
 	done := make(chan struct{})
 	var call func()
 	call = func() {
 		runtime.LockOSThread() // and never unlocked, unless another thread has to do
-		if unix.Gettid() == os.Getpid() {
+		children, _ := os.ReadFile("/proc/thread-self/children")
+		if unix.Gettid() == os.Getpid() || len(children) > 0 {
 			defer runtime.UnlockOSThread()
 			go call()
 			<-done
@@ -324,7 +326,10 @@ func TestOwnThread(t *testing.T) {
 	}
 	needHost(t)
 	mine := namespace("self")
-	for range 100 { // some of which would be the first thread
+	child := sleeper(t, 0)
+	defer end(child)
+	for range 100 { // some of which would be the first thread, or the child's parent
+		exec.Command("true").Run() // has the test go to another thread
 		onOwnThread(func() {
 			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 				t.Error(err)
@@ -336,5 +341,8 @@ func TestOwnThread(t *testing.T) {
 	}
 	if now := namespace("self"); now != mine {
 		t.Errorf("the process is in %s, was in %s", now, mine)
+	}
+	if !lives(child.Process.Pid) {
+		t.Error("a child ended with a thread")
 	}
 }
