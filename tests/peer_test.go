@@ -108,7 +108,9 @@ func TestOrphanedPeer(t *testing.T) {
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 		c.CombinedOutput() // a refused connection is fine
 	}
-	as(0, "1", "sleep 1") // root does make one, if it waits: so the request is right
+	// Root does make one, if it waits for the answers: so the request is right.
+	const answers = 21 + 20 + 20 // bytes of Rversion, Rattach and Rmkdir
+	as(0, "1", fmt.Sprintf("timeout 60 head -c %d <&3 >/dev/null", answers))
 	s.run("rmdir", "/all/orphan")
 	as(65534, "{1..300}", ":")
 	if got := s.run("ls", "/all"); strings.Contains(got, "orphan") {
