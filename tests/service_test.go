@@ -192,9 +192,9 @@ func TestServiceUnit(t *testing.T) {
 		}
 	}
 	s.stop()
-	if m.told("STOPPING=1") == nil {
-		t.Errorf("no STOPPING=1 among %q", m.states)
-	}
+	waitFor(t, "STOPPING=1", func() bool { return m.told("STOPPING=1") != nil })
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for i, pid := range m.pids {
 		if int(pid) != s.cmd.Process.Pid {
 			t.Errorf("%q was told by pid %d, which is not the main process", m.states[i], pid)
