@@ -41,11 +41,11 @@ func TestStorm(t *testing.T) {
 }
 
 func TestFork(t *testing.T) {
+	began := time.Now()
 	pid, err := Fork(20 * time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
 	var ws unix.WaitStatus
 	for {
 		_, err := unix.Wait4(pid, &ws, 0, nil)
