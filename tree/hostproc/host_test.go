@@ -29,7 +29,11 @@ func init() {
 func deadLeaderMain() {
 	go func() {
 		runtime.LockOSThread()
-		time.Sleep(50 * time.Millisecond)
+		for dead := false; !dead; time.Sleep(time.Millisecond) {
+			text, _ := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", os.Getpid()))
+			first, ok := parseStat(text)
+			dead = ok && !first.live()
+		}
 		fmt.Println(unix.Gettid())
 		time.Sleep(time.Minute)
 		os.Exit(0)
@@ -39,7 +43,6 @@ func deadLeaderMain() {
 
 // dyingLeaderMain does so when its input ends.
 func dyingLeaderMain() {
-	runtime.LockOSThread()
 	go func() {
 		runtime.LockOSThread()
 		fmt.Println(unix.Gettid())
@@ -209,9 +212,14 @@ func TestPolling(t *testing.T) {
 			t.Fatalf("%d resyncs after %d drains", n, i+1)
 		}
 	}
-	time.Sleep(50 * time.Millisecond)
-	if s, err := h.Stats(); err != nil || s.Resyncs < 12 || s.Events != 0 || s.Lost != 0 {
-		t.Fatalf("%+v %v", s, err)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) { // until there were polls of its own
+		s, err := h.Stats()
+		if late := time.Now().After(end); err != nil || s.Resyncs < 12 && late || s.Events != 0 || s.Lost != 0 {
+			t.Fatalf("%+v %v", s, err)
+		}
+		if s.Resyncs >= 12 {
+			break
+		}
 	}
 }
 
