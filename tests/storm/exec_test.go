@@ -96,7 +96,7 @@ func TestFailedExec(t *testing.T) {
 				}
 			}
 			var left []int32
-			for due := time.Now().Add(5 * time.Second); time.Now().Before(due); time.Sleep(time.Millisecond) {
+			for due := time.Now().Add(time.Minute); time.Now().Before(due); time.Sleep(time.Millisecond) {
 				w.tree.Drain()
 				w.tree.View(func() { left = c.AppendTasks(nil) })
 				if len(left) == 0 {
