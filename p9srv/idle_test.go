@@ -72,15 +72,19 @@ func TestIdleConnections(t *testing.T) {
 	among, among99 := busy.latency(t)
 	t.Logf("%d bytes for each of %d idle connections", each, n)
 	t.Logf("getattr alone: median %v, p99 %v; beside them: %v, %v", alone, alone99, among, among99)
-	most := int64(16 << 10)
+	bytes := int64(16 << 10)
 	if raceEnabled {
-		most *= 2 // what it keeps on stacks
+		bytes *= 2 // what it keeps on stacks
 	}
-	if each > most {
+	if each > bytes {
 		t.Errorf("an idle connection costs %d bytes", each)
 	}
-	// The machine may have got other work in the meantime.
-	if among > 3*alone+200*time.Microsecond {
+	// The machine may have got other work in the meantime, which ends some time.
+	most := 3*alone + 200*time.Microsecond
+	for end := time.Now().Add(20 * time.Second); among > most && time.Now().Before(end); {
+		among, _ = busy.latency(t)
+	}
+	if among > most {
 		t.Errorf("beside %d idle connections a getattr takes %v, without them %v", n, among, alone)
 	}
 }

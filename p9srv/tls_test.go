@@ -158,7 +158,7 @@ func TestTLSExpires(t *testing.T) {
 	ca := p9test.NewAuthority(t)
 	a := listenTLS(t, p9test.NewTree(), ca.Server(), "")
 	c := p9test.Certificate(0)
-	c.NotAfter = time.Now().Add(2 * time.Second)
+	c.NotAfter = time.Now().Add(5 * time.Second)
 	c.URIs = p9test.URIs(t, []string{"containerfs:user:daemon"})
 	a.TLS = ca.Issue("short", c)
 	w := dial(t, a)
@@ -216,6 +216,7 @@ func TestTLSListener(t *testing.T) {
 		})
 	}
 	t.Run("resumption", func(t *testing.T) {
+		a := listenTLS(t, tree, ca.Server(), "") // which has more patience
 		conf := &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 		for range 3 {
 			c, err := tls.Dial("tcp", a.Address, conf)

@@ -20,7 +20,7 @@ import (
 //
 // In a Twstat, fields of the stat that are not there are not to be touched.
 func NewTrace(t testing.TB, c net.Conn) *Wire {
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	return &Wire{t, c, bufio.NewReader(c), EncodeTrace, decodeTrace}
 }
 

@@ -219,9 +219,9 @@ type Wire struct {
 	decode func([]byte) string
 }
 
-// NewWire wraps a connection. Nothing on it may take longer than 20 s.
+// NewWire wraps a connection. Nothing on it may take longer than a minute.
 func NewWire(t testing.TB, c net.Conn) *Wire {
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	return &Wire{t, c, bufio.NewReader(c), Encode, Decode}
 }
 
