@@ -198,17 +198,22 @@ func TestListingFromFarBehind(t *testing.T) {
 	}
 	ents, err := dir.Readdir(0, many+100)
 	k.must(err)
+	// The shortest of some times: in the others the CPU may have been somebody else's.
 	took := func(offset uint64) time.Duration {
-		start := time.Now()
-		for range 2000 {
-			if _, err := dir.Readdir(offset, 10); err != nil {
-				t.Fatal(err)
+		shortest := time.Hour
+		for range 10 {
+			start := time.Now()
+			for range 200 {
+				if _, err := dir.Readdir(offset, 10); err != nil {
+					t.Fatal(err)
+				}
 			}
+			shortest = min(shortest, time.Since(start))
 		}
-		return time.Since(start)
+		return shortest
 	}
 	if near, far := took(ents[20].Offset), took(ents[many-100].Offset); far > 20*near {
-		t.Errorf("2,000 readdirs take %v at the start and %v at the end", near, far)
+		t.Errorf("200 readdirs take %v at the start and %v at the end", near, far)
 	}
 }
 

@@ -187,7 +187,7 @@ func TestFailingAgentsAreLogged(t *testing.T) {
 }
 
 func TestHangingAgentIsKilledWithItsChildren(t *testing.T) {
-	agentLimit = 200 * time.Millisecond
+	agentLimit = 2 * time.Second // in which it gets as far as to sleep
 	t.Cleanup(func() { agentLimit = 30 * time.Second })
 	w, _ := aWorld(t)
 	dir := w.agent("sleep 1000 & echo $! >child; echo $$ >self; sleep 1000")

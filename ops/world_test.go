@@ -330,7 +330,7 @@ func within(t testing.TB, what string, done <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-done:
-	case <-time.After(5 * time.Second):
-		t.Errorf("%s: not after 5 s", what)
+	case <-time.After(time.Minute):
+		t.Errorf("%s: not after a minute", what)
 	}
 }
