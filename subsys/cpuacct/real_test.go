@@ -142,7 +142,7 @@ func newKernelGroup(t *testing.T, name string) *kernelGroup {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			for range 100 {
+			for range 1000 {
 				if err = os.Remove(g.path); !errors.Is(err, syscall.EBUSY) {
 					break
 				}
@@ -165,6 +165,19 @@ func (g *kernelGroup) attach(pid int) {
 	g.t.Helper()
 	if err := os.WriteFile(filepath.Join(g.path, "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0); err != nil {
 		g.t.Fatal(err)
+	}
+}
+
+func (g *kernelGroup) awaitEmpty() {
+	g.t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		text, err := os.ReadFile(filepath.Join(g.path, "cgroup.procs"))
+		if err == nil && len(text) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			g.t.Fatalf("in %s are %q, %v", g.path, text, err)
+		}
 	}
 }
 
@@ -201,7 +214,38 @@ func newJob(t *testing.T, script string) job {
 			_ = c.Wait()
 		}
 	})
+	// It has come to its read, and does not run while it is attached.
+	awaitState(t, c.Process.Pid, "S")
 	return job{c, func() { _, _ = in.Write([]byte("\n")) }}
+}
+
+// awaitState waits until a process is in one of some states, or gone.
+func awaitState(t *testing.T, pid int, states string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if at := bytes.LastIndexByte(stat, ')'); err != nil || strings.IndexByte(states, stat[at+2]) >= 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("process %d is in none of the states %s: %s", pid, states, stat)
+		}
+	}
+}
+
+// stop stops a process group and returns its processes, the leader first. None of them
+// runs any more.
+func stop(t *testing.T, leader int) (pids []int) {
+	t.Helper()
+	if err := syscall.Kill(-leader, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	awaitState(t, leader, "T")
+	pids = groupOf(t, leader) // it forks no more
+	for _, pid := range pids {
+		awaitState(t, pid, "TZX")
+	}
+	return pids
 }
 
 // rusage is what the job and all that it waited for have used.
@@ -211,6 +255,17 @@ func (j job) rusage(t *testing.T) time.Duration {
 		t.Fatal(err)
 	}
 	return j.ProcessState.UserTime() + j.ProcessState.SystemTime()
+}
+
+// ran is for how long a process with one thread has run.
+func ran(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(text), " ")
+	return nanoseconds(t, []byte(first))
 }
 
 // compare fails the test where two durations differ by more than a part.
@@ -259,13 +314,13 @@ func TestRealUsage(t *testing.T) {
 			j := newJob(t, spin()+load.script)
 			w.attach(c, j.Process.Pid)
 			kernel.attach(j.Process.Pid)
+			before := ran(t, j.Process.Pid) // what sh was before it was attached is in wait4's
 			j.begin()
-			waited := j.rusage(t)
+			waited := j.rusage(t) - before
 			got := w.usage(c)
 			if kernel != nil {
 				compare(t, "the kernel's cpuacct", got, kernel.usage(), 0.01)
 			}
-			// What sh was before it was attached is in wait4's.
 			compare(t, "wait4", got, waited, 0.02)
 			if err := w.Rmdir(c, nil); err != nil {
 				t.Error(err)
@@ -317,11 +372,7 @@ func TestRealMoves(t *testing.T) {
 	for i := range 30 {
 		// With SIGSTOP to all of them nobody runs between the two moves.
 		to := i % 2
-		if err := syscall.Kill(-pid, syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(5 * time.Millisecond)
-		for _, member := range groupOf(t, pid) {
+		for _, member := range stop(t, pid) {
 			if err := w.Attach(tree.AttachRequest{To: ours[to], ID: int32(member), Process: true}); err != nil && !errors.Is(err, syscall.ESRCH) {
 				t.Fatal(err)
 			}
@@ -334,7 +385,9 @@ func TestRealMoves(t *testing.T) {
 	}
 	_ = syscall.Kill(-pid, syscall.SIGKILL)
 	_ = j.Wait()
-	time.Sleep(20 * time.Millisecond) // for the last orphan
+	for _, kernel := range kernels { // until the last orphan is gone
+		kernel.awaitEmpty()
+	}
 	sum := w.usage(ours[0]) + w.usage(ours[1])
 	for i, kernel := range kernels {
 		compare(t, "container "+ours[i].Name(), w.usage(ours[i]), kernel.usage(), 0.01)
@@ -383,10 +436,7 @@ func TestRealLive(t *testing.T) {
 		}
 		last = now
 	}
-	if err := syscall.Kill(j.Process.Pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(10 * time.Millisecond)
+	stop(t, j.Process.Pid)
 	if kernel != nil {
 		compare(t, "live", w.usage(c), kernel.usage(), 0.01)
 	}
