@@ -88,7 +88,7 @@ func start(t *testing.T, flags uintptr, argv ...string) int32 {
 func wantIn(t *testing.T, tr *tree.Tree, root *tree.Container, pid int32, want string) {
 	t.Helper()
 	got := map[string]bool{}
-	for range 200 {
+	for range 3000 {
 		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		if err != nil {
 			t.Fatal(err)
