@@ -60,7 +60,7 @@ func (k controllers) restarted(t *testing.T) {
 		if got := s.run("read", "/h/a/pids.max"); got != "99\n" {
 			t.Errorf("%s: pids.max is %q", how, got)
 		}
-		if got := s.tasks("/h/a/b"); fmt.Sprint(got) != fmt.Sprint([]int{p.pid(), child}) {
+		if got := s.tasks("/h/a/b"); fmt.Sprint(got) != fmt.Sprint(sorted(p.pid(), child)) {
 			t.Errorf("%s: the container has %d", how, got)
 		}
 	}
@@ -74,7 +74,10 @@ func (k controllers) restarted(t *testing.T) {
 	// A child whose forker is gone, too, some time after it was born.
 	s.run("write", "/h/a/b/procs", fmt.Sprint(p.pid()))
 	late := p.fork()
-	time.Sleep(2500 * time.Millisecond) // origins of children are kept once a second
+	waitFor(t, "where the child came from to be kept", func() bool { // that is once a second
+		time.Sleep(100 * time.Millisecond)
+		return keptRow(t, state, "origins", fmt.Sprint(late))
+	})
 	syscall.Kill(p.pid(), syscall.SIGKILL)
 	p.cmd.Wait()
 	ends["killed"]()
