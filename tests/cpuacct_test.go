@@ -76,16 +76,20 @@ func burner(t *testing.T, loops int, script string) (pid int, begin func(), wait
 	}
 }
 
-// loopsPerMs measures what a shell does in a millisecond here.
-func loopsPerMs(t *testing.T) int {
+// loopsPerMs measures what a shell does in a millisecond here, at best: a guest takes
+// for used what its host has given to others.
+func loopsPerMs(t *testing.T) (most int) {
 	t.Helper()
 	const loops = 50000
-	c := exec.Command("sh", "-c", fmt.Sprintf("i=0; while [ $i -lt %d ]; do i=$((i+1)); done", loops))
-	if err := c.Run(); err != nil {
-		t.Fatal(err)
+	for range 3 {
+		c := exec.Command("sh", "-c", fmt.Sprintf("i=0; while [ $i -lt %d ]; do i=$((i+1)); done", loops))
+		if err := c.Run(); err != nil {
+			t.Fatal(err)
+		}
+		used := c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+		most = max(most, 1, int(loops*time.Millisecond/max(used, time.Millisecond)))
 	}
-	used := c.ProcessState.UserTime() + c.ProcessState.SystemTime()
-	return max(1, int(loops*time.Millisecond/max(used, time.Millisecond)))
+	return most
 }
 
 // TestKernelCPUAcct has processes in containers and in the kernel's own cpuacct at
