@@ -53,7 +53,7 @@ func TestAllowance(t *testing.T) {
 			t.Logf("%d connections that take nothing: %d KiB", many, grown>>10)
 			// Beside the replies each has a buffer of requests, and what it is itself.
 			// Unbounded it would be 2.5 GiB.
-			if grown > 4*most+many*100<<10 {
+			if grown > 16*most+many*100<<10 {
 				t.Errorf("memory grew by %d KiB", grown>>10)
 			}
 			honest := dial(t, a)
