@@ -174,12 +174,12 @@ func create(path string) error {
 				return err
 			}
 		}
-		var sum digest
+		var w written
 		format := binary.BigEndian.AppendUint64(nil, Format)
-		if err := put(tx.Bucket([]byte(bucketNames[Facts])), bucketNames[Facts], formatKey.append(nil), format, &sum); err != nil {
+		if err := w.put(tx.Bucket([]byte(bucketNames[Facts])), bucketNames[Facts], formatKey.append(nil), format); err != nil {
 			return err
 		}
-		return sum.put(tx)
+		return w.sum.put(tx)
 	})
 	if e := db.Close(); err == nil {
 		err = e

@@ -74,7 +74,9 @@ type Store struct {
 	committed atomic.Uint64 // all up to this are kept, or were undone
 	failures  atomic.Uint64
 
-	sum digest // of what is in the file; used by the committer
+	// Used by the committer, and so by Undo.
+	sum  digest // of what is in the file
+	torn error  // why it is not known what is
 }
 
 // row is the value of a row, nil if it is removed, and what it is about.
@@ -179,8 +181,11 @@ func (s *Store) Discard() (changes []Change) {
 	return changes
 }
 
-// Get is the value of a row that is kept, nil if there is none.
+// Get is the value of a row that is kept, nil if there is none. It is for Undo.
 func (s *Store) Get(k Key) (value []byte, err error) {
+	if s.torn != nil {
+		return nil, s.torn
+	}
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		if row := tx.Bucket([]byte(bucketNames[k.Bucket])).Get(k.append(nil)); row != nil {
 			value = append([]byte{}, row[:len(row)-sumSize]...)
@@ -274,8 +279,12 @@ func (e *CommitError) Unwrap() []error {
 
 // commit writes rows in one transaction.
 func (s *Store) commit(rows map[Key]row, own []*owned) error {
-	sum := s.sum
+	if s.torn != nil {
+		return s.torn
+	}
+	w := written{sum: s.sum}
 	err := s.db.Update(func(tx *bbolt.Tx) error {
+		w.id = tx.ID()
 		keys := make([]Key, 0, len(rows))
 		for k := range rows {
 			keys = append(keys, k)
@@ -283,7 +292,7 @@ func (s *Store) commit(rows map[Key]row, own []*owned) error {
 		slices.SortFunc(keys, compare) // neighbours share pages
 		for _, k := range keys {
 			name := bucketNames[k.Bucket]
-			if err := put(tx.Bucket([]byte(name)), name, k.append(nil), rows[k].value, &sum); err != nil {
+			if err := w.put(tx.Bucket([]byte(name)), name, k.append(nil), rows[k].value); err != nil {
 				return err
 			}
 		}
@@ -293,7 +302,7 @@ func (s *Store) commit(rows map[Key]row, own []*owned) error {
 				return err
 			}
 			for key, value := range o.rows {
-				if err := put(b, o.bucket, []byte(key), value, &sum); err != nil {
+				if err := w.put(b, o.bucket, []byte(key), value); err != nil {
 					return err
 				}
 			}
@@ -303,13 +312,42 @@ func (s *Store) commit(rows map[Key]row, own []*owned) error {
 				return err
 			}
 		}
-		return sum.put(tx)
+		return w.sum.put(tx)
 	})
 	if err != nil {
+		s.takeBack(w)
 		return err
 	}
-	s.sum = sum
+	s.sum = w.sum
 	return nil
+}
+
+// takeBack undoes in the file what a commit has written that failed. Its last step
+// is the sync of its meta page: if that fails, the page is there for all that look.
+func (s *Store) takeBack(w written) {
+	shows := false
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		shows = tx.ID() == w.id
+		return nil
+	})
+	if err == nil && shows {
+		err = s.db.Update(func(tx *bbolt.Tx) error {
+			for _, f := range slices.Backward(w.former) {
+				b := tx.Bucket([]byte(f.bucket))
+				if f.row == nil {
+					if err := b.Delete(f.key); err != nil {
+						return err
+					}
+				} else if err := b.Put(f.key, f.row); err != nil {
+					return err
+				}
+			}
+			return s.sum.put(tx)
+		})
+	}
+	if err != nil {
+		s.torn = fmt.Errorf("a commit failed, and could not be taken back: %w", err)
+	}
 }
 
 func compare(a, b Key) int {
@@ -328,16 +366,32 @@ func compare(a, b Key) int {
 	return 0
 }
 
+// written is what a commit writes.
+type written struct {
+	id     int // of the transaction
+	sum    digest
+	former []former // in the order of writing
+}
+
+// former is a row as it was before, nil if there was none.
+type former struct {
+	bucket   string
+	key, row []byte
+}
+
 // put sets or removes one row.
-func put(b *bbolt.Bucket, bucket string, key, value []byte, sum *digest) error {
+func (w *written) put(b *bbolt.Bucket, bucket string, key, value []byte) error {
+	f := former{bucket, key, nil}
 	if old := b.Get(key); old != nil {
-		sum.remove(old)
+		w.sum.remove(old)
+		f.row = append([]byte{}, old...)
 	}
+	w.former = append(w.former, f)
 	if value == nil {
 		return b.Delete(key)
 	}
 	row := seal(bucket, key, value)
-	sum.add(row)
+	w.sum.add(row)
 	return b.Put(key, row)
 }
 
