@@ -1,7 +1,9 @@
 package tree
 
 import (
+	"errors"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -23,7 +25,8 @@ func (t *Tree) Is(e Entry, info TaskInfo) (same bool) {
 	return same
 }
 
-// anyListed reports whether the host has one of some threads that has not begun to exit.
+// anyListed reports whether the host has one of some threads that has not begun to exit, or
+// may have, since it cannot be looked at.
 func (t *Tree) anyListed(entries []Entry) bool {
 	type thread struct {
 		tid   int32
@@ -32,7 +35,10 @@ func (t *Tree) anyListed(entries []Entry) bool {
 	lists := make(map[int32]map[thread]bool) // of processes
 	return slices.ContainsFunc(entries, func(e Entry) bool {
 		info, err := t.host.Task(e.TID)
-		if err != nil || !t.Is(e, info) {
+		if err != nil {
+			return !errors.Is(err, syscall.ESRCH)
+		}
+		if !t.Is(e, info) {
 			return false
 		}
 		list := lists[info.TGID]
@@ -168,11 +174,15 @@ func (t *Tree) lookAtThreadsLocked(p *Process) {
 	t.RemoveGone(t.notShown(threads)...)
 }
 
-// notShown are those that the host does not show.
+// notShown are those that the host does not show. Who cannot be looked at, for want of
+// descriptors, is not among them.
 func (t *Tree) notShown(entries []Entry) []Entry {
 	return slices.DeleteFunc(entries, func(e Entry) bool {
 		info, err := t.host.Task(e.TID)
-		return err == nil && t.Is(e, info)
+		if err != nil {
+			return !errors.Is(err, syscall.ESRCH)
+		}
+		return t.Is(e, info)
 	})
 }
 

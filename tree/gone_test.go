@@ -390,3 +390,32 @@ func TestNumberUsedAgainIsNoExec(t *testing.T) {
 		f.wantTasks(root, 1, p)
 	})
 }
+
+// TestBlind: that the host cannot be looked at makes nobody gone.
+func TestBlind(t *testing.T) {
+	for _, mirror := range []bool{false, true} {
+		f, _, _, root, c, _ := moves(t, mirror)
+		p := f.host.Fork(1)
+		f.attach(c, p)
+		f.host.Blind = syscall.EMFILE
+		if err := f.Rmdir(c, nil); !errors.Is(err, syscall.EBUSY) {
+			t.Errorf("mirror %v: rmdir: %v, want EBUSY", mirror, err)
+		}
+		f.host.Blind = nil
+		f.wantTasks(c, p)
+
+		// The end of one that had the number before is owed.
+		f.host.HoldExits()
+		f.host.Exit(p)
+		if err := f.Rmdir(c, nil); err != nil {
+			t.Fatal(err)
+		}
+		f.host.ForkAs(1, p)
+		f.Drain()
+		f.host.Blind = syscall.EMFILE
+		f.host.ReleaseExits()
+		f.Drain()
+		f.host.Blind = nil
+		f.wantTasks(root, 1, p)
+	}
+}

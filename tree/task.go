@@ -3,6 +3,7 @@ package tree
 import (
 	"errors"
 	"sync/atomic"
+	"syscall"
 )
 
 // Task is a live thread of the host. Where it is, is guarded by mu.
@@ -341,7 +342,8 @@ func (t *Tree) exitTIDLocked(tid int32) {
 		if task.group == nil {
 			return
 		}
-		if err == nil && task.start.is(info.Start) {
+		// Where the host cannot be looked at it is the one that is owed.
+		if err == nil && task.start.is(info.Start) || err != nil && !errors.Is(err, syscall.ESRCH) {
 			t.paidLocked(d)
 			return
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,6 +40,7 @@ type engine struct {
 	subsystems []tree.Subsystem
 	fs         *ops.FS
 	auditor    *tree.Auditor
+	behind     atomic.Bool // see model
 	audit      *ops.Audit
 	rules      string // the file; "" without
 	state      string // the directory; "" without
@@ -131,7 +133,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 		return nil, err
 	}
 	kept := e.hierarchies()
-	e.host.Start(model{e.tree, e.host, recorder, classifier, log})
+	e.host.Start(model{e.tree, e.host, recorder, classifier, log, &e.behind})
 	e.tree.Drain()
 	for _, h := range conf.Hierarchies {
 		if conf.NoHierarchies && e.journal != nil && !e.journal.State().Fresh {
@@ -358,6 +360,9 @@ func (e *engine) maintain(ctx context.Context) {
 
 // look puts right what others have changed, and tidies up, for the n-th time.
 func (e *engine) look(n int) {
+	if e.behind.Swap(false) {
+		e.host.Resync()
+	}
 	for _, s := range e.subsystems {
 		if s, ok := s.(subsys.Enforcer); ok {
 			s.Enforce()

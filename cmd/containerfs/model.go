@@ -3,6 +3,7 @@ package main
 import (
 	"log/slog"
 	"slices"
+	"sync/atomic"
 
 	"containerfs/ops"
 	"containerfs/ops/rules"
@@ -18,6 +19,7 @@ type model struct {
 	recorder *ops.Recorder
 	rules    *ops.Classifier
 	log      *slog.Logger
+	behind   *atomic.Bool // a comparison failed and is to be made again
 }
 
 // Fork is hostproc.Model's. Programs of processes that were there before the
@@ -63,7 +65,8 @@ func (m model) Resync(lost uint64) {
 		m.View(func() { m.recorder.Lost(m.host.Now(), lost, slices.Collect(m.Hierarchies)) })
 	}
 	if err := m.Tree.Resync(); err != nil {
-		m.log.Error("the tasks of the host could not be compared", "err", err)
+		m.log.Error("the tasks of the host could not be compared: it is tried again", "err", err)
+		m.behind.Store(true)
 	}
 	m.rules.Lost()
 }

@@ -333,6 +333,9 @@ func (h *Host) Drain() {
 	d.wait(func() bool { return d.applied.Load() >= mark })
 }
 
+// Resync has the Model compare itself with the host once more, and does not wait for it.
+func (h *Host) Resync() { h.delivery.ask() }
+
 // Prompt reports whether Drain takes microseconds, as far as is known: the kernel tells
 // of events, none was lost of late, and not many wait to be delivered.
 func (h *Host) Prompt() bool {

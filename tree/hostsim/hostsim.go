@@ -33,6 +33,9 @@ type Host struct {
 	// or "where". Its error is the step's.
 	Fail func(op string, tid int32) error
 
+	// Blind, if set, is why Task and Tasks cannot look at anything.
+	Blind error
+
 	// During, if set, is called inside each move of the mirror, after the
 	// task has moved: what it does happens while an attach is under way.
 	During func(tid int32)
@@ -435,6 +438,9 @@ func (h *Host) Task(tid int32) (tree.TaskInfo, error) {
 	if h.Look != nil {
 		h.Look(tid)
 	}
+	if h.Blind != nil {
+		return tree.TaskInfo{}, h.Blind
+	}
 	if h.Looked != nil {
 		defer h.Looked(tid)
 	}
@@ -481,6 +487,9 @@ func (h *Host) Owner(tid int32) (ruid, suid uint32, err error) {
 
 // Tasks is tree.Host's.
 func (h *Host) Tasks(tgid int32, yield func(tree.TaskInfo) bool) error {
+	if h.Blind != nil {
+		return h.Blind
+	}
 	h.mu.Lock()
 	var infos []tree.TaskInfo
 	for _, k := range h.tasks {

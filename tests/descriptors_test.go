@@ -1,0 +1,47 @@
+package tests
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/hugelgupf/p9/linux"
+	"golang.org/x/sys/unix"
+)
+
+// TestNoDescriptorsLeft has a server run out of descriptors, so that it cannot look at
+// the host: it takes nobody for gone because of that.
+func TestNoDescriptorsLeft(t *testing.T) {
+	s := startServer(t, "--hierarchy", "n=numtasks")
+	c := s.client("/")
+	p := startSpawner(t)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(c.mkdir("/n/a"))
+	must(c.write("/n/a/tasks", fmt.Sprint(p.pid())))
+	child := p.fork() // that nobody has looked at yet
+	must(c.write("/n/tasks", fmt.Sprint(p.pid())))
+	var was unix.Rlimit
+	must(unix.Prlimit(s.cmd.Process.Pid, unix.RLIMIT_NOFILE, nil, &was))
+	none := unix.Rlimit{Cur: 1, Max: was.Max}
+	must(unix.Prlimit(s.cmd.Process.Pid, unix.RLIMIT_NOFILE, &none, nil))
+	if err := c.rmdir("/n/a"); err == nil || errors.Is(err, linux.ENOENT) {
+		t.Errorf("rmdir of a container with a task: %v", err)
+	}
+	must(unix.Prlimit(s.cmd.Process.Pid, unix.RLIMIT_NOFILE, &was, nil))
+	if err := c.rmdir("/n/a"); !errors.Is(err, linux.EBUSY) && !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("rmdir of a container with a task: %v, want EBUSY", err)
+	}
+	if got := s.tasks("/n/a"); len(got) != 1 || got[0] != child {
+		t.Errorf("/n/a has %v, want %d", got, child)
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", child)); err != nil {
+		t.Error(err)
+	}
+}
