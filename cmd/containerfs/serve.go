@@ -131,6 +131,10 @@ func run(ctx context.Context, conf config) (err error) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	// Whose log is not read any more goes on without: Go's default is to end.
+	unread := make(chan os.Signal, 1)
+	signal.Notify(unread, syscall.SIGPIPE)
+	defer signal.Stop(unread)
 	log, level := newLogger(conf.Stderr, conf.serviceOptions)
 	s := &service{conf: conf, log: log, level: level, notify: notifier{log}}
 	tuneThreads(log)
