@@ -2,6 +2,7 @@ package tests
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -429,7 +430,13 @@ func TestRefusedState(t *testing.T) {
 			t.Errorf("%s: the file was changed, %v", tt.what, err)
 		}
 	}
-	if err := os.WriteFile(path, whole, 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(path, whole, 0o600), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := refusedStart(t, "--state", dir); code != 2 || !strings.Contains(stderr, "others than the server's user can write to it") {
+		t.Errorf("open to all: exit code %d, want 2:\n%s", code, stderr)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	s = startServer(t, "--state", dir)

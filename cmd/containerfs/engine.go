@@ -14,6 +14,7 @@ import (
 
 	"containerfs/cmd/containerfs/internal/localhost"
 	"containerfs/ops"
+	"containerfs/ops/store"
 	"containerfs/subsys"
 	"containerfs/tree"
 	"containerfs/tree/hostproc"
@@ -151,8 +152,11 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 }
 
 // stateError is an error of a state directory: that there can be none of that name does not
-// pass.
+// pass, nor that it is others', too.
 func stateError(err error) error {
+	if errors.Is(err, store.ErrOpen) {
+		return mistake(err)
+	}
 	var path *os.PathError
 	if errors.As(err, &path) && path.Op == "mkdir" &&
 		slices.ContainsFunc([]error{syscall.ENOTDIR, syscall.ENOENT, syscall.ENAMETOOLONG, syscall.EINVAL}, func(errno error) bool { return errors.Is(err, errno) }) {

@@ -22,8 +22,8 @@ type Seen struct {
 
 // Look looks at a state directory as Open does and changes nothing: it makes nothing
 // and takes no lock, so that it is in nobody's way. Its errors are Open's, but for
-// ErrInUse: a server may have it, and change it meanwhile. One that has no file yet
-// is os.ErrNotExist.
+// ErrInUse, since a server may have it, and change it meanwhile, and for ErrOpen. One
+// that has no file yet is os.ErrNotExist.
 func Look(dir string) (Seen, error) {
 	seen := Seen{Holder: holder(filepath.Join(dir, lockName))}
 	path := filepath.Join(dir, FileName)

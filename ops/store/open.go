@@ -23,6 +23,7 @@ var (
 	ErrInUse   = errors.New("in use by another server")
 	ErrNewer   = errors.New("of a newer format than this server knows")
 	ErrDamaged = errDamaged
+	ErrOpen    = errors.New("others than the server's user can write to it: who does is who says where tasks are")
 )
 
 // FileName is the file in a state directory that a server has open.
@@ -45,6 +46,9 @@ func Open(dir string, f func(k Key, value []byte) error) (_ *Store, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	if err := checkMode(dir); err != nil {
+		return nil, err
+	}
 	lock, err := lockDir(dir)
 	if err != nil {
 		return nil, err
@@ -58,6 +62,19 @@ func Open(dir string, f func(k Key, value []byte) error) (_ *Store, err error) {
 	s.done.Add(1)
 	go s.run()
 	return s, nil
+}
+
+// checkMode refuses a directory in which others can put files of theirs.
+func checkMode(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	self, group := uint32(os.Geteuid()), uint32(os.Getegid())
+	if st.Uid != 0 && st.Uid != self || st.Mode&0o002 != 0 || st.Mode&0o020 != 0 && st.Gid != 0 && st.Gid != group {
+		return fmt.Errorf("%w (mode %04o, owner %d, group %d)", ErrOpen, st.Mode&0o7777, st.Uid, st.Gid)
+	}
+	return nil
 }
 
 // lockDir makes the directory this process's. The file says whose it is.

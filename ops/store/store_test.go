@@ -179,6 +179,59 @@ func TestInUse(t *testing.T) {
 	}
 }
 
+// TestOthersDirectory: a directory in which others can put files is refused, and no link
+// of theirs is followed.
+func TestOthersDirectory(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, filepath.Join(dir, lockName)); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what string) {
+		t.Helper()
+		if s, err := Open(dir, nil); !errors.Is(err, ErrOpen) {
+			t.Errorf("%s: %v, want that others can write to it", what, err)
+			if err == nil {
+				s.Close()
+			}
+		}
+		if text, err := os.ReadFile(victim); string(text) != "precious" {
+			t.Errorf("%s: another's file is %q, %v", what, text, err)
+		}
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	refused("mode 0777")
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(dir, 1234, 0); err != nil {
+			t.Fatal(err)
+		}
+		refused("another user's")
+		if err := os.Chown(dir, 0, 1234); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(dir, 0o770); err != nil {
+			t.Fatal(err)
+		}
+		refused("another group's")
+		if err := os.Chown(dir, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, lockName)); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := open(t, dir)
+	mustClose(t, s)
+}
+
 // TestFailedCommit has a commit fail: nothing of it is there, who waits is told with
 // the errno, after Undo, and the next commit succeeds.
 func TestFailedCommit(t *testing.T) {
