@@ -3,8 +3,11 @@ package ops
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
+	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -112,21 +115,54 @@ func (fs *FS) release(c *tree.Container) {
 // environment of SPEC §8. When its time is over its whole process group is
 // killed.
 func runAgent(ctx context.Context, agent, path string) error {
-	cmd := exec.CommandContext(ctx, agent, path)
-	cmd.Args[0] = agent
+	// What is executed here is this program, which the kernel has at hand: until it is
+	// done no garbage is collected, and if that takes long nobody is served. The
+	// agent can be on a file system that hangs.
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", agent, path)
+	cmd.Args[0] = agentStarter
 	cmd.Env = agentEnv
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	why, theirs, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer why.Close()
+	defer theirs.Close()
+	cmd.ExtraFiles = []*os.File{theirs}
 	// What the server itself was started with does not have the flag.
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close descriptors: %w", err)
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	err := cmd.Run()
+	err = cmd.Run()
 	if cause := context.Cause(ctx); cause != nil && err != nil {
 		return cause
 	}
+	theirs.Close()
+	if text, _ := io.ReadAll(why); len(text) > 0 { // all who could write have ended
+		errno, _ := strconv.Atoi(string(text))
+		return &os.PathError{Op: "exec", Path: agent, Err: syscall.Errno(errno)}
+	}
 	return err
+}
+
+// agentStarter is the name by which this program is asked to become an agent.
+const agentStarter = "containerfs-agent"
+
+// whyNot is the descriptor that takes the errno if it cannot.
+const whyNot = 3
+
+func init() {
+	if os.Args[0] != agentStarter || len(os.Args) != 3 {
+		return
+	}
+	unix.CloseOnExec(whyNot)
+	err := syscall.Exec(os.Args[1], os.Args[1:], os.Environ())
+	if errno, ok := err.(syscall.Errno); ok {
+		_, _ = unix.Write(whyNot, strconv.AppendInt(nil, int64(errno), 10))
+	}
+	os.Exit(127)
 }
 
 func readAgent(c *tree.Container, b []byte) ([]byte, error) {

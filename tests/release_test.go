@@ -3,11 +3,14 @@ package tests
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // agentScript writes a release agent: a program with a shell's text. In the text
@@ -230,4 +233,49 @@ func TestReleaseAgentHangs(t *testing.T) {
 		t.Errorf("the server took %v to end", took)
 	}
 	waitFor(t, "the agent to end with the server", func() bool { return !lives(pids[0]) && !lives(pids[1]) })
+}
+
+// TestAgentHangs: a release agent whose program cannot be read, as on a file system that
+// hangs, delays nobody.
+func TestAgentHangs(t *testing.T) {
+	s := startServerAs(t, func(cmd *exec.Cmd) {
+		cmd.Env = append(os.Environ(), "GOGC=1") // garbage is collected all the time
+	}, "--hierarchy", "n=numtasks", "--allow-release-agent")
+	agent := filepath.Join(t.TempDir(), "agent")
+	if err := os.WriteFile(agent, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	hangs, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY)
+	if err == nil {
+		err = unix.FanotifyMark(hangs, unix.FAN_MARK_ADD, unix.FAN_OPEN_EXEC_PERM, unix.AT_FDCWD, agent)
+	}
+	if err != nil {
+		t.Skip("no execution can be made to wait here:", err)
+	}
+	time.AfterFunc(10*time.Second, func() { unix.Close(hangs) }) // nobody is made to wait any more
+	c := s.client("/")
+	p := startSpawner(t)
+	for _, err := range []error{
+		c.mkdir("/n/a"),
+		c.write("/n/release_agent", agent),
+		c.write("/n/a/notify_on_release", "1"),
+		c.write("/n/a/tasks", fmt.Sprint(p.pid())),
+		c.write("/n/tasks", fmt.Sprint(p.pid())),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(hangs), Events: unix.POLLIN}}, 5000); n != 1 {
+		t.Fatalf("the agent does not run: %v", err)
+	}
+	for began := time.Now(); time.Since(began) < 2*time.Second; {
+		asked := time.Now()
+		if _, err := c.read("/events"); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(asked); took > 3*time.Second {
+			t.Fatalf("a read took %v", took)
+		}
+	}
 }
