@@ -369,6 +369,7 @@ func (s *Subsystem) write(c *tree.Container, f kernfs.File, data []byte) error {
 		return gone(err)
 	}
 	defer dir.Close()
+	n.noteBefore(f, dir)
 	if err := dir.Command(f.Name, data); err != nil {
 		return gone(err)
 	}

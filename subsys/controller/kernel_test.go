@@ -490,6 +490,7 @@ func TestSlowWrite(t *testing.T) {
 	if err := unix.Mkfifo(slow+"/pids.max", 0o600); err != nil {
 		t.Fatal(err)
 	}
+	b.Update(func() { s.node(a).set.before = map[string]string{"pids.max": "max\n"} }) // or the pipe is read
 	pipe, full := fill(t, slow+"/pids.max")
 	opened := watch(t, slow+"/pids.max")
 	dir, err := kernfs.OpenDir(fake)

@@ -21,10 +21,42 @@ type settings struct {
 	// Devices are the writes to devices.allow and devices.deny, which show
 	// nothing, as NAME VALUE.
 	Devices []string `json:"devices,omitempty"`
+
+	// before is what files showed before the first write, for one that cannot be
+	// kept.
+	before map[string]string
 }
 
 // maxDevices bounds what is remembered of a container's devices.
 const maxDevices = 256
+
+// noteBefore notes what a file shows that nobody has set yet. No lock is held.
+func (n *node) noteBefore(f kernfs.File, dir *kernfs.Dir) {
+	if !f.Reads {
+		return
+	}
+	known := false
+	n.t.tree.View(func() {
+		_, set := n.set.Values[f.Name]
+		_, noted := n.set.before[f.Name]
+		known = set || noted
+	})
+	if known {
+		return
+	}
+	b, err := dir.Read(f.Name, nil)
+	if err != nil {
+		return
+	}
+	n.t.tree.Update(func() {
+		if n.set.before == nil {
+			n.set.before = make(map[string]string)
+		}
+		if _, noted := n.set.before[f.Name]; !noted {
+			n.set.before[f.Name] = string(b)
+		}
+	})
+}
 
 // remember notes what a write has set. No lock is held.
 func (n *node) remember(f kernfs.File, dir *kernfs.Dir, data []byte) {
@@ -87,9 +119,9 @@ func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
 }
 
 // Restore sets what Save has appended where the kernel does not have it any more, or
-// when it could not be kept that it was changed; a file that nobody had set before
-// has no value to go back to then. What it refuses, such as a limit for a disk that is not there, is said. Under
-// changeMu.
+// when it could not be kept that it was changed: then a file that nobody had set before
+// gets what it showed. What it refuses, such as a limit for a disk that is not there, is
+// said. Under changeMu.
 func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 	n := s.node(c)
 	var own settings
@@ -98,13 +130,27 @@ func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 			return fmt.Errorf("settings of %s: %w", s.name, err)
 		}
 	}
+	values := maps.Clone(own.Values)
+	for name := range n.set.Values {
+		before, noted := n.set.before[name]
+		if _, kept := values[name]; s.owns(name) && noted && !kept {
+			if values == nil {
+				values = make(map[string]string)
+			}
+			values[name] = before
+		}
+	}
 	var writes []string
-	for _, name := range slices.Sorted(maps.Keys(own.Values)) {
-		for line := range strings.Lines(own.Values[name]) {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		for line := range strings.Lines(values[name]) {
 			writes = append(writes, name+" "+strings.TrimSuffix(line, "\n"))
 		}
 	}
 	writes = append(writes, own.Devices...)
+	lost := "a setting of before the host was booted cannot be set again"
+	if s.t.adopted {
+		lost = "a setting that could not be kept cannot be taken back"
+	}
 	for _, w := range writes {
 		name, value, _ := strings.Cut(w, " ")
 		if !s.owns(name) {
@@ -114,7 +160,7 @@ func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 			continue // the server has just started, and the kernel has it
 		}
 		if err := s.Set(c, name, value); err != nil {
-			s.t.log.Warn("a setting of before the host was booted cannot be set again", "path", c.Path(), "file", name, "value", value, "err", err)
+			s.t.log.Warn(lost, "path", c.Path(), "file", name, "value", value, "err", err)
 		}
 	}
 	s.t.tree.Update(func() {

@@ -88,6 +88,15 @@ func TestSettings(t *testing.T) {
 	if err := b.Change(func() error { return sub("pids").Restore(n, saved["pids"]) }); err != nil || read(n, "pids", "max") != "12\n" {
 		t.Errorf("a change is taken back: %v, %s", err, read(n, "pids", "max"))
 	}
+	if err := b.Change(func() error { return sub("pids").Restore(n, nil) }); err != nil || read(n, "pids", "max") != "12\n" {
+		t.Errorf("nobody knows what it was before that life: %v, %s", err, read(n, "pids", "max"))
+	}
+	first := b.mkdir(b.root, "first")
+	write(first, "pids", "max", "6")
+	write(first, "pids", "max", "7")
+	if err := b.Change(func() error { return sub("pids").Restore(first, nil) }); err != nil || read(first, "pids", "max") != "max\n" {
+		t.Errorf("what was set first is taken back: %v, %s", err, read(first, "pids", "max"))
+	}
 	sub("pids").t.adopted = false
 	// A life in which the kernel has something else by now.
 	b.Update(func() { sub("pids").node(n).adopted = true })
