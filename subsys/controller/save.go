@@ -142,26 +142,41 @@ func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 	}
 	var writes []string
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		for line := range strings.Lines(values[name]) {
-			writes = append(writes, name+" "+strings.TrimSuffix(line, "\n"))
+		for _, command := range commands(name, values[name]) {
+			writes = append(writes, name+" "+command)
 		}
 	}
 	writes = append(writes, own.Devices...)
+	for _, w := range writes {
+		if name, _, _ := strings.Cut(w, " "); !s.owns(name) {
+			return fmt.Errorf("settings of %s: %s is not its file", s.name, name)
+		}
+	}
 	lost := "a setting of before the host was booted cannot be set again"
 	if s.t.adopted {
 		lost = "a setting that could not be kept cannot be taken back"
 	}
-	for _, w := range writes {
-		name, value, _ := strings.Cut(w, " ")
-		if !s.owns(name) {
-			return fmt.Errorf("settings of %s: %s is not its file", s.name, name)
+	if n.adopted && !s.t.adopted {
+		writes = nil // the server has just started, and the kernel has it
+	}
+	// One can be what another has to be below: what is refused is tried again when
+	// others were not.
+	for refused := []string{}; len(writes) > 0; writes, refused = refused, nil {
+		var errs []error
+		for _, w := range writes {
+			name, value, _ := strings.Cut(w, " ")
+			if err := s.Set(c, name, value); err != nil {
+				refused, errs = append(refused, w), append(errs, err)
+			}
 		}
-		if n.adopted && !s.t.adopted {
-			continue // the server has just started, and the kernel has it
+		if len(refused) < len(writes) {
+			continue
 		}
-		if err := s.Set(c, name, value); err != nil {
-			s.t.log.Warn(lost, "path", c.Path(), "file", name, "value", value, "err", err)
+		for i, w := range refused {
+			name, value, _ := strings.Cut(w, " ")
+			s.t.log.Warn(lost, "path", c.Path(), "file", name, "value", value, "err", errs[i])
 		}
+		break
 	}
 	s.t.tree.Update(func() {
 		maps.DeleteFunc(n.set.Values, func(name, _ string) bool { return s.owns(name) })
@@ -179,6 +194,22 @@ func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 		}
 	})
 	return nil
+}
+
+// commands are what has to be written to a file so that it shows something.
+func commands(name, shows string) (all []string) {
+	for line := range strings.Lines(shows) {
+		line = strings.TrimSuffix(line, "\n")
+		switch value, ok := strings.CutPrefix(line, "oom_kill_disable "); {
+		case name != "memory.oom_control":
+		case ok:
+			line = value
+		default:
+			continue // what has happened
+		}
+		all = append(all, line)
+	}
+	return all
 }
 
 // owns reports whether the subsystem has a file, by the kernel's name.

@@ -111,6 +111,53 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// TestShownOtherwise: a file that shows more than it takes is set again, too.
+func TestShownOtherwise(t *testing.T) {
+	b := newBench(t, Config{Names: []string{"memory"}, ID: fmt.Sprintf("test-o%d", os.Getpid())})
+	s := b.subs[0]
+	a, n := b.mkdir(b.root, "a"), b.mkdir(b.root, "n")
+	if err := b.WriteFile(&tree.Actor{}, a, b.file(0, "oom_control"), []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	var saved []byte
+	b.View(func() { saved = s.Save(a, nil) })
+	if err := b.Change(func() error { return s.Restore(n, saved) }); err != nil {
+		t.Error(err)
+	}
+	want, err1 := s.Get(a, "memory.oom_control")
+	got, err2 := s.Get(n, "memory.oom_control")
+	if got != want || err1 != nil || err2 != nil {
+		t.Errorf("it shows %q, want %q\n%s", got, want, b.log.String())
+	}
+}
+
+// TestOrderOfSettings: that one setting has to be there before another does not make
+// any be lost.
+func TestOrderOfSettings(t *testing.T) {
+	b := newBench(t, Config{Names: []string{"memory"}, ID: fmt.Sprintf("test-p%d", os.Getpid())})
+	s := b.subs[0]
+	a := b.mkdir(b.root, "a")
+	set := func(text string) {
+		t.Helper()
+		for _, name := range []string{"limit_in_bytes", "memsw.limit_in_bytes"} {
+			if err := b.WriteFile(&tree.Actor{}, a, b.file(0, name), []byte(text)); err != nil {
+				t.Fatal(name, err)
+			}
+		}
+	}
+	set("256M")
+	var saved []byte
+	b.View(func() { saved = s.Save(a, nil) })
+	s.t.adopted = true
+	set("64M")
+	if err := b.Change(func() error { return s.Restore(a, saved) }); err != nil {
+		t.Error(err)
+	}
+	if got, err := s.Get(a, "memory.limit_in_bytes"); got != "268435456" || err != nil {
+		t.Errorf("the limit is %q, %v\n%s", got, err, b.log.String())
+	}
+}
+
 func TestOriginsIn(t *testing.T) {
 	r := hostsim.NewRows()
 	o, err := OriginsIn(r)
