@@ -53,7 +53,7 @@
 // # What others do there
 //
 // Once a second some of the nodes are compared with their containers: a directory
-// that somebody removed is made again, without the limits that it had; tasks that
+// that somebody removed is made again, with what clients have set there; tasks that
 // somebody moved out or in are named in the log, and left where they are, for a
 // directory says only what limits apply. Which container a task is in is the
 // mirror's to say. Attached again to where it is, a task is put right.

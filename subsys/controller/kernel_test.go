@@ -628,6 +628,37 @@ func TestBaseRemoved(t *testing.T) {
 	}
 }
 
+// TestLimitsOfRemoved: directories that somebody else has removed have the limits when
+// they are made again.
+func TestLimitsOfRemoved(t *testing.T) {
+	b := newBench(t, Config{Names: []string{"pids"}, ID: fmt.Sprintf("test-l%d", os.Getpid())})
+	s := b.subs[0].t
+	a := b.mkdir(b.root, "a")
+	for c, limit := range map[*tree.Container]string{b.root: "100", a: "5"} {
+		if err := b.WriteFile(&tree.Actor{}, c, b.file(0, "max"), []byte(limit)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	base := s.mount + s.basePath()
+	for _, dir := range []string{fmt.Sprintf("%s/%d", base, a.ID()), base} {
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := b.sleeper()
+	if err := b.attach(a, p); err != nil {
+		t.Error(err)
+	}
+	for c, limit := range map[*tree.Container]string{b.root: "100\n", a: "5\n"} {
+		if v, err := b.ReadFile(c, b.file(0, "max"), nil); err != nil || string(v) != limit {
+			t.Errorf("the limit of %s is %q, %v, want %q", c.Path(), v, err, limit)
+		}
+	}
+	if err := b.attach(b.root, p); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestNoBase: where the base cannot be used, nothing of it is left.
 func TestNoBase(t *testing.T) {
 	p := need(t, "pids")

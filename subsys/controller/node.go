@@ -154,7 +154,7 @@ func (t *trunk) bound() (names []string) {
 }
 
 // revive makes the directories of a node and of those above it again, where
-// somebody else has removed them. Their settings are lost. Under changeMu.
+// somebody else has removed them, with what clients have set there. Under changeMu.
 func (t *trunk) revive(n *node) error {
 	if n.parent == nil {
 		dir, err := t.parent.Open(t.baseName)
@@ -166,7 +166,11 @@ func (t *trunk) revive(n *node) error {
 			}
 		}
 		t.log.Warn("somebody else removed the base of the kernel directories: made again", "name", t.baseName)
-		return t.makeBase()
+		err = t.makeBase()
+		if err == nil {
+			n.setAgain()
+		}
+		return err
 	}
 	if dir, err := t.openBelow(n.place()); err == nil {
 		dir.Close()
@@ -175,10 +179,14 @@ func (t *trunk) revive(n *node) error {
 	if err := t.revive(n.parent); err != nil {
 		return err
 	}
-	t.log.Warn("somebody else removed a container's kernel directory: made again, its limits are lost", "path", n.path())
+	t.log.Warn("somebody else removed a container's kernel directory: made again, with what was set there", "path", n.path())
 	n.controlled = false
 	n.parent.controlled = false
-	return t.establish(n)
+	err := t.establish(n)
+	if err == nil {
+		n.setAgain()
+	}
+	return err
 }
 
 // release ends the use of a node by one subsystem; the last one removes the

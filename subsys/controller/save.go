@@ -90,13 +90,9 @@ func (n *node) remember(f kernfs.File, dir *kernfs.Dir, data []byte) {
 	})
 }
 
-// Save appends what clients have set in the files of the subsystem. With mu.
-func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
-	n := s.node(c)
-	if n == nil {
-		return b
-	}
-	var own settings
+// own is what clients have set in the files of the subsystem. With mu.
+func (s *Subsystem) own(n *node) *settings {
+	own := new(settings)
 	for name, value := range n.set.Values {
 		if s.owns(name) {
 			if own.Values == nil {
@@ -106,8 +102,18 @@ func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
 		}
 	}
 	if s.owns("devices.allow") {
-		own.Devices = n.set.Devices
+		own.Devices = slices.Clone(n.set.Devices)
 	}
+	return own
+}
+
+// Save appends what clients have set in the files of the subsystem. With mu.
+func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
+	n := s.node(c)
+	if n == nil {
+		return b
+	}
+	own := s.own(n)
 	if own.Values == nil && own.Devices == nil {
 		return b
 	}
@@ -140,13 +146,7 @@ func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 			values[name] = before
 		}
 	}
-	var writes []string
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		for _, command := range commands(name, values[name]) {
-			writes = append(writes, name+" "+command)
-		}
-	}
-	writes = append(writes, own.Devices...)
+	writes := (&settings{Values: values, Devices: own.Devices}).commands()
 	for _, w := range writes {
 		if name, _, _ := strings.Cut(w, " "); !s.owns(name) {
 			return fmt.Errorf("settings of %s: %s is not its file", s.name, name)
@@ -159,25 +159,7 @@ func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 	if n.adopted && !s.t.adopted {
 		writes = nil // the server has just started, and the kernel has it
 	}
-	// One can be what another has to be below: what is refused is tried again when
-	// others were not.
-	for refused := []string{}; len(writes) > 0; writes, refused = refused, nil {
-		var errs []error
-		for _, w := range writes {
-			name, value, _ := strings.Cut(w, " ")
-			if err := s.Set(c, name, value); err != nil {
-				refused, errs = append(refused, w), append(errs, err)
-			}
-		}
-		if len(refused) < len(writes) {
-			continue
-		}
-		for i, w := range refused {
-			name, value, _ := strings.Cut(w, " ")
-			s.t.log.Warn(lost, "path", c.Path(), "file", name, "value", value, "err", errs[i])
-		}
-		break
-	}
+	s.setAll(c, writes, lost)
 	s.t.tree.Update(func() {
 		maps.DeleteFunc(n.set.Values, func(name, _ string) bool { return s.owns(name) })
 		if s.owns("devices.allow") {
@@ -196,8 +178,59 @@ func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 	return nil
 }
 
-// commands are what has to be written to a file so that it shows something.
-func commands(name, shows string) (all []string) {
+// setAll sets files of a container. What is refused is said. Under changeMu.
+func (s *Subsystem) setAll(c *tree.Container, writes []string, lost string) {
+	// One can be what another has to be below: what is refused is tried again when
+	// others were not.
+	for len(writes) > 0 {
+		var refused []string
+		var errs []error
+		for _, w := range writes {
+			name, value, _ := strings.Cut(w, " ")
+			if err := s.Set(c, name, value); err != nil {
+				refused, errs = append(refused, w), append(errs, err)
+			}
+		}
+		if len(refused) == len(writes) {
+			for i, w := range refused {
+				name, value, _ := strings.Cut(w, " ")
+				s.t.log.Warn(lost, "path", c.Path(), "file", name, "value", value, "err", errs[i])
+			}
+			return
+		}
+		writes = refused
+	}
+}
+
+// setAgain sets what clients have set in a directory that was made again. Under
+// changeMu.
+func (n *node) setAgain() {
+	c := n.c
+	if n == n.t.base && n.t.hier != nil {
+		c = n.t.hier.Root()
+	}
+	for _, s := range n.t.subs {
+		if !s.bound || c == nil {
+			continue
+		}
+		var own *settings
+		n.t.tree.View(func() { own = s.own(n) })
+		s.setAll(c, own.commands(), "a setting cannot be set again")
+	}
+}
+
+// commands are the writes that make settings, as NAME VALUE.
+func (s *settings) commands() (writes []string) {
+	for _, name := range slices.Sorted(maps.Keys(s.Values)) {
+		for _, value := range commandsOf(name, s.Values[name]) {
+			writes = append(writes, name+" "+value)
+		}
+	}
+	return append(writes, s.Devices...)
+}
+
+// commandsOf are what has to be written to a file so that it shows something.
+func commandsOf(name, shows string) (all []string) {
 	for line := range strings.Lines(shows) {
 		line = strings.TrimSuffix(line, "\n")
 		switch value, ok := strings.CutPrefix(line, "oom_kill_disable "); {
