@@ -81,3 +81,30 @@ func TestApplyOwner(t *testing.T) {
 	}
 	s.run("rmdir", "/n/there", "/n/new")
 }
+
+// TestApplyInterrupted: of an apply that is interrupted nothing is left.
+func TestApplyInterrupted(t *testing.T) {
+	s := startServer(t, "--hierarchy", "n=numtasks")
+	file := filepath.Join(t.TempDir(), "many.toml")
+	text := "schema = 1\n"
+	for i := range 5000 {
+		text += fmt.Sprintf("[[container]]\npath = \"/n/c%d\"\n", i)
+	}
+	writeFile(t, file, text)
+	made := func() int { return strings.Count(s.run("ls", "/n"), "\nc") }
+	cmd := exec.Command("containerfs", "--server", "unix://"+s.sock, "apply", file)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "some to be made", func() bool { return made() > 10 })
+	cmd.Process.Signal(syscall.SIGINT)
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(stderr.String(), "interrupted") {
+		t.Errorf("exit code %d, want 1: %s", code, stderr.String())
+	}
+	if n := made(); n != 0 {
+		t.Errorf("%d containers are left", n)
+	}
+}

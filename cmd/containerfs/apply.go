@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
@@ -39,8 +42,9 @@ not change.
   [container.file."numtasks.shares"]
   uid = 0
 
-If one of the changes fails, those before it are taken back; exit code 6 says that
-this failed as well, and the message what is left. Processes stay where they are.
+If one of the changes fails, or a signal ends the command, those before it are taken back;
+exit code 6 says that this failed as well, and the message what is left. A second signal
+leaves all as it is then. Processes stay where they are.
 
   containerfs apply --dry-run containers.toml
   containerfs apply containers.toml`,
@@ -62,7 +66,9 @@ this failed as well, and the message what is left. Processes stay where they are
 				if err := p.make(c.Bool("prune")); err != nil {
 					return err
 				}
-				return p.apply(newProgress(c.App.ErrWriter, "apply"))
+				ctx, stop := interruptible(c.Context)
+				defer stop()
+				return p.apply(ctx, newProgress(c.App.ErrWriter, "apply"))
 			})
 		},
 	}
@@ -524,8 +530,26 @@ func (p *plan) remake(c *savedContainer) error {
 	return errors.Join(append(errs, p.chownOthers(c))...)
 }
 
+// interruptible is done at the first signal that asks for an end; the next one ends.
+func interruptible(parent context.Context) (ctx context.Context, stop func()) {
+	var signals []os.Signal
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signals = append(signals, s)
+		}
+	}
+	if len(signals) == 0 {
+		return parent, func() {} // for signal.NotifyContext it would be all
+	}
+	ctx, stop = signal.NotifyContext(parent, signals...)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+var errInterrupted = errors.New("interrupted")
+
 // apply makes the changes, or only prints them.
-func (p *plan) apply(bar *progress) error {
+func (p *plan) apply(ctx context.Context, bar *progress) error {
 	defer bar.end()
 	all := slices.Concat(p.shape, p.settings, p.removals)
 	var printed []string
@@ -535,6 +559,9 @@ func (p *plan) apply(bar *progress) error {
 		if p.dry {
 			printed = append(printed, s.what)
 			return nil
+		}
+		if ctx.Err() != nil {
+			return errInterrupted
 		}
 		back, err := s.do()
 		if err != nil {
@@ -579,6 +606,9 @@ func (p *plan) run(ran func(planStep) error) error {
 			err := ran(s)
 			if exitCode(err) == exitUnavailable {
 				return err
+			}
+			if errors.Is(err, errInterrupted) {
+				return p.failed(s, err)
 			}
 			if err != nil {
 				refused = append(refused, s)
