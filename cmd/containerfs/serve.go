@@ -135,6 +135,7 @@ func run(ctx context.Context, conf config) (err error) {
 	unread := make(chan os.Signal, 1)
 	signal.Notify(unread, syscall.SIGPIPE)
 	defer signal.Stop(unread)
+	conf.Stderr = newLogOutput(conf.Stderr, conf.LogJSON)
 	log, level := newLogger(conf.Stderr, conf.serviceOptions)
 	s := &service{conf: conf, log: log, level: level, notify: notifier{log}}
 	tuneThreads(log)
