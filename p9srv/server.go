@@ -32,6 +32,7 @@ type Config struct {
 	MaxFids     int    // of a connection: 65536, several times what Linux caches of a busy mount
 	MaxRequests int    // outstanding on a connection: 64, enough that no client seen waits for it
 	MaxConns    int    // of an address, or of a uid on unix sockets: 16384
+	Descriptors int    // that the process may have: strangers get a quarter each, and half together; 0: no bound
 	MaxAllFids  int    // of all connections of such a one: 1 Mi
 	MaxUnsent   int64  // bytes of replies that such a one has not taken: 128 MiB
 
@@ -156,7 +157,11 @@ func (srv *Server) start(raw net.Conn, l *Listener) {
 	if p.stranger && (s.in.sock == nil || s.in.sock.CanHang()) {
 		most = min(most, maxHanging)
 	}
-	if closed := srv.closed || l.withdrawn; closed || a != nil && a.conns >= most {
+	full := false
+	if d := srv.cfg.Descriptors; p.stranger && d > 0 {
+		most, full = min(most, d/4), len(srv.sessions) >= d/2 // the others are to be let in, and the host is looked at
+	}
+	if closed := srv.closed || l.withdrawn; closed || full || a != nil && a.conns >= most {
 		srv.mu.Unlock()
 		go conn.Close()
 		if !closed {

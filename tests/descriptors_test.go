@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -44,4 +46,46 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d", child)); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestStrangersDescriptors: a user cannot have all descriptors of the server by his
+// connections.
+func TestStrangersDescriptors(t *testing.T) {
+	s := startServerAs(t, func(cmd *exec.Cmd) {
+		cmd.Args = append([]string{"sh", "-c", `ulimit -n 256; exec "$0" "$@"`}, append([]string{cmd.Path}, cmd.Args[1:]...)...)
+		cmd.Path = "/bin/sh"
+	}, "--hierarchy", "n=numtasks")
+	if err := os.Chmod(filepath.Dir(s.sock), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	stranger := exec.Command("python3", "-c", `
+import socket, sys
+all = []
+for i in range(400):
+	c = socket.socket(socket.AF_UNIX)
+	c.connect(sys.argv[1])
+	all.append(c)
+print("all", flush=True)
+sys.stdin.read()`, s.sock)
+	stranger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: student, Gid: student}}
+	stranger.Dir = "/"
+	stranger.Stderr = os.Stderr
+	in, err := stranger.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := stranger.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stranger.Start(); err != nil {
+		t.Skip("no python3:", err)
+	}
+	if _, err := out.Read(make([]byte, 8)); err != nil {
+		t.Error(err)
+	}
+	s.run("mkdir", "/n/a")
+	s.run("rmdir", "/n/a")
+	in.Close()
+	stranger.Wait()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -172,7 +173,7 @@ func run(ctx context.Context, conf config) (err error) {
 
 	ctx, s.stop = context.WithCancel(ctx)
 	defer s.stop()
-	s.srv = p9srv.New(p9srv.Config{Attacher: s.engine.fs, Logger: log, Audit: s.engine.audit})
+	s.srv = p9srv.New(p9srv.Config{Attacher: s.engine.fs, Logger: log, Audit: s.engine.audit, Descriptors: descriptors()})
 	s.serveMetrics(ctx, metrics, alive)
 	s.tasks.Go(func() error { s.engine.maintain(ctx); return nil })
 	for _, l := range s.listeners {
@@ -197,6 +198,15 @@ func run(ctx context.Context, conf config) (err error) {
 	defer cancel()
 	err = s.srv.Shutdown(late)
 	return errors.Join(err, s.tasks.Wait())
+}
+
+// descriptors are how many the server may have open, 0 if that is not known.
+func descriptors() int {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
+		return 0
+	}
+	return int(min(limit.Cur, math.MaxInt32))
 }
 
 // serve serves a listener, and ends the server when it fails.
