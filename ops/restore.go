@@ -67,11 +67,7 @@ func OpenJournal(dir string, log *slog.Logger) (_ *Journal, err error) {
 	if err != nil {
 		return nil, err
 	}
-	j.state.Mirror = string(j.kept.fact(mirrorKey))
-	j.state.Fresh = j.state.Mirror == ""
-	j.state.Rebooted = !j.state.Fresh && string(j.kept.fact(bootKey)) != string(boot)
-	// The numbers of a file system may be others after a boot.
-	j.state.Copied = !j.state.Fresh && !j.state.Rebooted && string(j.kept.fact(placeKey)) != place
+	j.judge(string(boot), place)
 	if j.state.Fresh || j.state.Copied {
 		var id [8]byte
 		rand.Read(id[:])
@@ -86,6 +82,35 @@ func OpenJournal(dir string, log *slog.Logger) (_ *Journal, err error) {
 		}
 	}
 	return j, nil
+}
+
+// LookJournal is the journal of a state directory that is only looked at, for
+// FS.Rehearse: it makes nothing, takes no lock and keeps nothing, whether a server has
+// the directory or not. One that has no file yet is os.ErrNotExist.
+func LookJournal(dir string) (*Journal, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{kept: new(keptRows), later: make(laterRows)}
+	if _, err := store.Read(dir, j.kept.add); err != nil {
+		return nil, err
+	}
+	place, err := inode(dir)
+	if err != nil {
+		return nil, err
+	}
+	j.judge(string(boot), place)
+	return j, nil
+}
+
+// judge says what the state is of that was kept.
+func (j *Journal) judge(boot, place string) {
+	j.state.Mirror = string(j.kept.fact(mirrorKey))
+	j.state.Fresh = j.state.Mirror == ""
+	j.state.Rebooted = !j.state.Fresh && string(j.kept.fact(bootKey)) != boot
+	// The numbers of a file system may be others after a boot.
+	j.state.Copied = !j.state.Fresh && !j.state.Rebooted && string(j.kept.fact(placeKey)) != place
 }
 
 // laterRows are to be put when everything was restored: if that fails the state
@@ -162,6 +187,19 @@ func (j *Journal) KeptGroups() (groups []uint64) {
 // without a mirror. Where it fails, nothing was written and the server cannot be.
 func (fs *FS) Restore(exists map[uint64]bool) (done Restored, err error) {
 	j := fs.journal
+	if done, err = fs.restore(j, exists); err != nil {
+		return done, err
+	}
+	fs.tree.View(func() { j.next = fs.tree.Next() })
+	return done, j.later.put(j.store)
+}
+
+// Rehearse is Restore for who is no server and only looks, by LookJournal: it fails as
+// that would, and what the tree is then is kept nowhere.
+func (fs *FS) Rehearse(j *Journal) (Restored, error) { return fs.restore(j, nil) }
+
+// restore makes the tree what a journal has kept.
+func (fs *FS) restore(j *Journal, exists map[uint64]bool) (done Restored, err error) {
 	kept := j.kept
 	j.kept = nil
 	byID := make(map[uint64]*tree.Container, len(kept.rows[store.Containers]))
@@ -198,12 +236,18 @@ func (fs *FS) Restore(exists map[uint64]bool) (done Restored, err error) {
 	if row := kept.fact(eventsKey); row != nil {
 		fs.restoreEventsPerm(row)
 	}
-	if err := fs.restoreGroups(kept, byID, exists, &done); err != nil {
+	if err := fs.restoreGroups(j, kept, byID, exists, &done); err != nil {
 		return done, err
 	}
 	fs.tree.EndRestore()
-	fs.tree.View(func() { j.next = fs.tree.Next() })
-	return done, j.later.put(j.store)
+	return done, nil
+}
+
+// LacksError is of a state with a hierarchy that has a subsystem which the server does not.
+type LacksError struct{ Hierarchy, Subsystem string }
+
+func (e *LacksError) Error() string {
+	return fmt.Sprintf("hierarchy %s of the state has the subsystem %s, which this server does not: --enable %[2]s", e.Hierarchy, e.Subsystem)
 }
 
 func (fs *FS) restoreHierarchy(r keptRow) (*tree.Hierarchy, error) {
@@ -212,7 +256,7 @@ func (fs *FS) restoreHierarchy(r keptRow) (*tree.Hierarchy, error) {
 		return nil, fmt.Errorf("hierarchy %d: %w", r.num, err)
 	}
 	if k.missing != "" {
-		return nil, fmt.Errorf("hierarchy %s of the state has the subsystem %s, which this server does not: --enable %s", k.Name, k.missing, k.missing)
+		return nil, &LacksError{k.Name, k.missing}
 	}
 	k.Root.Data = &rootAttrs{agent: k.agent, log: newEventLog(fs.recorder.limit)}
 	h, err := fs.tree.RestoreHierarchy(k.KeptHierarchy)
@@ -246,8 +290,8 @@ func (fs *FS) restoreContainer(r keptRow, byID map[uint64]*tree.Container) (*tre
 
 // restoreGroups restores where tasks are. Groups of containers that are gone are
 // those of nobody, and so are all of another boot.
-func (fs *FS) restoreGroups(kept *keptRows, byID map[uint64]*tree.Container, exists map[uint64]bool, done *Restored) error {
-	void := fs.journal.state.void()
+func (fs *FS) restoreGroups(j *Journal, kept *keptRows, byID map[uint64]*tree.Container, exists map[uint64]bool, done *Restored) error {
+	void := j.state.void()
 	for _, r := range kept.rows[store.Groups] {
 		ids, err := readGroupRow(r.value)
 		if err != nil {
@@ -258,7 +302,7 @@ func (fs *FS) restoreGroups(kept *keptRows, byID map[uint64]*tree.Container, exi
 			cs = append(cs, byID[id])
 		}
 		if void || slices.Contains(cs, nil) {
-			fs.journal.later[store.Key{Bucket: store.Groups, Num: r.num}] = nil
+			j.later[store.Key{Bucket: store.Groups, Num: r.num}] = nil
 			continue
 		}
 		if err := fs.tree.RestoreGroup(r.num, cs, exists[r.num]); err != nil {
@@ -273,13 +317,13 @@ func (fs *FS) restoreGroups(kept *keptRows, byID map[uint64]*tree.Container, exi
 		case err != nil:
 			return fmt.Errorf("task %d: %w", r.num, err)
 		case void || exists != nil: // the mirror knows
-			fs.journal.later[taskKey(int32(r.num))] = nil
+			j.later[taskKey(int32(r.num))] = nil
 		default:
 			places[int32(r.num)] = p
 		}
 	}
 	done.Tasks = len(places)
-	fs.journal.places = places
+	j.places = places
 	fs.tree.RestoreTasks(places)
 	return nil
 }

@@ -62,6 +62,10 @@ type AbsentError = controller.AbsentError
 // OriginsIn keeps, for Config.Kernel, where tasks came from in a state store.
 func OriginsIn(rows tree.Rows) (controller.Origins, error) { return controller.OriginsIn(rows) }
 
+// KernelFiles are the names of the files that those of Enable have which are the kernel's, as
+// far as they can be seen without opening them: see controller.Look.
+func KernelFiles(enable []string) map[string][]string { return controller.Look(enable) }
+
 // Enforcer is a subsystem that has to look after the host: its effect wears off,
 // or what it accounts changes, without any event that would tell. Call Enforce
 // once a second (SPEC §11), from one goroutine, after tree.New.

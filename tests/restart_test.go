@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -358,7 +359,8 @@ func TestConflict(t *testing.T) {
 		{"x=debug,cpuset", "hierarchy x=debug,cpuset: cpuset is in the hierarchy cpu already: device or"},
 	} {
 		code, _, stderr := refusedStart(t, "--state", dir, "--hierarchy", tt.flag)
-		kept := "busy; the state directory " + dir + " keeps cpu: umount it in a server that runs with that, or remove the directory to begin anew\n"
+		kept := "busy; the state directory " + dir + " keeps cpu: in a server that has it so, `containerfs save` it, empty and remove its containers and umount it; or move the directory away to begin anew\n"
+		plannedAs(t, stderr, dir, "", tt.flag)
 		if code != usage || !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, tt.flag) || !strings.HasSuffix(stderr, kept) {
 			t.Errorf("--hierarchy %s: exit code %d, want that %s is there:\n%s", tt.flag, code, tt.want, stderr)
 		}
@@ -373,10 +375,92 @@ func TestConflict(t *testing.T) {
 	}
 	s.run("rmdir", "/cpu/a")
 	s.stop()
+	plannedAs(t, "", dir, "", "cpu=cpuset", "d=debug")
+	plannedAs(t, "", dir, "")
 	s = startServer(t, "--state", dir)
 	if got, want := s.run("ls", "/"), "ctl\ncontainers\nevents\nrules\nproc\ncpu\nd\n"; got != want {
 		t.Errorf("without flags there are\n%swant\n%s", got, want)
 	}
+	s.stop()
+	retireMirrors(t, dir)
+}
+
+// plannedAs checks that doctor says of a config file what serve has said of it, and that it
+// says no such thing where serve has said nothing.
+func plannedAs(t testing.TB, stderr, state, enable string, hierarchies ...string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "c.toml")
+	text := fmt.Sprintf("state = %q\n", state)
+	if len(hierarchies) > 0 {
+		text += fmt.Sprintf("hierarchy = [\"%s\"]\n", strings.Join(hierarchies, `", "`))
+	}
+	if enable != "" {
+		text += fmt.Sprintf("enable = [%q]\n", enable)
+	}
+	writeFile(t, file, text)
+	before, err := os.ReadFile(filepath.Join(state, "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("containerfs", "--server", "unix://"+state+"/none", "doctor", "--config", file)
+	c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CONTAINERFS_STATE=") })
+	out, _ := c.Output()
+	if after, err := os.ReadFile(filepath.Join(state, "state.db")); err != nil || !slices.Equal(before, after) {
+		t.Errorf("doctor has changed the state, %v", err)
+	}
+	if stderr == "" {
+		if strings.Contains(string(out), "wrong    hierarchy") || !strings.Contains(string(out), "ok       hierarchy") {
+			t.Errorf("doctor of what serve takes:\n%s", out)
+		}
+		return
+	}
+	lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
+	why := strings.TrimPrefix(strings.TrimPrefix(lines[len(lines)-1], "containerfs: "), "hierarchy ")
+	if want := "wrong    hierarchy: " + why + "; the server would not start so\n"; !strings.Contains(string(out), want) {
+		t.Errorf("doctor has no line\n%s in\n%s", want, out)
+	}
+}
+
+// TestLackedSubsystem: a state with a subsystem that has to be asked for is refused without
+// that, as what has to be mended; so doctor says before.
+func TestLackedSubsystem(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, "--state", dir, "--enable", "ns", "--hierarchy", "n=ns")
+	s.run("mkdir", "/n/a")
+	s.stop()
+	for _, args := range [][]string{nil, {"n=debug"}} {
+		flags := []string{"--state", dir}
+		for _, h := range args {
+			flags = append(flags, "--hierarchy", h)
+		}
+		code, _, stderr := refusedStart(t, flags...)
+		if want := "containerfs: state directory " + dir + ": hierarchy n of the state has the subsystem ns, which this server does not: --enable ns\n"; code != usage || !strings.HasSuffix(stderr, want) {
+			t.Errorf("%q: exit code %d, want %s:\n%s", args, code, want, stderr)
+		}
+		plannedAs(t, stderr, dir, "", args...)
+	}
+	plannedAs(t, "", dir, "ns")
+	plannedAs(t, "", dir, "ns", "n=ns")
+	s = startServer(t, "--state", dir, "--enable", "ns")
+	s.run("rmdir", "/n/a")
+	s.stop()
+	retireMirrors(t, dir)
+}
+
+// TestStartAgain: of a server that runs doctor says whether it would start again with what it
+// was told, beside what its state has by now.
+func TestStartAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, "--state", dir, "--hierarchy", "d=debug")
+	if out, well := s.doctor(); !well || strings.Contains(out, "wrong") {
+		t.Errorf("of one with what it was told:\n%s", out)
+	}
+	s.run("write", "/ctl", "remount d debug,bc")
+	if out, well := s.doctor(); well || !strings.Contains(out, "wrong    hierarchy: d=debug: there is d=debug,bc,name=d already: device or resource busy; the state directory "+dir+" keeps d: ") ||
+		!strings.Contains(out, "; the server would not start so again\n") {
+		t.Errorf("of one with another hierarchy:\n%s", out)
+	}
+	plannedAs(t, "", dir, "", "d=debug,bc")
 	s.stop()
 	retireMirrors(t, dir)
 }

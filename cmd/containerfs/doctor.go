@@ -18,7 +18,8 @@ func doctorCommand() *cli.Command {
 when something is wrong; a warning is not. Of a server on this host the process, its
 flags, the sockets that a service manager has passed to it, its files and its state
 directory are looked at, for which it takes root; with --config what a file for serve
-says, before it is used, and which of its listeners and hierarchies serve would refuse.
+says, before it is used, and which of its listeners and hierarchies serve would refuse,
+these also beside what its state directory keeps.
 Nothing is changed.
 
   containerfs doctor

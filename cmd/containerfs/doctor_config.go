@@ -64,12 +64,13 @@ func (x *examination) running(args []string) {
 	if abs, errAbs := filepath.Abs(file); file != "" && errAbs == nil {
 		file = abs
 	}
+	conf.State = stateOf(x.pid)
 	x.config(conf, file, err, true)
 	if err == nil {
 		x.unused(passed, conf.Listen)
 	}
-	if dir := stateOf(x.pid); dir != "" {
-		x.state(dir, true)
+	if conf.State != "" {
+		x.state(conf.State, true)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"syscall"
 
 	"containerfs/ops"
@@ -13,55 +14,107 @@ import (
 )
 
 // hierarchies looks whether the hierarchies that a server is asked for can be beside each
-// other, by mounting them in a model that is on no host.
+// other and beside those of its state directory, by what serve does: in a model that is on
+// no host the state is restored, and they are mounted.
 func (x *examination) hierarchies(conf config, refused string) {
 	const check = "hierarchy"
-	fs, err := bareModel(conf)
+	fs, t, err := bareModel(conf)
 	if err != nil {
 		x.add(statusWarning, check, err.Error(), "look again")
 		return
 	}
-	defer fs.Close()
+	defer func() { fs.Close() }()
+	fresh, err := rehearse(conf, fs, t)
+	whole := conf.NoHierarchies && !fresh // what the state holds is all that there will be
+	switch {
+	case err == nil && whole:
+		x.ok(check, "%s of the state directory", counted(len(keptIn(t)), "hierarchy", "hierarchies"))
+	case err != nil:
+		x.add(statusWrong, check, err.Error(), refused)
+		// What is wrong without the state, too, can be told.
+		fs.Close()
+		if fs, t, err = bareModel(conf); err != nil {
+			return
+		}
+	}
+	if whole {
+		return
+	}
+	kept := keptIn(t)
 	for _, h := range conf.Hierarchies {
-		text := h.Name + "=" + h.Options
-		if err := fs.Mount(h.Name, h.Options); err != nil {
-			x.add(statusWrong, check, text+": "+err.Error(), refused)
+		if err := mountIn(fs, h); err != nil {
+			x.add(statusWrong, check, strings.TrimPrefix(inTheWay(err, conf.State, h.Name, kept, conf.Hierarchies).Error(), check+" "), refused)
 		} else {
-			x.ok(check, "%s", text)
+			x.ok(check, "%s=%s", h.Name, h.Options)
 		}
 	}
 }
 
+// rehearse makes a model what a server's state directory says, as the server does at start,
+// and reports whether nothing is kept there yet. What is wrong with the file itself is for
+// stateFile to tell.
+func rehearse(conf config, fs *ops.FS, t *tree.Tree) (fresh bool, err error) {
+	if conf.State == "" {
+		return true, nil
+	}
+	journal, err := ops.LookJournal(conf.State)
+	if err != nil {
+		return true, nil
+	}
+	done, err := fs.Rehearse(journal)
+	return journal.State().Fresh, restoreError(conf.State, t, done, err)
+}
+
 // bareModel is a model with the subsystems that a server is to have, and nothing in it.
-func bareModel(conf config) (*ops.FS, error) {
+func bareModel(conf config) (*ops.FS, *tree.Tree, error) {
+	kernel := subsys.KernelFiles(conf.Enable)
 	var bare []tree.Subsystem
-	for _, name := range slices.Concat(alwaysThere, conf.Enable) {
-		if !slices.ContainsFunc(bare, func(s tree.Subsystem) bool { return s.Name() == name }) {
-			bare = append(bare, bareSubsystem(name))
+	for _, name := range slices.Concat([]string{"cpuset", "cpuacct", "debug"}, subsys.Optional[:1], []string{"numtasks", "bc"}, subsys.Optional[1:]) { // as subsys.All has them
+		if slices.Contains(alwaysThere, name) || slices.Contains(conf.Enable, name) {
+			bare = append(bare, bareSubsystem{name, bareFiles(slices.Concat(ownFiles[name], kernel[name]))})
 		}
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	recorder := ops.NewRecorder(1)
 	t, err := tree.New(tree.Config{Host: bareHost{}, Subsystems: bare, Observer: recorder, Log: log, CloneData: ops.CloneData})
 	if err != nil {
-		return nil, fmt.Errorf("there is no model: %w", err)
+		return nil, nil, fmt.Errorf("there is no model: %w", err)
 	}
 	return ops.New(ops.Config{
 		Tree: t, Host: bareHost{}, Recorder: recorder, Log: log,
 		AllowReleaseAgent: conf.AllowReleaseAgent, Apart: subsys.Optional,
-	}), nil
+	}), t, nil
 }
 
 // alwaysThere are the subsystems that need not be enabled.
 var alwaysThere = []string{"cpuset", "cpuacct", "debug", "numtasks", "bc"}
 
-// bareSubsystem is one of which there is only the name.
-type bareSubsystem string
+// ownFiles are the names of files of theirs of which another subsystem can have one, which is
+// seen without prefixes.
+var ownFiles = map[string][]string{
+	"cpuset":   {"cpus", "mems"},
+	"cpuacct":  {"usage", "stat", "load"},
+	"numtasks": {"shares", "stats", "limit", "policy"},
+	"bc":       {"resources"},
+}
 
-func (s bareSubsystem) Name() string                             { return string(s) }
+func bareFiles(names []string) (files []tree.File) {
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		files = append(files, tree.File{Name: name})
+	}
+	return files
+}
+
+// bareSubsystem is one of which there are only the names, its own and those of its files.
+type bareSubsystem struct {
+	name  string
+	files []tree.File
+}
+
+func (s bareSubsystem) Name() string                             { return s.name }
+func (s bareSubsystem) Files() []tree.File                       { return s.files }
 func (bareSubsystem) Create(*tree.Container) (tree.State, error) { return nil, nil }
 func (bareSubsystem) Destroy(*tree.Container, tree.State)        {}
-func (bareSubsystem) Files() []tree.File                         { return nil }
 
 // bareHost is one without tasks.
 type bareHost struct{}

@@ -22,6 +22,7 @@ import (
 
 	"containerfs/ops/store"
 	"containerfs/subsys"
+	"containerfs/tree"
 )
 
 // found are the findings of one look, a line each.
@@ -296,6 +297,11 @@ func TestPlannedHierarchies(t *testing.T) {
 	var names []string
 	for _, s := range there {
 		names = append(names, s.Name())
+		for _, file := range ownFiles[s.Name()] {
+			if !slices.ContainsFunc(s.Files(), func(f tree.File) bool { return f.Name == file }) {
+				t.Errorf("%s has no file %s", s.Name(), file)
+			}
+		}
 		if s, ok := s.(io.Closer); ok {
 			s.Close()
 		}
@@ -317,6 +323,14 @@ wrong hierarchy: y=debug,cpuset: cpuset is in the hierarchy cpu already: device 
 wrong hierarchy: ctl=debug: "ctl" cannot be its name: invalid argument; refused
 wrong hierarchy: a=debug,release_agent=/x: naming a release agent takes --allow-release-agent of the server and a privileged local caller: operation not permitted; refused
 `
+	// What the kernel's controllers have of files is seen where the host shows it.
+	if slices.Contains(subsys.KernelFiles([]string{"memory"})["memory"], "stat") {
+		conf.Enable = append(conf.Enable, "memory")
+		conf.Hierarchies = append(conf.Hierarchies, hierarchy{"n", "cpuacct,memory,noprefix"})
+		want += "wrong hierarchy: n=cpuacct,memory,noprefix: two files would be stat without prefixes: invalid argument; refused\n"
+	} else {
+		t.Log("the host shows no files of memory")
+	}
 	var x examination
 	x.hierarchies(conf, "refused")
 	var b strings.Builder

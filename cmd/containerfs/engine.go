@@ -133,7 +133,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	if err := e.restore(conf, exists); err != nil {
 		return nil, err
 	}
-	kept := e.hierarchies()
+	kept := keptIn(e.tree)
 	e.host.Start(model{e.tree, e.host, recorder, classifier, log, &e.behind})
 	e.tree.Drain()
 	for _, h := range conf.Hierarchies {
@@ -141,7 +141,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 			break // what the state holds is all that there should be
 		}
 		if err := e.mount(h); err != nil {
-			return nil, e.inTheWay(err, h.Name, kept, conf.Hierarchies)
+			return nil, inTheWay(err, e.state, h.Name, kept, conf.Hierarchies)
 		}
 	}
 	if err := e.reloadRules(); err != nil {
@@ -167,8 +167,10 @@ func stateError(err error) error {
 
 // mount mounts a hierarchy that is asked for. That the state cannot be written may pass;
 // what is wrong with the hierarchy itself, or beside the others, does not.
-func (e *engine) mount(h hierarchy) error {
-	err := e.fs.Mount(h.Name, h.Options)
+func (e *engine) mount(h hierarchy) error { return mountIn(e.fs, h) }
+
+func mountIn(fs *ops.FS, h hierarchy) error {
+	err := fs.Mount(h.Name, h.Options)
 	if err == nil {
 		return nil
 	}
@@ -180,22 +182,22 @@ func (e *engine) mount(h hierarchy) error {
 	return err
 }
 
-// inTheWay adds to an error which hierarchies that were kept it may be about: those that are
-// not asked for, or are of this name.
-func (e *engine) inTheWay(err error, name string, kept []string, asked []hierarchy) error {
+// inTheWay adds to an error which hierarchies that the state directory keeps it may be about:
+// those that are not asked for, or are of this name.
+func inTheWay(err error, state, name string, kept []string, asked []hierarchy) error {
 	kept = slices.DeleteFunc(kept, func(k string) bool {
 		return k != name && slices.ContainsFunc(asked, func(h hierarchy) bool { return h.Name == k })
 	})
 	if len(kept) == 0 || !errors.Is(err, syscall.EBUSY) {
 		return err
 	}
-	return fmt.Errorf("%w; the state directory %s keeps %s: umount it in a server that runs with that, or remove the directory to begin anew", err, e.state, strings.Join(kept, ", "))
+	return fmt.Errorf("%w; the state directory %s keeps %s: in a server that has it so, `containerfs save` it, empty and remove its containers and umount it; or move the directory away to begin anew", err, state, strings.Join(kept, ", "))
 }
 
-// hierarchies are the names of those that there are.
-func (e *engine) hierarchies() (names []string) {
-	e.tree.View(func() {
-		for h := range e.tree.Hierarchies {
+// keptIn are the names of those that there are.
+func keptIn(t *tree.Tree) (names []string) {
+	t.View(func() {
+		for h := range t.Hierarchies {
 			names = append(names, h.Name())
 		}
 	})
@@ -326,13 +328,8 @@ func (e *engine) restore(conf config, exists map[uint64]bool) error {
 	}
 	began := time.Now()
 	done, err := e.fs.Restore(exists)
-	if err != nil {
-		return fmt.Errorf("state directory %s: %w", conf.State, err)
-	}
-	if done.Containers <= checkUpTo {
-		if err := e.tree.Check(); err != nil {
-			return fmt.Errorf("state directory %s: what is kept does not fit together: %w", conf.State, err)
-		}
+	if err := restoreError(conf.State, e.tree, done, err); err != nil {
+		return err
 	}
 	said := []any{"hierarchies", done.Hierarchies, "containers", done.Containers, "groups", done.Groups}
 	if e.mirror == nil { // which shows itself where tasks are
@@ -340,6 +337,24 @@ func (e *engine) restore(conf config, exists map[uint64]bool) error {
 	}
 	e.log.Info("restored", append(said, "in", time.Since(began).Round(time.Millisecond))...)
 	return nil
+}
+
+// restoreError says what is wrong with what was restored of a state directory, if anything. A
+// server that is started again without a subsystem will lack it again.
+func restoreError(dir string, t *tree.Tree, done ops.Restored, err error) error {
+	if err == nil && done.Containers <= checkUpTo {
+		if err = t.Check(); err != nil {
+			err = fmt.Errorf("what is kept does not fit together: %w", err)
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("state directory %s: %w", dir, err)
+	if errors.As(err, new(*ops.LacksError)) {
+		return mistake(err)
+	}
+	return err
 }
 
 // maintain does what has to be done again and again, until ctx is done. With rules it

@@ -25,28 +25,43 @@ type Seen struct {
 // ErrInUse, since a server may have it, and change it meanwhile, and for ErrOpen. One
 // that has no file yet is os.ErrNotExist.
 func Look(dir string) (Seen, error) {
+	seen, _, err := look(dir)
+	return seen, err
+}
+
+// Read is Look that calls f for each row, as Open does.
+func Read(dir string, f func(k Key, value []byte) error) (Seen, error) {
+	seen, content, err := look(dir)
+	if err == nil {
+		_, err = check(content, f)
+	}
+	return seen, err
+}
+
+// look returns what is in the file as well, if that is whole.
+func look(dir string) (Seen, []byte, error) {
 	seen := Seen{Holder: holder(filepath.Join(dir, lockName))}
 	path := filepath.Join(dir, FileName)
 	content, err := readFile(path)
 	for range looks {
 		if err != nil {
-			return seen, err
+			return seen, nil, err
 		}
 		seen.Rows = 0
 		_, err = check(content, func(Key, []byte) error { seen.Rows++; return nil })
 		if err == nil || !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNewer) {
-			return seen, err
+			return seen, content, err
 		}
 		// It may have been written to while it was read. What is damaged stays as
 		// it is.
 		time.Sleep(lookAgain)
 		again, errRead := readFile(path)
 		if errRead == nil && bytes.Equal(again, content) {
-			return seen, err
+			return seen, nil, err
 		}
 		content, err = again, errRead
 	}
-	return seen, errBusy
+	return seen, nil, errBusy
 }
 
 var readFile = os.ReadFile // another in a test

@@ -38,6 +38,10 @@ func TestLook(t *testing.T) {
 	if seen, err := Look(dir); err != nil || seen != (Seen{100, 0}) {
 		t.Errorf("of a closed one: %+v, %v", seen, err)
 	}
+	rows := make(map[Key]string)
+	if seen, err := Read(dir, func(k Key, v []byte) error { rows[k] = string(v); return nil }); err != nil || seen.Rows != 100 || len(rows) != 100 || rows[key(8)] != "7" {
+		t.Errorf("read: %+v, %v, %v", seen, err, rows)
+	}
 	if after, _ := os.ReadFile(path); string(after) != string(before) {
 		t.Error("it has changed the file")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,6 +74,43 @@ func probe() (*facts, error) {
 	}
 	f.v2 = strings.Fields(string(list))
 	return f, nil
+}
+
+// Look finds the names of the control files of controllers, by controller and without its
+// name before them, where the host has a directory that shows them. It makes none: of version
+// 2 there may be no such directory yet, and of a version 1 hierarchy that is mounted nowhere
+// nothing is seen.
+func Look(names []string) map[string][]string {
+	seen := make(map[string][]string)
+	f, err := probe()
+	if err != nil {
+		return seen
+	}
+	for _, name := range names {
+		at, err := f.find(name)
+		if err != nil || at.mount == "" {
+			continue
+		}
+		dirs := []string{at.mount}
+		if at.version == 2 { // the kernel's root lacks most of them
+			dirs, _ = filepath.Glob(filepath.Join(at.mount, "*", name+".*"))
+			for i, file := range dirs {
+				dirs[i] = filepath.Dir(file)
+			}
+		}
+		for _, dir := range dirs[:min(len(dirs), 1)] {
+			d, err := kernfs.OpenDir(dir)
+			if err != nil {
+				continue
+			}
+			files, _ := d.Files()
+			d.Close()
+			for _, row := range (&Subsystem{name: name}).rows(files) {
+				seen[name] = append(seen[name], row.Name)
+			}
+		}
+	}
+	return seen
 }
 
 func (f *facts) openUnified() (*kernfs.Dir, error) {
