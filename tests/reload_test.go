@@ -89,6 +89,10 @@ as = "daemon"
 allow = ["127.0.0.0/8"]
 [[listen]]
 addr = "tcp://127.0.0.4:0"
+no_root_squash = true
+[[listen]]
+addr = "tcp://127.0.0.5:0"
+trust = "uname"
 `)
 	log = s.reload()
 	if !local.alive() || !kept.alive() {
@@ -99,6 +103,16 @@ addr = "tcp://127.0.0.4:0"
 		t.Errorf("mkdir at the listener to read: exit code %d\n%s", code, out)
 	}
 	fourth := s.at("127.0.0.4")
+	for _, want := range []string{
+		"level=INFO msg=listener at=" + fourth + ` lets_in="users of this host who own their socket, to read and write"`,
+		`level=WARN msg="listener: no_root_squash" at=` + fourth,
+		"level=INFO msg=listener at=" + s.at("127.0.0.5") + ` lets_in="peers from everywhere as whom they say, to read and write"`,
+		`level=WARN msg="listener: trust=uname" at=` + s.at("127.0.0.5"),
+	} {
+		if strings.Count(log, want) != 1 {
+			t.Errorf("of listeners that are new the log has not one line with %s:\n%s", want, log)
+		}
+	}
 	gone := dialClient(t, fourth)
 	if names := s.run("ls", "/"); !strings.Contains(names, "\nx\n") {
 		t.Errorf("the hierarchy that is new is not mounted: %q", names)

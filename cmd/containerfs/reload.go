@@ -148,6 +148,7 @@ func (s *service) prepareListeners(next *config) (change, error) {
 		}
 		s.listeners = append(kept, made...)
 		for _, l := range made {
+			l.Announce(s.log)
 			s.serve(l)
 		}
 		warnUnused(s.log, sockets(), next.Listen)
