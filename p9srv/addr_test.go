@@ -179,3 +179,45 @@ func TestListenUnix(t *testing.T) {
 		t.Error("file is gone")
 	}
 }
+
+// TestFamily: an IPv4 address is no IPv6 one, also where it is all of them; [::] and no host
+// are both.
+func TestFamily(t *testing.T) {
+	for _, tt := range []struct {
+		listen string
+		dial   map[string]bool // whether somebody is there
+	}{
+		{"tcp://0.0.0.0:0?as=daemon", map[string]bool{"127.0.0.1": true, "::1": false}},
+		{"tcp://127.0.0.1:0", map[string]bool{"127.0.0.1": true, "::1": false}},
+		{"tcp://[::]:0?as=daemon", map[string]bool{"127.0.0.1": true, "::1": true}},
+		{"tcp://:0?as=daemon", map[string]bool{"127.0.0.1": true, "::1": true}},
+		{"tcp://[::1]:0", map[string]bool{"127.0.0.1": false, "::1": true}},
+	} {
+		e, err := ParseExport(tt.listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := Listen(e)
+		if err != nil && strings.Contains(tt.listen, "::") {
+			t.Logf("%v: is there IPv6?", err)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		host, port, _ := net.SplitHostPort(l.Addr().Address)
+		if asked, _, _ := net.SplitHostPort(e.Address); host != asked && asked != "" {
+			t.Errorf("%s listens on %s", tt.listen, l.Addr())
+		}
+		for host, want := range tt.dial {
+			c, err := net.Dial("tcp", net.JoinHostPort(host, port))
+			if err == nil {
+				c.Close()
+			}
+			if (err == nil) != want {
+				t.Errorf("%s, from %s: %v", tt.listen, host, err)
+			}
+		}
+		l.Close()
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -239,13 +240,23 @@ func (e *Export) checkReach() error {
 func listenTCP(e Export, config *tls.Config) (*Listener, error) {
 	n, err := e.inherited()
 	if n == nil && err == nil {
-		n, err = net.Listen("tcp", e.Address)
+		n, err = net.Listen(family(e.Address), e.Address)
 	}
 	if err != nil {
 		return nil, err
 	}
 	e.Address = n.Addr().String()
 	return newListener(n, e, config), nil
+}
+
+// family is the network to listen on at an address of TCP: for the package net 0.0.0.0 is all
+// addresses of IPv6 as well, which who writes an IPv4 address does not mean.
+func family(address string) string {
+	host, _, _ := net.SplitHostPort(address)
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 func listenUnix(e Export) (*Listener, error) {

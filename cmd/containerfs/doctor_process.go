@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -86,7 +87,9 @@ func listeningAt(a p9srv.Addr) map[string]bool {
 }
 
 // overlaps reports whether a connection to an address can be one to another, as /proc/net
-// has that: hexadecimal, in words of the host.
+// has that: hexadecimal, in words of the host. An address of IPv4 is one of IPv6 only where
+// that is all of them: [::] takes connections over both, and so does no host at all. (A
+// socket with IPV6_V6ONLY, which we make none of, is not told from others there.)
 func overlaps(local string, at *net.TCPAddr) bool {
 	host, port, _ := strings.Cut(local, ":")
 	if n, err := strconv.ParseUint(port, 16, 16); err != nil || int(n) != at.Port {
@@ -99,7 +102,22 @@ func overlaps(local string, at *net.TCPAddr) bool {
 	for word := range slices.Chunk(ip, 4) {
 		binary.BigEndian.PutUint32(word, binary.NativeEndian.Uint32(word))
 	}
-	return net.IP(ip).IsUnspecified() || at.IP == nil || at.IP.IsUnspecified() || at.IP.Equal(ip)
+	theirs, ok := netip.AddrFromSlice(ip)
+	if !ok {
+		return false
+	}
+	ours, ok := netip.AddrFromSlice(at.IP)
+	if !ok {
+		ours = netip.IPv6Unspecified()
+	}
+	theirs, ours = theirs.Unmap(), ours.Unmap()
+	switch {
+	case theirs == netip.IPv6Unspecified() || ours == netip.IPv6Unspecified():
+		return true
+	case theirs.Is4() != ours.Is4():
+		return false
+	}
+	return theirs.IsUnspecified() || ours.IsUnspecified() || theirs == ours
 }
 
 // openFiles are the names of what a process has open, as far as we may see them.

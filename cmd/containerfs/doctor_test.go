@@ -5,11 +5,13 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -285,6 +287,35 @@ func TestDoctorCapabilities(t *testing.T) {
 	// bc then tells and does not limit, which is no reason not to serve.
 	if got, want := found(func(x *examination) { x.judgeCapabilities(all &^ (1 << unix.CAP_SYS_RESOURCE)) }), "warning capabilities: the server lacks CAP_SYS_RESOURCE, for the limits of bc, which only tells when one is crossed\n"; got != want {
 		t.Errorf("got %s", got)
+	}
+}
+
+// TestOverlaps: what listens at one address is in the way at another if a connection could be
+// to either.
+func TestOverlaps(t *testing.T) {
+	const port = 5640
+	addrs := map[string]string{ // as /proc/net has them, in words of the host
+		"0.0.0.0": "00000000", "127.0.0.1": "0100007F", "127.0.0.2": "0200007F",
+		"::": strings.Repeat("0", 32), "::1": strings.Repeat("0", 24) + "01000000", "::ffff:127.0.0.1": strings.Repeat("0", 16) + "FFFF00000100007F",
+	}
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		t.Skip("the addresses are of a little-endian machine")
+	}
+	for _, tt := range []struct {
+		ours, theirs string
+		want         bool
+	}{
+		{"0.0.0.0", "0.0.0.0", true}, {"0.0.0.0", "127.0.0.1", true}, {"0.0.0.0", "::", true}, {"0.0.0.0", "::ffff:127.0.0.1", true},
+		{"0.0.0.0", "::1", false}, {"::1", "0.0.0.0", false}, {"::1", "127.0.0.1", false}, {"127.0.0.1", "127.0.0.2", false},
+		{"127.0.0.1", "127.0.0.1", true}, {"127.0.0.1", "::ffff:127.0.0.1", true}, {"127.0.0.1", "::", true}, {"127.0.0.1", "0.0.0.0", true},
+		{"::", "127.0.0.1", true}, {"::", "::1", true}, {"::1", "::1", true}, {"", "127.0.0.1", true}, {"", "::1", true},
+	} {
+		if got := overlaps(addrs[tt.theirs]+":1608", &net.TCPAddr{IP: net.ParseIP(tt.ours), Port: port}); got != tt.want {
+			t.Errorf("%q beside %q: %v", tt.ours, tt.theirs, got)
+		}
+		if overlaps(addrs[tt.theirs]+":1609", &net.TCPAddr{IP: net.ParseIP(tt.ours), Port: port}) {
+			t.Errorf("%q beside another port of %q", tt.ours, tt.theirs)
+		}
 	}
 }
 

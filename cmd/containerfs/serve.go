@@ -68,7 +68,9 @@ the address must give one by as=USER, or trust=uname, or ask for certificates.
 
 ADDR is tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH or vsock://CID:PORT, then ?
 and options, joined by &; or systemd:NAME, the sockets of that FileDescriptorName= that
-the service manager has passed, on which it listens when there is no --listen at all:
+the service manager has passed, on which it listens when there is no --listen at all.
+0.0.0.0 is all of this host's IPv4 addresses; [::], or no HOST, those of IPv6 as well.
+The options:
 
   as=USER            everyone is that user
   trust=uname        everyone is whom they say they are
