@@ -74,14 +74,19 @@ func TestMountCommand(t *testing.T) {
 		return len(out) == 0
 	})
 
+	stranger := p9test.NewAuthority(t).Client("containerfs:user:user")
+	stranger.CA = client.CA // it takes the server for the right one, which does not take it
 	for _, tt := range []struct {
 		args []string
 		code int
 		says string
 	}{
 		{[]string{"unix:///nowhere", t.TempDir()}, 75, "unavailable"},
-		{[]string{"unix://" + s.sock, "/nowhere"}, 1, "no such file or directory"},
-		{[]string{"-o", "aname=nothing", "unix://" + s.sock, t.TempDir()}, 1, "no such file or directory"},
+		{[]string{"unix://" + s.sock, "/nowhere"}, notFound, "mount /nowhere: the mount point: no such file or directory"},
+		{[]string{"unix://" + s.sock, "/proc/version"}, 1, "mount /proc/version: the mount point: not a directory"},
+		{[]string{"-o", "aname=nothing", "unix://" + s.sock, t.TempDir()}, notFound, ": attach nothing at unix://" + s.sock + ": no such file or directory"},
+		{[]string{"-o", "aname=all", "tls://127.0.0.1:5641" + files(ca.Client("containerfs:user:root")), t.TempDir()}, notPermitted, ": attach all at tls://127.0.0.1:5641 as the user of "},
+		{[]string{"tls://127.0.0.1:5641" + files(stranger), t.TempDir()}, 75, "unavailable: "},
 		{[]string{"tls://127.0.0.1:5641" + files(p9test.NewAuthority(t).Client("containerfs:user:user")), t.TempDir()}, 75, "unavailable"},
 		{[]string{"unix://" + s.sock}, usage, "usage"},
 		{[]string{"http://x", t.TempDir()}, usage, "address"},
@@ -93,6 +98,20 @@ func TestMountCommand(t *testing.T) {
 		}
 		if code != tt.code || !strings.Contains(string(out), tt.says) || strings.Count(string(out), "\n") != 1 {
 			t.Errorf("mount %v: exit code %d, want %d; it says %q", tt.args, code, tt.code, out)
+		}
+	}
+	// mount(8) has codes of its own.
+	for _, tt := range []struct {
+		args []string
+		code int
+	}{
+		{[]string{"unix://" + s.sock}, 1},
+		{[]string{"unix://" + s.sock, "/nowhere"}, 32},
+		{[]string{"unix:///nowhere", t.TempDir(), "-o", "rw"}, 32},
+	} {
+		c := exec.Command(helper, tt.args...)
+		if out, _ := c.CombinedOutput(); c.ProcessState.ExitCode() != tt.code {
+			t.Errorf("%s %v: %v, want exit code %d\n%s", helper, tt.args, c.ProcessState, tt.code, out)
 		}
 	}
 }

@@ -15,11 +15,16 @@ import (
 
 func main() {
 	args := os.Args
-	if filepath.Base(args[0]) == mountHelper {
+	helper := filepath.Base(args[0]) == mountHelper
+	if helper {
 		args = helperArgs(args)
 	}
 	if os.Getenv(serverVariable) == "" {
 		os.Unsetenv(serverVariable) // the library takes an empty one for a value
 	}
-	os.Exit(execute(context.Background(), args, os.Stdin, os.Stdout, os.Stderr))
+	code := execute(context.Background(), args, os.Stdin, os.Stdout, os.Stderr)
+	if helper {
+		code = helperCode(code)
+	}
+	os.Exit(code)
 }

@@ -83,7 +83,7 @@ func manual(a *cli.App) (pages []page) {
 	helper.line(".B mount \\-t containerfs")
 	helper.line("[\\-o OPTIONS] ADDR DIR")
 	helper.section("DESCRIPTION")
-	helper.text("mount(8) runs it for the type containerfs, with the options of fstab. It is\ncontainerfs mount under another name.")
+	helper.text("mount(8) runs it for the type containerfs, with the options of fstab. It is\ncontainerfs mount under another name, with exit codes of mount(8): 1 when the line makes no\nsense, 32 when the mount failed for any other reason.")
 	helper.text(mount.Description)
 	helper.seeAlso("containerfs (1)", "mount (8)")
 	return append([]page{client.page(), helper.page(), files}, pages...)

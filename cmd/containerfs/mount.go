@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/hugelgupf/p9/linux"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
@@ -30,7 +31,8 @@ func mountCommand() *cli.Command {
 What is read changes by itself, so nothing is cached, and each local user is
 himself to the server: cache=none,access=user unless -o says otherwise. Over TLS
 all would be the user of the certificate, so only who mounts has access: access=UID.
-Such a connection is relayed by a process that lives as long as the mount.
+Such a connection is relayed by a process that lives as long as the mount. What is
+refused is said to be the mount point or the attach, in exit codes as well.
 
   containerfs mount unix:///run/containerfs/9p.sock /mnt
   containerfs mount -o aname=cpu,ro tcp://host:5640 /mnt
@@ -128,8 +130,22 @@ func parseMountOptions(s, network string) mountOptions {
 	return o
 }
 
+// attachName is what of the server is mounted.
+func (o *mountOptions) attachName() string {
+	name := "/"
+	for _, opt := range o.data {
+		if value, ok := strings.CutPrefix(opt, "aname="); ok && value != "" {
+			name = value
+		}
+	}
+	return name
+}
+
 // mount connects to a server and gives the connection to the kernel.
 func mount(ctx context.Context, addr p9srv.Addr, dir string, o mountOptions) error {
+	if err := checkMountPoint(dir); err != nil {
+		return err
+	}
 	f, err := kernelEnd(ctx, addr)
 	if err != nil {
 		return err
@@ -137,9 +153,29 @@ func mount(ctx context.Context, addr p9srv.Addr, dir string, o mountOptions) err
 	defer f.Close() // the kernel has its own reference
 	data := fmt.Sprintf("trans=fd,rfdno=%d,wfdno=%[1]d,%s", f.Fd(), strings.Join(o.data, ","))
 	if err := unix.Mount(addr.String(), dir, "9p", o.flags, data); err != nil {
-		return explainMount(err)
+		return explainMount(ctx, addr, o.attachName(), err)
 	}
 	return nil
+}
+
+// checkMountPoint refuses what the kernel would, in words that say that it is not the server
+// who does: mount(2) has one number for both.
+func checkMountPoint(dir string) error {
+	info, err := os.Stat(dir)
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &errno):
+		return mountFailed(errno, "the mount point")
+	case err == nil && !info.IsDir():
+		return mountFailed(unix.ENOTDIR, "the mount point")
+	}
+	return err
+}
+
+// mountFailed is an error of the kernel's, with what it is about and the exit code that it
+// has as one of the server's.
+func mountFailed(errno syscall.Errno, what string) error {
+	return &exitError{exitCode(linux.Errno(errno)), fmt.Errorf("%s: %w", what, errno)}
 }
 
 // kernelEnd is a connected socket for the kernel: the connection itself, or one
@@ -172,21 +208,54 @@ func kernelEnd(ctx context.Context, addr p9srv.Addr) (*os.File, error) {
 	return os.NewFile(uintptr(fd), addr.String()), nil
 }
 
-// explainMount says what is missing when the kernel's refusal does not.
-func explainMount(err error) error {
-	switch {
-	case errors.Is(err, unix.ENODEV):
+// explainMount says what is missing when the kernel's refusal does not. The mount point has
+// been looked at: what is not there then, or not permitted to root, is what was attached to.
+func explainMount(ctx context.Context, addr p9srv.Addr, name string, err error) error {
+	switch errno, _ := err.(syscall.Errno); errno {
+	case unix.ENODEV:
 		return fmt.Errorf("%w: this kernel has no 9p file system (module 9p, CONFIG_9P_FS)", err)
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w: only root may mount", err)
-	case errors.Is(err, unix.EINVAL):
+	case unix.EINVAL:
 		if known, readErr := has9P(); readErr == nil && known {
 			return fmt.Errorf("%w: an option is wrong, or this kernel's 9p lacks trans=fd (module 9pnet_fd); dmesg says which", err)
 		}
-	case errors.Is(err, unix.EREMOTEIO):
+	case unix.EREMOTEIO:
 		return fmt.Errorf("%w: the server does not speak the version asked for", err)
+	case unix.EPERM, unix.EACCES, unix.ENOENT, unix.EROFS:
+		if errno == unix.EPERM && os.Geteuid() != 0 {
+			return &exitError{exitPermission, fmt.Errorf("%w: only root may mount", err)}
+		}
+		what := "attach " + name + " at " + addr.Plain().String()
+		if addr.Network == "tls" {
+			what += " as the user of " + addr.TLS.Cert
+		}
+		return mountFailed(errno, what)
+	default:
+		if addr.Network != "tls" {
+			break
+		}
+		// A server judges a certificate when its client takes the connection for made.
+		s, errAgain := connect(ctx, addr.String())
+		if exitCode(errAgain) == exitUnavailable {
+			return errAgain
+		}
+		if errAgain == nil {
+			s.close()
+		}
 	}
 	return err
+}
+
+// helperCode is mount(8)'s exit code of what is one of ours: its helpers have these, and it
+// ends with theirs.
+func helperCode(code int) int {
+	const incorrectInvocation, failed = 1, 32
+	switch code {
+	case exitOK:
+		return exitOK
+	case exitUsage:
+		return incorrectInvocation
+	}
+	return failed
 }
 
 // has9P reports whether the kernel has the 9p file system.

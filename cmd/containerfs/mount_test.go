@@ -3,10 +3,14 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/p9srv"
 )
 
 func TestMountOptions(t *testing.T) {
@@ -37,6 +41,45 @@ func TestMountHelperArguments(t *testing.T) {
 	} {
 		if got := helperArgs(tt.in); !slices.Equal(got, tt.want) {
 			t.Errorf("%q became %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}
+
+// TestMountRefusals: who reads it knows whether the mount point is wrong, or what was asked
+// of the server, and a script has the exit codes of the other commands.
+func TestMountRefusals(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unixAddr, tlsAddr := p9srv.Addr{Network: "unix", Address: "/s"}, p9srv.Addr{Network: "tls", Address: "h:1", TLS: p9srv.TLS{Cert: "/me.pem"}}
+	explain := func(a p9srv.Addr, options string, errno syscall.Errno) error {
+		o := parseMountOptions(options, a.Network)
+		return explainMount(t.Context(), a, o.attachName(), errno)
+	}
+	for _, tt := range []struct {
+		err  error
+		code int
+		text string
+	}{
+		{checkMountPoint(dir + "/none"), exitNotFound, "the mount point: no such file or directory"},
+		{checkMountPoint(file), exitFailed, "the mount point: not a directory"},
+		{explain(unixAddr, "aname=nothing,ro", unix.ENOENT), exitNotFound, "attach nothing at unix:///s: no such file or directory"},
+		{explain(unixAddr, "", unix.EACCES), exitPermission, "attach / at unix:///s: permission denied"},
+		{explain(tlsAddr, "aname=all", unix.EACCES), exitPermission, "attach all at tls://h:1 as the user of /me.pem: permission denied"},
+		{explain(unixAddr, "", unix.EREMOTEIO), exitFailed, "remote I/O error: the server does not speak the version asked for"},
+	} {
+		if tt.err == nil || tt.err.Error() != tt.text || exitCode(&pathError{"mount", "/t", tt.err}) != tt.code {
+			t.Errorf("%v with exit code %d, want %s with %d", tt.err, exitCode(tt.err), tt.text, tt.code)
+		}
+	}
+	if err := checkMountPoint(dir); err != nil {
+		t.Error(err)
+	}
+	for code, want := range map[int]int{exitOK: 0, exitUsage: 1, exitFailed: 32, exitNotFound: 32, exitUnavailable: 32} {
+		if got := helperCode(code); got != want {
+			t.Errorf("of %d the helper makes %d, want %d", code, got, want)
 		}
 	}
 }
