@@ -192,7 +192,9 @@ func (at *attachment) told(d deed, err error) error {
 	case e == syscall.EACCES || e == syscall.EPERM || e == syscall.EROFS:
 		level, what = slog.LevelWarn, "denied"
 	case err != nil:
-		at.fs.log.Debug("refused", "op", d.op, "uid", at.caller.UID, "peer", at.caller.Peer, "err", err)
+		if at.fs.log.Enabled(at.fs.ctx, slog.LevelDebug) {
+			at.fs.audit.line(at.fs.ctx, slog.LevelDebug, "refused", append(at.about(d), "errno", unix.ErrnoName(e), "err", err))
+		}
 		return wire(err)
 	case !changes[d.op]:
 		return nil
@@ -202,7 +204,7 @@ func (at *attachment) told(d deed, err error) error {
 	if !ok {
 		return wire(err)
 	}
-	args := []any{"op", d.op, "path", at.fs.path(d.node, d.name), "uid", at.caller.UID, "peer", at.caller.Peer}
+	args := at.about(d)
 	limit := 64
 	if _, ok := d.node.(ctlFile); ok {
 		limit = 512 // the containers are there
@@ -220,6 +222,11 @@ func (at *attachment) told(d deed, err error) error {
 	}
 	at.fs.audit.line(at.fs.ctx, level, what, args)
 	return wire(err)
+}
+
+// about is what each line of a deed begins with.
+func (at *attachment) about(d deed) []any {
+	return []any{"op", d.op, "path", at.fs.path(d.node, d.name), "uid", at.caller.UID, "peer", at.caller.Peer}
 }
 
 // describeAttr is what a setattr sets.

@@ -18,7 +18,7 @@ func (w *world) lines() (out []string) {
 	defer w.log.mu.Unlock()
 	for line := range strings.Lines(w.log.b.String()) {
 		_, line, _ = strings.Cut(strings.TrimSpace(line), " level=")
-		if strings.Contains(line, "msg=change") || strings.Contains(line, "msg=denied") {
+		if !strings.HasPrefix(line, "DEBUG") && (strings.Contains(line, "msg=change") || strings.Contains(line, "msg=denied")) {
 			out = append(out, line)
 		}
 	}
@@ -236,6 +236,34 @@ func TestAuditLinesAreBounded(t *testing.T) {
 			t.Errorf("%s: %d lines", what, len(lines))
 		case len(lines[0]) > 10<<10:
 			t.Errorf("%s: a line of %d bytes", what, len(lines[0]))
+		}
+	}
+}
+
+// TestRefusedLines: what is refused and is no denial has a line at level debug, which says
+// what of, and with which number.
+func TestRefusedLines(t *testing.T) {
+	w := newWorld(t)
+	a := &Caller{UID: 0, Local: true, Peer: "unix uid 0", Origin: "unix uid 0"}
+	w.mount("mount m alpha")
+	c := w.as(a)
+	c.must(c.mkdir("m/a"))
+	w.lines()
+	if err := c.write("m/a/notify_on_release", "x"); err == nil {
+		t.Fatal("no error")
+	}
+	if err := c.mkdir("m/a"); err == nil {
+		t.Fatal("no error")
+	}
+	w.log.mu.Lock()
+	log := w.log.b.String()
+	w.log.mu.Unlock()
+	for _, want := range []string{
+		`level=DEBUG msg=refused op=write path=/m/a/notify_on_release uid=0 peer="unix uid 0" errno=EINVAL err="`,
+		`level=DEBUG msg=refused op=mkdir path=/m/a uid=0 peer="unix uid 0" errno=EEXIST err="`,
+	} {
+		if strings.Count(log, want) != 1 {
+			t.Errorf("not one line with %s:\n%s", want, log)
 		}
 	}
 }

@@ -54,7 +54,7 @@ func newWorld(t testing.TB, with ...configure) *world {
 	}
 	cfg := Config{
 		Host: w.host, Recorder: recorder, Signal: w.host.signal, AllowReleaseAgent: true,
-		Log: slog.New(slog.NewTextHandler(w.log, nil)),
+		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, f := range with {
 		f(&cfg, &tc)
