@@ -29,7 +29,8 @@ func applyCommand() *cli.Command {
 		Description: `FILE is of save, or - for standard input. What differs from the server is changed and
 printed: + a container or hierarchy that is made, - one that is removed, and values
 as old -> new. What the file does not name stays; --prune removes containers that it
-does not name, in the hierarchies that it has whole.
+does not name, in the hierarchies that it has whole: those with a [[hierarchy]] and a
+[[container]] of their root. Of others it says so.
 
 A container with uid or gid is given to them with its control files, but for those that
 have an owner of their own, in [container.file.NAME]: name the limits that the owner must
@@ -65,6 +66,9 @@ leaves all as it is then. Processes stay where they are.
 				p := plan{s: s, f: f, out: c.App.Writer, dry: c.Bool("dry-run"), made: make(map[string]bool), like: make(map[string]likeFiles)}
 				if err := p.make(c.Bool("prune")); err != nil {
 					return err
+				}
+				for _, note := range p.notes {
+					fmt.Fprintf(c.App.ErrWriter, "containerfs: apply: nothing is removed in %s\n", printable(note))
 				}
 				ctx, stop := interruptible(c.Context)
 				defer stop()
@@ -112,6 +116,8 @@ type plan struct {
 	out io.Writer
 	dry bool
 
+	notes []string // what was asked for and is not done
+
 	made map[string]bool      // containers, and roots, that are not there yet
 	like map[string]likeFiles // what new containers have, by hierarchy
 
@@ -137,9 +143,30 @@ func (p *plan) make(prune bool) error {
 		}
 	}
 	if prune {
+		p.notes = p.notWhole()
 		return p.planRemovals()
 	}
 	return nil
+}
+
+// notWhole says of the hierarchies that are in the file but not whole, and in which nothing is
+// removed, what is missing of each. One that is to be mounted has nothing yet.
+func (p *plan) notWhole() (notes []string) {
+	const taken = "and is not taken to have all of it"
+	seen := make(map[string]bool)
+	for _, h := range p.f.Hierarchy {
+		root := "/" + h.Name
+		if seen[h.Name] = true; !p.made[root] && !slices.ContainsFunc(p.f.Container, func(c savedContainer) bool { return c.Path == root }) {
+			notes = append(notes, fmt.Sprintf("%s: %s has no [[container]] %[1]s, its root, "+taken, root, p.f.name))
+		}
+	}
+	for _, c := range p.f.Container {
+		if name := split(c.Path)[0]; !seen[name] {
+			seen[name] = true
+			notes = append(notes, fmt.Sprintf("/%s: %s has no [[hierarchy]] %[1]s, "+taken, name, p.f.name))
+		}
+	}
+	return notes
 }
 
 // fail is a failure at a key of the file.
