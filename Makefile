@@ -3,7 +3,7 @@
 GO = go
 SOAK = 1
 
-.PHONY: build install test check setup soak bench microbench fuzz clean
+.PHONY: build install uninstall test check setup soak bench microbench fuzz clean
 
 build:
 	$(GO) build -o bin/containerfs ./cmd/containerfs
@@ -72,3 +72,9 @@ install: build
 	done
 	test -e $(DESTDIR)$(SYSCONFDIR)/containerfs.toml || \
 		install -m 644 cmd/containerfs/systemd/containerfs.toml $(DESTDIR)$(SYSCONFDIR)/containerfs.toml
+
+# What install has put there; a config file and a state directory stay.
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(BINDIR)/containerfs $(MOUNTDIR)/mount.containerfs $(COMPLETIONDIR)/containerfs \
+		$(addprefix $(MANDIR)/,man1/containerfs.1 man7/containerfs-files.7 man8/containerfs-serve.8 man8/mount.containerfs.8) \
+		$(addprefix $(UNITDIR)/,containerfs.service containerfs.socket))

@@ -104,6 +104,18 @@ func LookJournal(dir string) (*Journal, error) {
 	return j, nil
 }
 
+// MirrorOf is the id by which a state directory's mirror is named, by a look at the directory
+// alone.
+func MirrorOf(dir string) (id string, err error) {
+	_, err = store.Read(dir, func(k store.Key, value []byte) error {
+		if k == mirrorKey {
+			id = string(value)
+		}
+		return nil
+	})
+	return id, err
+}
+
 // judge says what the state is of that was kept.
 func (j *Journal) judge(boot, place string) {
 	j.state.Mirror = string(j.kept.fact(mirrorKey))

@@ -55,6 +55,19 @@ func TestInstall(t *testing.T) {
 	checkPages(t, dir+"/usr/share/man")
 	checkCompletion(t, dir+"/usr/share/bash-completion/completions/containerfs")
 
+	if out, err := exec.Command("make", "-C", "..", "uninstall", "DESTDIR="+dir, "PREFIX=/usr").CombinedOutput(); err != nil {
+		t.Errorf("make uninstall: %v\n%s", err, out)
+	}
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if name := strings.TrimPrefix(path, dir); err == nil && !d.IsDir() && name != "/etc/containerfs.toml" {
+			t.Errorf("make uninstall has left %s", name)
+		}
+		return err
+	})
+	if _, err := os.Stat(dir + "/etc/containerfs.toml"); err != nil {
+		t.Errorf("of the config file: %v", err)
+	}
+
 	// Elsewhere, the unit and the link follow, and a config file stays as it is.
 	dir = t.TempDir()
 	writeFile(t, dir+"/containerfs.toml", "# mine\n")

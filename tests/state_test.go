@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -90,4 +92,63 @@ func refusedStart(t testing.TB, args ...string) (code int, stdout, stderr string
 		t.Errorf("serve %q was not refused", args)
 	}
 	return c.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+// TestLeftover: the mirror of a state directory that is lost is told by doctor, and the
+// README's commands remove it; that of a server that runs, or of a state directory that
+// doctor looks at, is not left over.
+func TestLeftover(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	s := startServer(t, "--state", dir, "--hierarchy", "d=debug")
+	s.run("mkdir", "/d/a")
+	p := startSpawner(t)
+	s.run("attach", "/d/a", strconv.Itoa(p.pid()))
+	mirror := ""
+	for line := range strings.Lines(s.log.String()) {
+		if _, name, ok := strings.Cut(strings.TrimSpace(line), `msg="mirror: on, `); ok {
+			mirror = strings.TrimSuffix(name, `"`)
+		}
+	}
+	if mirror == "" {
+		t.Fatalf("there is no mirror:\n%s", s.log.String())
+	}
+	leftOver := func(state string) bool {
+		t.Helper()
+		c := exec.Command("containerfs", "--server", "unix:///nonexistent", "doctor")
+		c.Env = append(os.Environ(), "CONTAINERFS_STATE="+state)
+		out, _ := c.Output()
+		return strings.Contains(string(out), "warning  left over: the mirror "+mirror+" is no running server's")
+	}
+	if leftOver("none") {
+		t.Error("left over while the server runs")
+	}
+	s.kill9()
+	if leftOver(dir) {
+		t.Error("left over while there is its state directory")
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if !leftOver("none") {
+		t.Error("not left over without a server and its state directory")
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := t.TempDir()
+	var commands []string
+	for line := range strings.Lines(string(readme)) {
+		if command, ok := strings.CutPrefix(line, "    # "); ok && strings.Contains(line, "/tmp/left") {
+			commands = append(commands, strings.NewReplacer("mkdir /tmp/left && ", "", "/tmp/left", at, "containerfs-ID", mirror).Replace(command))
+		}
+	}
+	if out, err := exec.Command("sh", "-ec", strings.Join(commands, "")).CombinedOutput(); err != nil || len(commands) != 3 {
+		t.Errorf("%q: %v\n%s", commands, err, out)
+	}
+	waitFor(t, "the mirror to be gone", func() bool {
+		names, err := kernfs.Names()
+		return err == nil && !slices.Contains(names, mirror)
+	})
+	p.kill()
 }

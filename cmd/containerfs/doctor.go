@@ -19,7 +19,8 @@ when something is wrong; a warning is not. Of a server on this host the process,
 flags, the sockets that a service manager has passed to it, its files and its state
 directory are looked at, for which it takes root; with --config what a file for serve
 says, before it is used, and which of its listeners and hierarchies serve would refuse,
-these also beside what its state directory keeps.
+these also beside what its state directory keeps. What a server that is gone has left
+over on this host is told.
 Nothing is changed.
 
   containerfs doctor
@@ -34,7 +35,12 @@ Nothing is changed.
 			}
 			var x examination
 			x.server(c)
-			x.kernel()
+			if x.elsewhere && c.String("config") == "" {
+				x.client9P() // by which it can be mounted here
+			} else {
+				x.kernel()
+				x.leftovers()
+			}
 			return x.report(c)
 		},
 	}
@@ -59,6 +65,9 @@ type finding struct {
 type examination struct {
 	findings []finding
 	pid      int // the server's process; 0 when it is not known
+
+	elsewhere bool     // the server is on another host, or may be
+	states    []string // the state directories that were looked at
 }
 
 func (x *examination) ok(check, format string, args ...any) {
@@ -113,6 +122,7 @@ func (x *examination) server(c *cli.Context) {
 	}()
 	w, err := s.world()
 	if err != nil {
+		x.elsewhere = true
 		x.add(statusWarning, "server", "it is at "+addr+" and does not say how it runs: "+err.Error(), "ask over a listener that is not confined by attach=")
 		return
 	}
@@ -120,6 +130,7 @@ func (x *examination) server(c *cli.Context) {
 	x.facts(w)
 	x.rules(s)
 	if !w.here() {
+		x.elsewhere = true
 		x.add(statusWarning, "process", "the server is on another host, or in another pid namespace", "run doctor there to have its process and files looked at")
 		return
 	}

@@ -23,6 +23,7 @@ const stateRoom = 64 << 20
 // state looks at a state directory, of the running server or of one that is to be.
 func (x *examination) state(dir string, running bool) {
 	const check = "state directory"
+	x.states = append(x.states, dir)
 	before := len(x.findings)
 	info, err := os.Stat(dir)
 	switch {
