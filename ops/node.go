@@ -225,7 +225,10 @@ func (f controlFile) read(at *attachment, b []byte) ([]byte, error) {
 }
 
 func (f controlFile) write(at *attachment, data []byte) error {
-	if f.r.write == nil {
+	switch {
+	case f.r.write == nil && f.r.instead != "":
+		return fmt.Errorf("it follows from %s, which can be written: %w", f.r.instead, syscall.EINVAL)
+	case f.r.write == nil:
 		return errReadOnly
 	}
 	return f.r.write(at, f.c, data)

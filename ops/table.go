@@ -26,8 +26,10 @@ type row struct {
 	// read appends the contents to b. View. Nil: cannot be read.
 	read func(c *tree.Container, b []byte) ([]byte, error)
 
-	// write executes a command. No lock is held. Nil: cannot be written.
-	write func(at *attachment, c *tree.Container, data []byte) error
+	// write executes a command. No lock is held. Nil: cannot be written, but instead
+	// may name a file that can be.
+	write   func(at *attachment, c *tree.Container, data []byte) error
+	instead string
 
 	// now is write, or tree.ErrWouldWait where that would have to wait. Nil: it
 	// always may.
@@ -136,8 +138,12 @@ func (fs *FS) makeTable(key tableKey) *table {
 		for i := range files {
 			r := subsystemRow(&files[i])
 			r.id = subsystemRowID(id, i)
+			r.instead = files[i].Instead
 			if !key.noprefix {
 				r.name = name + "." + r.name
+				if r.instead != "" {
+					r.instead = name + "." + r.instead
+				}
 			}
 			add(r)
 		}

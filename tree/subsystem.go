@@ -95,6 +95,10 @@ type File struct {
 	// EINVAL.
 	Write func(a *Actor, c *Container, data []byte) error
 
+	// Instead is the base name of the file that is written to have another value in this
+	// one, where that is not Write's to do. Who is refused is told.
+	Instead string
+
 	// Fetch, if any, takes the place of Prepare and Read for a value that only
 	// the host has. It is called without locks, and the container may be gone
 	// by the time it asks.

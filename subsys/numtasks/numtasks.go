@@ -44,7 +44,7 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	s.files = []tree.File{
 		{Name: "shares", Read: s.readShares, Write: s.writeShares},
 		{Name: "stats", Prepare: s.refusals, Read: s.readStats},
-		{Name: "limit", Read: s.readLimit},
+		{Name: "limit", Read: s.readLimit, Instead: "shares"},
 		{Name: "policy", Read: s.readPolicy, Write: s.writePolicy},
 	}
 	var err error
