@@ -88,7 +88,7 @@ func TestCommands(t *testing.T) {
 			{"mv / /all/x", result{5, "", "containerfs: mv /: device or resource busy\n"}},
 		}},
 		{name: "stat", steps: []step{
-			{"stat /all/tasks /all", result{0, "/all/tasks: file mode=0644 uid=7 gid=8 nlink=1 size=0 path=3\n/all: container mode=0755 uid=7 gid=8 nlink=1 size=0 path=2\n", ""}},
+			{"stat /all/tasks /all", result{0, "/all/tasks: file mode=0644 uid=7 gid=8 nlink=1 size=0 qid=3\n/all: container mode=0755 uid=7 gid=8 nlink=1 size=0 qid=2\n", ""}},
 		}},
 		{name: "chown", fail: map[string]linux.Errno{"setattr /all/cpus": linux.EPERM}, steps: []step{
 			{"chown 9 /all/Zoe /all/tasks", result{0, "", ""}},
@@ -108,7 +108,7 @@ func TestCommands(t *testing.T) {
 			{"mkdir -p /all/Zoe/x /all/Abe/y", result{0, "", ""}},
 			{"chown 9:10 -R /all /all/tasks", result{4, "", "containerfs: chown /all/Zoe: operation not permitted\n"}},
 			{"ls -l / /all/Zoe /all/Abe", result{0, "/:\ndrwxr-xr-x 9 10 all\n/all/Zoe:\ndrwxr-xr-x 9 10 x\n/all/Abe:\ndrwxr-xr-x 9 10 y\n", ""}},
-			{"stat /all/tasks /all/Zoe", result{0, "/all/tasks: file mode=0644 uid=9 gid=10 nlink=1 size=0 path=3\n/all/Zoe: container mode=0750 uid=7 gid=8 nlink=1 size=0 path=5\n", ""}},
+			{"stat /all/tasks /all/Zoe", result{0, "/all/tasks: file mode=0644 uid=9 gid=10 nlink=1 size=0 qid=3\n/all/Zoe: container mode=0750 uid=7 gid=8 nlink=1 size=0 qid=5\n", ""}},
 		}},
 		{name: "chmod", fail: map[string]linux.Errno{"setattr /all/cpus": linux.EPERM}, steps: []step{
 			{"chmod 0711 /all/Zoe", result{0, "", ""}},
@@ -126,6 +126,8 @@ func TestCommands(t *testing.T) {
 		{name: "usage", steps: []step{
 			{"", result{2, "", "containerfs: no command given; see containerfs --help\n"}},
 			{"sta /x", result{2, "", "containerfs: no command \"sta\"; did you mean stat?\n"}},
+			{"foo /x", result{2, "", "containerfs: no command \"foo\"; see containerfs --help\n"}},
+			{"mkdri /x", result{2, "", "containerfs: no command \"mkdri\"; did you mean mkdir?\n"}},
 			{"atatch /x", result{2, "", "containerfs: no command \"atatch\"; did you mean attach?\n"}},
 			{"run-lunch /x", result{2, "", "containerfs: no command \"run-lunch\"; see containerfs --help\n"}},
 			{"help atatch", result{2, "", "containerfs: no command \"atatch\"; did you mean attach?\n"}},

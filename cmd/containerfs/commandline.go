@@ -147,12 +147,12 @@ func duration(c *cli.Context, flag string) (time.Duration, error) {
 // nearestCommand is the command that a misspelt name is meant to be, if one is near
 // enough.
 func nearestCommand(commands []*cli.Command, name string) (nearest string) {
-	best := 3 // as many mistakes are too many
+	best := max(1, len(name)/3) + 1 // as many mistakes are too many
 	for _, c := range commands {
 		if c.Hidden {
 			continue
 		}
-		if d := distance(c.Name, name); d < best && d < len(c.Name) {
+		if d := distance(c.Name, name); d < best {
 			nearest, best = c.Name, d
 		}
 	}

@@ -174,6 +174,9 @@ func (p *manualPage) flags(flags []cli.Flag) {
 			if v := cmp.Or(d.GetDefaultText(), d.GetValue()); v != "" {
 				usage += " (default: " + v + ")"
 			}
+			if vars := d.GetEnvVars(); len(vars) > 0 {
+				usage += "; where it is not given, $" + strings.Join(vars, ", $") + " is it"
+			}
 		}
 		p.line(".TP")
 		p.line(title)

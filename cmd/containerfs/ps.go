@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
+	"github.com/hugelgupf/p9/linux"
 	"github.com/urfave/cli/v2"
 )
 
@@ -59,6 +61,9 @@ func ps(c *cli.Context, s *session, w *world, id string) error {
 		return err
 	}
 	places, err := s.places(w, pid)
+	if errors.Is(err, linux.ENOENT) {
+		err = linux.ESRCH // the directory is the process
+	}
 	if err != nil {
 		return err
 	}

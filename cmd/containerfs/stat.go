@@ -41,7 +41,7 @@ func stat(s *session, out io.Writer, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "%s: %s mode=%04o uid=%d gid=%d nlink=%d size=%d path=%d\n",
+	_, err = fmt.Fprintf(out, "%s: %s mode=%04o uid=%d gid=%d nlink=%d size=%d qid=%d\n",
 		printable(path), kindOf(attr), attr.Mode.Permissions(), attr.UID, attr.GID, attr.NLink, attr.Size, qid.Path)
 	return err
 }

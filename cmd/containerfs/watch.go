@@ -55,7 +55,7 @@ Kinds are ` + strings.Join(eventKinds, " ") + `.
 			&cli.StringSliceFlag{Name: "pid", Usage: "show events about the process or thread `PID`, or its children; may be repeated"},
 			&cli.BoolFlag{Name: "all", Usage: "begin with the oldest that the server has"},
 			&cli.IntFlag{Name: "n", Usage: "end after `N` events"},
-			&cli.BoolFlag{Name: "no-follow", Usage: "end when all there are were shown"},
+			&cli.BoolFlag{Name: "no-follow", Usage: "end when all there are were shown, from the oldest on"},
 			&cli.BoolFlag{Name: "time", Usage: "show the time of day; with --json as time, or received, as well"},
 			jsonFlag(),
 		},
@@ -177,7 +177,7 @@ func newWatcher(c *cli.Context, path string) (*watcher, error) {
 	}
 	w := &watcher{
 		path: path, log: "/events",
-		fromStart: c.Bool("all"), once: c.Bool("no-follow"), json: c.Bool("json"), timed: c.Bool("time"),
+		fromStart: c.Bool("all") || c.Bool("no-follow"), once: c.Bool("no-follow"), json: c.Bool("json"), timed: c.Bool("time"),
 		left: -1, out: bufio.NewWriter(c.App.Writer),
 	}
 	if c.IsSet("n") {
