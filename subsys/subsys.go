@@ -56,6 +56,22 @@ type Config struct {
 // that are then not what `all` means.
 var Optional = append([]string{"ns"}, controller.Names...)
 
+// Names are the subsystems that All makes where these are enabled, in the order of their
+// registration, which is that of callbacks, listings and canonical names.
+func Names(enable []string) []string {
+	names := []string{"cpuset", "cpuacct", "debug"}
+	if slices.Contains(enable, "ns") {
+		names = append(names, "ns")
+	}
+	names = append(names, "numtasks", "bc")
+	for _, name := range controller.Names {
+		if slices.Contains(enable, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // AbsentError is All's for one of Enable that this kernel does not have.
 type AbsentError = controller.AbsentError
 
@@ -74,10 +90,9 @@ type Enforcer interface{ Enforce() }
 // Factual is a subsystem that says what the host allows of it.
 type Factual interface{ Facts() []string }
 
-// All makes the subsystems in the order of their registration, which is that of
-// callbacks, listings and canonical names. Those that are Enforcers have to be
-// called, those that are io.Closers to be closed when no change can come any
-// more. An error says what of Enable this host lacks.
+// All makes the subsystems, in the order of Names. Those that are Enforcers have to be
+// called, those that are io.Closers to be closed when no change can come any more. An
+// error says what of Enable this host lacks.
 func All(cfg Config) ([]tree.Subsystem, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
@@ -111,33 +126,28 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 		tasks.LimitBy(l.ForNumtasks())
 		counters.LimitBy(l.ForBC())
 	}
-	var sets, accounts tree.Subsystem
-	ourSets, ourAccounts := cpuset.New(cfg.Cpuset, cfg.Log), cpuacct.New(cfg.Cpuacct, cfg.Log)
-	ourSets.Remember(cfg.memory(cfg.CpusetRows, "cpuset", "the CPUs that tasks had before they became members are not known"))
-	sets, accounts = ourSets, ourAccounts
-	ourAccounts.Remember(cfg.memory(cfg.CpuacctRows, "cpuacct", "what tasks have run while there was no server is not counted"))
-	if k := controller.Of(kernel, "cpuset"); k != nil {
-		sets = newKernelCpuset(ourSets, k)
+	sets, accounts := cpuset.New(cfg.Cpuset, cfg.Log), cpuacct.New(cfg.Cpuacct, cfg.Log)
+	sets.Remember(cfg.memory(cfg.CpusetRows, "cpuset", "the CPUs that tasks had before they became members are not known"))
+	accounts.Remember(cfg.memory(cfg.CpuacctRows, "cpuacct", "what tasks have run while there was no server is not counted"))
+	made := map[string]tree.Subsystem{
+		"cpuset": sets, "cpuacct": accounts, "debug": debug.Subsystem{}, "numtasks": tasks, "bc": counters,
 	}
-	if k := controller.Of(kernel, "cpuacct"); k != nil {
-		accounts = newKernelCpuacct(ourAccounts, k)
-	}
-	all := []tree.Subsystem{
-		sets,
-		accounts,
-		debug.Subsystem{},
+	for _, s := range kernel {
+		switch s.Name() {
+		case "cpuset":
+			made["cpuset"] = newKernelCpuset(sets, s)
+		case "cpuacct":
+			made["cpuacct"] = newKernelCpuacct(accounts, s)
+		default:
+			made[s.Name()] = s
+		}
 	}
 	if slices.Contains(cfg.Enable, "ns") {
-		all = append(all, ns.New(cfg.NS, cfg.Log))
+		made["ns"] = ns.New(cfg.NS, cfg.Log)
 	}
-	all = append(all,
-		tasks,
-		counters,
-	)
-	for _, s := range kernel {
-		if !slices.Contains(Enforced, s.Name()) {
-			all = append(all, s)
-		}
+	var all []tree.Subsystem
+	for _, name := range Names(cfg.Enable) {
+		all = append(all, made[name])
 	}
 	return all, nil
 }

@@ -69,10 +69,8 @@ func rehearse(conf config, fs *ops.FS, t *tree.Tree) (fresh bool, err error) {
 func bareModel(conf config) (*ops.FS, *tree.Tree, error) {
 	kernel := subsys.KernelFiles(conf.Enable)
 	var bare []tree.Subsystem
-	for _, name := range slices.Concat([]string{"cpuset", "cpuacct", "debug"}, subsys.Optional[:1], []string{"numtasks", "bc"}, subsys.Optional[1:]) { // as subsys.All has them
-		if slices.Contains(alwaysThere, name) || slices.Contains(conf.Enable, name) {
-			bare = append(bare, bareSubsystem{name, bareFiles(slices.Concat(ownFiles[name], kernel[name]))})
-		}
+	for _, name := range subsys.Names(conf.Enable) {
+		bare = append(bare, bareSubsystem{name, bareFiles(slices.Concat(ownFiles[name], kernel[name]))})
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	recorder := ops.NewRecorder(1)
@@ -85,9 +83,6 @@ func bareModel(conf config) (*ops.FS, *tree.Tree, error) {
 		AllowReleaseAgent: conf.AllowReleaseAgent, Apart: subsys.Optional,
 	}), t, nil
 }
-
-// alwaysThere are the subsystems that need not be enabled.
-var alwaysThere = []string{"cpuset", "cpuacct", "debug", "numtasks", "bc"}
 
 // ownFiles are the names of files of theirs of which another subsystem can have one, which is
 // seen without prefixes.

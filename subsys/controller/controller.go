@@ -78,16 +78,6 @@ func Open(cfg Config) (subs []*Subsystem, err error) {
 	return subs, nil
 }
 
-// Of finds the subsystem of a name among those that were opened, nil without.
-func Of(subs []*Subsystem, name string) *Subsystem {
-	for _, s := range subs {
-		if s.name == name {
-			return s
-		}
-	}
-	return nil
-}
-
 // trunkAt finds or makes the trunk for a place.
 func trunkAt(trunks *[]*trunk, at place, cfg Config) *trunk {
 	name := "v2"

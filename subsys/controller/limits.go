@@ -30,7 +30,16 @@ const (
 
 // NewLimits is for the controllers that were opened.
 func NewLimits(subs []*Subsystem) *Limits {
-	return &Limits{pids: Of(subs, "pids"), memory: Of(subs, "memory")}
+	l := new(Limits)
+	for _, s := range subs {
+		switch s.name {
+		case "pids":
+			l.pids = s
+		case "memory":
+			l.memory = s
+		}
+	}
+	return l
 }
 
 // Any reports whether there is a controller that limits anything.
