@@ -208,7 +208,7 @@ func (at *attachment) change(p *perm, t *times, valid p9.SetAttrMask, attr p9.Se
 		return errNotFileOwner
 	}
 	if valid.UID && uint32(attr.UID) != p.uid && !at.privileged() {
-		return errNotPrivileged
+		return tree.ErrNotPrivileged
 	}
 	if valid.GID && uint32(attr.GID) != p.gid && !at.privileged() &&
 		!(owner && slices.Contains(at.caller.GIDs, uint32(attr.GID))) {

@@ -84,7 +84,7 @@ func TestAuditLines(t *testing.T) {
 			_, err := c.walk("m/open/z/shut/a\nmsg=change\" uid=0")
 			return err
 		}, `WARN msg=denied op=walk path="/m/open/z/shut/a\nmsg=change\" uid=0"` + who + denied("its directory has mode 0700")},
-		{"mount by attach denied", func(c *client) error { _, err := w.fs.Attach(a, "beta"); return err }, "WARN msg=denied op=attach path=/beta" + who + prohibited("")},
+		{"mount by attach denied", func(c *client) error { _, err := w.fs.Attach(a, "beta"); return err }, "WARN msg=denied op=attach path=/beta" + who + prohibited(privileged)},
 		{"read-only", func(*client) error { return w.as(ro).mkdir("m/x") }, `WARN msg=denied op=mkdir path=/m/x uid=0 peer="tcp 10.0.0.1:7"` + errText("EROFS", "read-only file system")},
 	} {
 		if tt.what == "walk denied" {

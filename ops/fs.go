@@ -319,8 +319,7 @@ func (at *attachment) attachOptions(s string) (*file, error) {
 // attachMounted attaches to what an option string describes if it is mounted,
 // which is everybody's: EPERM if it is not, or EROFS for who could mount it.
 func (at *attachment) attachMounted(o options) (f *file, err error) {
-	err = syscall.EPERM
-	if at.privileged() {
+	if err = at.actor.CheckPrivileged(); err == nil {
 		err = syscall.EROFS
 	}
 	at.fs.tree.View(func() {

@@ -107,18 +107,16 @@ func (ctlFile) write(at *attachment, data []byte) error {
 		switch {
 		case c.word != word:
 		case !c.everybody && !at.privileged():
-			return errNotPrivileged
+			return tree.ErrNotPrivileged
 		default:
 			return c.run(at, command)
 		}
 	}
-	if !at.privileged() {
-		return errNotPrivileged
+	if err := at.actor.CheckPrivileged(); err != nil {
+		return err
 	}
 	return fmt.Errorf("the commands are %s: %w", strings.Join(CtlCommands(), ", "), syscall.EINVAL)
 }
-
-var errNotPrivileged = fmt.Errorf("only root and the server's user may: %w", syscall.EPERM)
 
 // errWords is for a command of ctl with too few words or too many.
 func errWords(usage string) error { return fmt.Errorf("it is `%s`: %w", usage, syscall.EINVAL) }

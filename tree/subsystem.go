@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"fmt"
 	"slices"
 	"syscall"
 )
@@ -112,17 +113,29 @@ type File struct {
 	subsystem int // its id, set when that is registered
 }
 
-// Actor is who asked for a change, as far as a subsystem may depend on it.
+// Actor is who asked for a change, as far as a subsystem may depend on it. A nil Actor
+// is nobody that is known.
 type Actor struct {
 	UID        uint32
 	Privileged bool // SPEC §1
 	Local      bool // on a unix socket
 }
 
+// ErrNotPrivileged is for what only privileged callers may do: EPERM.
+var ErrNotPrivileged = fmt.Errorf("only root and the server's user may: %w", syscall.EPERM)
+
+// CheckPrivileged is ErrNotPrivileged unless the actor is privileged.
+func (a *Actor) CheckPrivileged() error {
+	if a == nil || !a.Privileged {
+		return ErrNotPrivileged
+	}
+	return nil
+}
+
 // CanMkdirer decides whether a container may be made.
 type CanMkdirer interface {
 	// CanMkdir is called under changeMu, after the front end's Allow and
-	// before Create. A nil actor is nobody that is known.
+	// before Create.
 	CanMkdir(a *Actor, parent *Container) error
 }
 

@@ -105,7 +105,7 @@ func (t *trunk) attach(task *tree.Task, to *node) (undo func(), err error) {
 // is, so that children get it as well. It returns what was recorded before.
 func (t *trunk) note(task *tree.Task, at string) (was *source, err error) {
 	if at != "/" {
-		if a, asked := t.tree.Asker(); asked && (a == nil || !a.Privileged) {
+		if a, asked := t.tree.Asker(); asked && a.CheckPrivileged() != nil {
 			return nil, errForeign
 		}
 	}

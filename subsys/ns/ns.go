@@ -86,12 +86,9 @@ func (s *Subsystem) Close() error {
 	return nil
 }
 
-// allowed reports whether a caller may do what only the privileged may.
-func (s *Subsystem) allowed(a *tree.Actor) bool { return a != nil && a.Privileged }
-
 // CanMkdir is tree.CanMkdirer's.
 func (s *Subsystem) CanMkdir(a *tree.Actor, _ *tree.Container) error {
-	if !s.allowed(a) {
+	if a.CheckPrivileged() != nil {
 		return errNotPrivileged
 	}
 	if a != s.self {
@@ -101,7 +98,7 @@ func (s *Subsystem) CanMkdir(a *tree.Actor, _ *tree.Container) error {
 }
 
 var (
-	errNotPrivileged = fmt.Errorf("only root and the server's user may, where ns is: %w", syscall.EPERM)
+	errNotPrivileged = fmt.Errorf("where ns is, %w", tree.ErrNotPrivileged)
 	errNotEmptyChild = fmt.Errorf("ns lets a task go to an empty child of its container alone: %w", syscall.EPERM)
 )
 
@@ -110,7 +107,7 @@ func (s *Subsystem) CanAttach(a *tree.Actor, _ *tree.Task, from, to *tree.Contai
 	if a == s.self {
 		return nil
 	}
-	if !s.allowed(a) {
+	if a.CheckPrivileged() != nil {
 		return errNotPrivileged
 	}
 	if to.Parent() != from || to.NumTasks() > 0 {

@@ -214,8 +214,8 @@ func (s *Subsystem) writePolicy(a *tree.Actor, c *tree.Container, text []byte) e
 	case "count":
 	case "kill":
 		kill = true
-		if a == nil || !a.Privileged {
-			return fmt.Errorf("only root and the server's user may: %w", syscall.EPERM)
+		if err := a.CheckPrivileged(); err != nil {
+			return err
 		}
 	default:
 		return fmt.Errorf("a policy is count or kill: %w", syscall.EINVAL)
