@@ -73,11 +73,9 @@ func (fs *FS) parseToken(o *options, token string, agents bool) error {
 		o.releaseAgent, o.hasAgent = value, true
 		return nil
 	}
-	for id, name := range fs.names {
-		if token == name {
-			o.subsystems |= 1 << id
-			return nil
-		}
+	if id := fs.subsystem(token); id >= 0 {
+		o.subsystems |= 1 << id
+		return nil
 	}
 	if slices.Contains(fs.apart, token) {
 		return fmt.Errorf("%s is only there when the server is started with --enable %[1]s: %w", token, syscall.ENOENT)

@@ -126,16 +126,14 @@ func (f taskFile) read(at *attachment, b []byte) ([]byte, error) {
 	}
 	fs := at.fs
 	if taskFiles[f.index] == "cpuset" {
-		for id, name := range fs.names {
-			if name != "cpuset" {
-				continue
-			}
-			if h := fs.tree.Bound(id); h != nil {
-				return append(f.d.task.Container(h).AppendPath(b), '\n'), nil
-			}
-			return append(b, "/\n"...), nil // unbound: the default hierarchy's
+		id := fs.subsystem("cpuset")
+		if id < 0 {
+			return nil, syscall.EINVAL
 		}
-		return nil, syscall.EINVAL
+		if h := fs.tree.Bound(id); h != nil {
+			return append(f.d.task.Container(h).AppendPath(b), '\n'), nil
+		}
+		return append(b, "/\n"...), nil // unbound: the default hierarchy's
 	}
 	for _, h := range fs.newestFirst() {
 		b = fmt.Appendf(b, "%s:%s\n", fs.tree.Names(h.Subsystems(), ","), f.d.task.Container(h).AppendPath(nil))

@@ -15,7 +15,6 @@ const example = `// Package execs counts the programs that are executed in a con
 package execs
 
 import (
-	"slices"
 	"strconv"
 
 	"containerfs/tree"
@@ -28,7 +27,7 @@ func (s *Subsystem) Name() string { return "execs" }
 
 func (s *Subsystem) Create(c *tree.Container) (tree.State, error) {
 	if c.IsRoot() {
-		s.id = slices.Index(c.Tree().SubsystemNames(), s.Name())
+		s.id = c.Tree().SubsystemID(s.Name())
 	}
 	return new(int64), nil
 }

@@ -115,6 +115,11 @@ func (t *Tree) SubsystemNames() []string {
 	return names
 }
 
+// SubsystemID is the id of the subsystem of a name, -1 if there is none.
+func (t *Tree) SubsystemID(name string) int {
+	return slices.IndexFunc(t.subsystems, func(r *registered) bool { return r.Name() == name })
+}
+
 // Files are the control files of a subsystem.
 func (t *Tree) Files(id int) []File { return t.subsystems[id].files }
 

@@ -29,8 +29,8 @@ import (
 // State. Create makes it, and Destroy is called for every state that was made,
 // but for the root's. Each container costs its State and 16 bytes for the place
 // where that is kept. A container's state is found with Container.State and the
-// id of the subsystem, which is known from the first Create on: that of the root
-// state, before there are tasks. The root state moves with the subsystem from
+// id of the subsystem, which Tree.SubsystemID has from the first Create on: that of the
+// root state, before there are tasks. The root state moves with the subsystem from
 // hierarchy to hierarchy, so what it has must not be of one Container.
 //
 // Locks. There are two (see the package). What is called under changeMu only may

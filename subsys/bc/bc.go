@@ -130,7 +130,7 @@ func (s *Subsystem) Files() []tree.File { return s.files }
 func (s *Subsystem) Create(c *tree.Container) (tree.State, error) {
 	if c.IsRoot() {
 		s.tree, s.root = c.Tree(), c
-		s.id = slices.Index(s.tree.SubsystemNames(), s.Name())
+		s.id = s.tree.SubsystemID(s.Name())
 	}
 	return new(state), nil
 }

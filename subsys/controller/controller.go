@@ -166,7 +166,7 @@ func (s *Subsystem) WholeProcesses() bool { return s.t.version == 2 }
 func (s *Subsystem) Create(c *tree.Container) (tree.State, error) {
 	if c.IsRoot() {
 		s.t.tree = c.Tree()
-		s.id = slices.Index(s.t.tree.SubsystemNames(), s.name)
+		s.id = s.t.tree.SubsystemID(s.name)
 		return s.t.base, nil
 	}
 	n, err := s.t.state(c, s.node(c.Parent()))

@@ -18,7 +18,7 @@ import (
 // again where it has it.
 func TestSettings(t *testing.T) {
 	b := newBench(t, Config{Names: []string{"memory", "devices", "pids"}, ID: fmt.Sprintf("test-s%d", os.Getpid())})
-	id := func(name string) int { return slices.Index(b.SubsystemNames(), name) }
+	id := b.SubsystemID
 	sub := func(name string) *Subsystem { return b.subs[id(name)] }
 	write := func(c *tree.Container, controller, file, text string) {
 		t.Helper()

@@ -3,7 +3,6 @@ package cpuacct
 import (
 	"fmt"
 	"log/slog"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -137,7 +136,7 @@ func (s *Subsystem) Create(c *tree.Container) (tree.State, error) {
 		return &state{parent: s.state(c.Parent())}, nil
 	}
 	s.tree = c.Tree()
-	s.id = slices.Index(s.tree.SubsystemNames(), s.Name())
+	s.id = s.tree.SubsystemID(s.Name())
 	s.root = new(state)
 	return s.root, nil
 }

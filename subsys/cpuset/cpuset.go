@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strconv"
 	"syscall"
 
@@ -123,7 +122,7 @@ func (s *Subsystem) Create(c *tree.Container) (tree.State, error) {
 		return nil, err
 	}
 	s.tree, s.root = c.Tree(), c
-	s.id = slices.Index(s.tree.SubsystemNames(), s.Name())
+	s.id = s.tree.SubsystemID(s.Name())
 	return st, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"syscall"
 	"time"
 	"unique"
@@ -72,7 +71,7 @@ func (s *Subsystem) Create(c *tree.Container) (tree.State, error) {
 		}
 	}
 	s.tree = c.Tree()
-	s.id = slices.Index(s.tree.SubsystemNames(), s.Name())
+	s.id = s.tree.SubsystemID(s.Name())
 	return &state{unique.Make(set)}, nil
 }
 

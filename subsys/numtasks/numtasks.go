@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"strconv"
 	"syscall"
 
@@ -70,7 +69,7 @@ func (s *Subsystem) Create(c *tree.Container) (tree.State, error) {
 	if c.IsRoot() {
 		s.tree = c.Tree()
 		s.killer.tree = s.tree
-		s.id = slices.Index(s.tree.SubsystemNames(), s.Name())
+		s.id = s.tree.SubsystemID(s.Name())
 	}
 	return &state{shares: defaultShares}, nil
 }
