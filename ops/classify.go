@@ -280,9 +280,6 @@ func (c *Classifier) processes() (ps []process) {
 	t := c.fs.tree
 	t.View(func() {
 		t.EachProcess(func(p *tree.Process, thread *tree.Task) {
-			if first := t.Task(p.TGID()); first != nil {
-				thread = first
-			}
 			note, _ := p.Note().(*Program)
 			ps = append(ps, process{p, thread, note})
 		})
