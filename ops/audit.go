@@ -259,16 +259,15 @@ func clip[T string | []byte](s T, most int) string {
 // is the one that it had.
 func (fs *FS) path(n node, name string) (path string) {
 	fs.tree.View(func() {
+		if c := containerOf(n); c != nil {
+			path = c.ServedPath()
+		}
 		switch n := n.(type) {
 		case containerDir:
-			path = n.c.ServedPath()
 		case controlFile:
-			path = n.c.ServedPath() + "/" + n.r.name
+			path += "/" + n.r.name
 		case statusFile:
-			path = "/" + StatusName
-			if d, ok := n.dir.(containerDir); ok {
-				path = d.c.ServedPath() + path
-			}
+			path += "/" + StatusName
 		case taskDir, taskFile, procDir:
 			path = "/proc"
 		case topDir:

@@ -51,17 +51,8 @@ type file struct {
 // open makes a file of a node. View.
 func (at *attachment) open(n node) *file {
 	f := &file{at: at, n: n}
-	switch n := n.(type) {
-	case containerDir:
-		f.h = n.c.Hierarchy()
-	case controlFile:
-		f.h = n.c.Hierarchy()
-	case statusFile:
-		if d, ok := n.dir.(containerDir); ok {
-			f.h = d.c.Hierarchy()
-		}
-	}
-	if f.h != nil {
+	if c := containerOf(n); c != nil {
+		f.h = c.Hierarchy()
 		f.h.Hold()
 	}
 	return f

@@ -109,6 +109,19 @@ const (
 func dirQID(path uint64) p9.QID  { return p9.QID{Type: p9.TypeDir, Path: path} }
 func fileQID(path uint64) p9.QID { return p9.QID{Type: p9.TypeRegular, Path: path} }
 
+// containerOf is the container that a node is, or is a file of; nil for the others.
+func containerOf(n node) *tree.Container {
+	switch n := n.(type) {
+	case containerDir:
+		return n.c
+	case controlFile:
+		return n.c
+	case statusFile:
+		return containerOf(n.dir)
+	}
+	return nil
+}
+
 // fixedDir and fixedFile are the attributes of what is always there: the
 // server's user's, made when the server started.
 func (fs *FS) fixedDir(nlink int) (perm, p9.Attr, error) {

@@ -24,8 +24,8 @@ type statusFile struct{ dir directory }
 const qidRowStatus = 1<<8 - 1
 
 func (f statusFile) qid() p9.QID {
-	if d, ok := f.dir.(containerDir); ok {
-		return fileQID(d.c.ID()<<qidRowBits | qidRowStatus)
+	if c := containerOf(f); c != nil {
+		return fileQID(c.ID()<<qidRowBits | qidRowStatus)
 	}
 	return fileQID(qidStatus)
 }
