@@ -93,7 +93,7 @@ func (f *file) list(d directory, offset uint64, kept bool, yield func(q p9.QID, 
 		}
 		if isProc && offset == 0 {
 			f.pids = f.at.fs.pids()
-			if err = f.keep(); err != nil {
+			if err = f.holdSnapshot(); err != nil {
 				return // before anything of it is listed
 			}
 		}

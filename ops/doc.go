@@ -20,7 +20,7 @@
 //     server, its ancestors and pid 1 (see Classifier).
 //   - A caller's identity is the attachment's and never changes (SPEC §17).
 //   - A refusal changes nothing.
-//   - What files keep for reads to come is bounded for each user of a peer: EMFILE.
+//   - What files hold for reads to come is bounded for each user of a peer: EMFILE.
 //   - qid.path is unique and never used again: it is made of a container's id,
 //     or of a task's tid and start time.
 //   - What outlives the server is kept by the Journal before it is acknowledged, and

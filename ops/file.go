@@ -42,7 +42,7 @@ type file struct {
 	opened  bool
 
 	pids  []int32 // the listing of proc, made when it begins
-	bytes int     // of content and pids, as counted by keep
+	bytes int     // of content and pids, as counted by holdSnapshot
 
 	// See readStream.
 	next, skipped int64
@@ -60,7 +60,7 @@ func (at *attachment) open(n node) *file {
 
 // Close is p9.File's.
 func (f *file) Close() error {
-	f.keepNothing()
+	f.dropSnapshot()
 	if f.h != nil {
 		f.h.Release()
 	}
@@ -265,7 +265,7 @@ func (f *file) Open(flags p9.OpenFlags) (p9.QID, uint32, error) {
 		}
 	})
 	if err == nil {
-		err = f.keep()
+		err = f.holdSnapshot()
 	}
 	f.opened = err == nil
 	return f.n.qid(), 0, f.done("open", err)
@@ -308,7 +308,7 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 		if err != nil {
 			return 0, f.done("read", err)
 		}
-		if err := f.keep(); err != nil {
+		if err := f.holdSnapshot(); err != nil {
 			return 0, f.done("read", err)
 		}
 		f.stale = false

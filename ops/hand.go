@@ -37,8 +37,8 @@ func (m hands) add(p *tree.Process, h *tree.Hierarchy) {
 	}
 }
 
-// kept is told that a client has put a task where it is already. Inside a change.
-func (r *Recorder) kept(t *tree.Tree, tid int32, h *tree.Hierarchy) {
+// byHand is told that a client has put a task where it is already. Inside a change.
+func (r *Recorder) byHand(t *tree.Tree, tid int32, h *tree.Hierarchy) {
 	t.Update(func() {
 		if task := t.Task(tid); task != nil {
 			r.hands.add(task.Process(), h)
@@ -46,5 +46,5 @@ func (r *Recorder) kept(t *tree.Tree, tid int32, h *tree.Hierarchy) {
 	})
 }
 
-// put reports whether a client put a process where it is in a hierarchy. View.
-func (m hands) put(p *tree.Process, h *tree.Hierarchy) bool { return slices.Contains(m[p], h) }
+// has reports whether a client put a process where it is in a hierarchy. View.
+func (m hands) has(p *tree.Process, h *tree.Hierarchy) bool { return slices.Contains(m[p], h) }

@@ -36,7 +36,7 @@ func (at *attachment) move(r tree.AttachRequest, number []byte, to ...*tree.Cont
 	}
 	r.Done = func() {
 		for _, s := range stays {
-			at.fs.recorder.kept(at.fs.tree, s.tid, s.h)
+			at.fs.recorder.byHand(at.fs.tree, s.tid, s.h)
 		}
 	}
 	err = at.fs.tree.Attach(r)

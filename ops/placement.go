@@ -77,7 +77,7 @@ func (c *Classifier) put(j job, info tree.TaskInfo, all ...placement) (moved boo
 var errByHand = errors.New("a client has put it where it is")
 
 func (c *Classifier) isByHand(j job, h *tree.Hierarchy) (is bool) {
-	c.fs.tree.View(func() { is = c.fs.recorder.hands.put(j.task.Process(), h) })
+	c.fs.tree.View(func() { is = c.fs.recorder.hands.has(j.task.Process(), h) })
 	return is
 }
 
@@ -85,7 +85,7 @@ func (c *Classifier) isByHand(j job, h *tree.Hierarchy) (is bool) {
 func (c *Classifier) isToMove(j job, p *placement) (is bool) {
 	c.fs.tree.View(func() {
 		there := j.task.Live() && j.task.Container(p.h) == p.to && (!j.whole || j.task.Process().NumThreads() == 1)
-		is = !there && !c.fs.recorder.hands.put(j.task.Process(), p.h)
+		is = !there && !c.fs.recorder.hands.has(j.task.Process(), p.h)
 	})
 	return is
 }
