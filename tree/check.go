@@ -130,10 +130,7 @@ func (c *checker) families() {
 		if p.moving && c.t.moving == nil {
 			c.errorf("process %d is still marked as moving", tgid)
 		}
-		a := p.parent
-		for a != nil && a.nthreads == 0 {
-			a = a.parent
-		}
+		a := p.Parent()
 		if a != nil {
 			kids[a]++
 		}

@@ -55,18 +55,8 @@ func (l *childList) each(after uint64, yield func(*Container) bool) {
 	}
 }
 
+// add puts in a child that is new, or one that was removed and is not marked so any more.
 func (l *childList) add(c *Container) {
-	l.order = append(l.order, c)
-	if l.byName != nil {
-		l.byName[c.name] = c
-	} else if l.len() > indexAbove {
-		l.byName = make(map[string]*Container, l.len())
-		l.each(0, func(c *Container) bool { l.byName[c.name] = c; return true })
-	}
-}
-
-// insert gives back a child that was removed, and is not marked so any more.
-func (l *childList) insert(c *Container) {
 	i := sort.Search(len(l.order), func(i int) bool { return l.order[i].id >= c.id })
 	if i < len(l.order) && l.order[i] == c {
 		l.holes--
@@ -75,6 +65,9 @@ func (l *childList) insert(c *Container) {
 	}
 	if l.byName != nil {
 		l.byName[c.name] = c
+	} else if l.len() > indexAbove {
+		l.byName = make(map[string]*Container, l.len())
+		l.each(0, func(c *Container) bool { l.byName[c.name] = c; return true })
 	}
 }
 

@@ -201,16 +201,46 @@ func (t *Tree) mkdir(r MkdirRequest) (*Container, error) {
 	if r.Data != nil {
 		c.data = r.Data()
 	}
-	t.mu.Lock()
-	if p.children == nil {
-		p.children = new(childList)
-	}
-	p.children.add(c)
-	t.countLocked(c, 1)
-	t.observeLocked(Event{Kind: Made, Container: c})
-	t.Keep(c)
-	t.mu.Unlock()
+	t.Update(func() {
+		t.addChildLocked(c)
+		t.observeLocked(Event{Kind: Made, Container: c})
+		t.Keep(c)
+	})
 	return c, nil
+}
+
+// addChildLocked puts c among its parent's children, and counts it.
+func (t *Tree) addChildLocked(c *Container) {
+	if c.parent.children == nil {
+		c.parent.children = new(childList)
+	}
+	c.parent.children.add(c)
+	t.countLocked(c, 1)
+}
+
+// removeChildLocked undoes addChildLocked, and marks c as removed.
+func (t *Tree) removeChildLocked(c *Container) {
+	c.removed = true
+	c.parent.children.remove(c)
+	if c.parent.children.len() == 0 {
+		c.parent.children = nil
+	}
+	t.countLocked(c, -1)
+	t.observeLocked(Event{Kind: Removed, Container: c})
+}
+
+// createStates makes the states of a container: all, or none.
+func (t *Tree) createStates(c *Container) error {
+	c.states = make([]State, len(c.h.bound))
+	for i, s := range c.h.bound {
+		state, err := s.Create(c)
+		if err != nil {
+			c.destroyStates(i)
+			return err
+		}
+		c.states[i] = state
+	}
+	return nil
 }
 
 // destroyStates destroys the first n states, in reverse.
@@ -250,13 +280,7 @@ func (t *Tree) rmdir(c *Container, allow func() error) error {
 		t.mu.Unlock()
 		return opError("rmdir", c.name, errHasTasks)
 	}
-	c.removed = true
-	c.parent.children.remove(c)
-	if c.parent.children.len() == 0 {
-		c.parent.children = nil
-	}
-	t.countLocked(c, -1)
-	t.observeLocked(Event{Kind: Removed, Container: c})
+	t.removeChildLocked(c)
 	t.Keep(c)
 	c.parent.releasable = true
 	t.releaseLocked(c.parent)
@@ -358,7 +382,7 @@ func (t *Tree) Rename(r RenameRequest) error {
 	if p.children.get(r.New) != nil {
 		return opError("rename", r.New, syscall.EEXIST)
 	}
-	if len(r.New) > len(r.Old) && c.pathLen()-len(r.Old)+len(r.New)+c.depthBelow() > MaxPath {
+	if len(r.New) > len(r.Old) && c.pathLen()-len(r.Old)+len(r.New)+c.longestBelow() > MaxPath {
 		return opError("rename", r.New, syscall.ENAMETOOLONG)
 	}
 	t.mu.Lock()
@@ -369,11 +393,11 @@ func (t *Tree) Rename(r RenameRequest) error {
 	return nil
 }
 
-// depthBelow is the length of the longest path below c, relative to c.
-func (c *Container) depthBelow() int {
+// longestBelow is the length of the longest path below c, from c on, in bytes.
+func (c *Container) longestBelow() int {
 	longest := 0
 	c.Children(0, func(k *Container) bool {
-		longest = max(longest, 1+len(k.name)+k.depthBelow())
+		longest = max(longest, 1+len(k.name)+k.longestBelow())
 		return true
 	})
 	return longest

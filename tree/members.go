@@ -125,3 +125,25 @@ func (t *Task) Moving() bool { return t.proc.moving }
 // Forked reports whether the host told of the task's fork. A task that a scan
 // found, at start or after lost events, may have been forked long ago.
 func (t *Task) Forked() bool { return t.forked }
+
+// Process is the task's process.
+func (t *Task) Process() *Process { return t.proc }
+
+// TGID is the number of the process.
+func (p *Process) TGID() int32 { return p.tgid }
+
+// NumThreads is how many live threads it has. View.
+func (p *Process) NumThreads() int { return int(p.nthreads) }
+
+// Thread is a live thread of it, nil when it has ended. View.
+func (p *Process) Thread() *Task { return p.threads }
+
+// Parent is the process that forked it, or the nearest ancestor that lives; nil
+// when none is known. The kernel may have given it another. View.
+func (p *Process) Parent() *Process {
+	a := p.parent
+	for a != nil && a.nthreads == 0 {
+		a = a.parent
+	}
+	return a
+}

@@ -64,26 +64,8 @@ func (t *Tree) RestoreContainer(parent *Container, k Kept) (*Container, error) {
 	defer t.mu.Unlock()
 	c.setKeptLocked(k)
 	c.name = k.Name
-	if parent.children == nil {
-		parent.children = new(childList)
-	}
-	parent.children.add(c)
-	t.countLocked(c, 1)
+	t.addChildLocked(c)
 	return c, nil
-}
-
-// createStates makes the states of a container: all, or none.
-func (t *Tree) createStates(c *Container) error {
-	c.states = make([]State, len(c.h.bound))
-	for i, s := range c.h.bound {
-		state, err := s.Create(c)
-		if err != nil {
-			c.destroyStates(i)
-			return err
-		}
-		c.states[i] = state
-	}
-	return nil
 }
 
 // setKeptLocked sets what is kept of a container but for its name and its states.
@@ -272,15 +254,7 @@ func (t *Tree) Revert(r Reversal) (errs []error) {
 
 // unmake takes a container away again.
 func (t *Tree) unmake(c *Container) {
-	t.mu.Lock()
-	c.removed = true
-	c.parent.children.remove(c)
-	if c.parent.children.len() == 0 {
-		c.parent.children = nil
-	}
-	t.countLocked(c, -1)
-	t.observeLocked(Event{Kind: Removed, Container: c})
-	t.mu.Unlock()
+	t.Update(func() { t.removeChildLocked(c) })
 	c.destroyStates(len(c.states))
 }
 
@@ -295,11 +269,7 @@ func (t *Tree) remake(c *Container, k Kept) error {
 	c.setKeptLocked(k)
 	c.removed = false
 	c.name = k.Name
-	if c.parent.children == nil {
-		c.parent.children = new(childList)
-	}
-	c.parent.children.insert(c)
-	t.countLocked(c, 1)
+	t.addChildLocked(c)
 	t.observeLocked(Event{Kind: Made, Container: c})
 	return err
 }

@@ -60,14 +60,10 @@ type Process struct {
 // group is the group of a thread of p. When p is not mixed it is that of all.
 func (p *Process) group() *Group { return p.threads.group }
 
-// ancestor is the nearest ancestor that lives, nil if none is known.
+// ancestor is Parent, and remembers it, which takes mu for writing.
 func (p *Process) ancestor() *Process {
-	a := p.parent
-	for a != nil && a.nthreads == 0 {
-		a = a.parent
-	}
-	p.parent = a
-	return a
+	p.parent = p.Parent()
+	return p.parent
 }
 
 // Start is what is known of a task's start time, in clock ticks after boot. A
