@@ -24,11 +24,13 @@ type Auditor struct {
 func (t *Tree) Auditor() *Auditor { return &Auditor{t: t, gone: make(map[Entry]time.Time)} }
 
 // Audit compares for about as long as is allowed, from where it stopped the last time to
-// the end of the round at most. A group is compared at once: what that takes too long
-// later calls do without, so that calls at intervals take no larger part of the time.
-// Where a task was seen in nobody's directory, that is looked at first. See Tree.Audit, but
-// a task that the host has not shown for two looks, ExitDue apart, is removed, too, unless it
-// is in the root group, which is not compared.
+// the end of the round at most. A group is compared as a whole: what that takes beyond the
+// allowance is taken off that of later calls, so that calls at intervals take no larger
+// part of the time. If a task was seen in a directory that is nobody's, these directories
+// are compared first.
+//
+// It puts right what Tree.Audit does. Besides, a task that the host has not shown at two
+// looks, ExitDue apart, is removed, unless it is in the root group, which is not compared.
 func (a *Auditor) Audit(allowed time.Duration) (mended int) {
 	a.owed -= allowed
 	if a.owed >= 0 && !a.t.Strayed() {

@@ -7,7 +7,7 @@ func (t *Tree) parentLocked(p *Process, tgid int32) {
 	if a == nil || a == old || a == p {
 		return
 	}
-	if a.isBelow(p) { // a number that was used again: who knows
+	if a.isBelow(p) { // the number was used again: which of its processes is meant is not known
 		a.adopted, a.mixed = true, true
 		return
 	}

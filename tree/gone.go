@@ -76,8 +76,9 @@ func (t *Tree) RemoveGone(entries ...Entry) (removed int) {
 	return removed
 }
 
-// removeGone does so for one. What it finds out about processes it adds to executed; it has
-// to begin anew if that is not true any more.
+// removeGone does so for one entry. executed has, by process, whether it seems to have
+// executed a program; what is missing there is found out. If that has turned out not to be
+// true any more, nothing was done, and it is to be called again.
 func (t *Tree) removeGone(e Entry, executed map[*Process]bool) (again bool) {
 	var p *Process
 	var first *Task

@@ -330,7 +330,8 @@ type RemountRequest struct {
 // Remount gives a hierarchy the subsystems asked for, and with them a new name
 // if it was not given one. Errors, in this order: ENOENT when it is not active,
 // EINVAL when noprefix differs, EBUSY when a subsystem is bound elsewhere, EBUSY
-// when the root has a child, the first of a subsystem's CanBind, EBUSY when the new name is another hierarchy's.
+// when the root has a child, the first of a subsystem's CanBind, EBUSY when the new
+// name is another hierarchy's.
 func (t *Tree) Remount(q RemountRequest) error {
 	h, set := q.Hierarchy, q.Subsystems
 	t.changeMu.Lock()

@@ -15,9 +15,9 @@ type Keeper interface {
 	// KeepGroup: g was made, or with gone was forgotten.
 	KeepGroup(g *Group, gone bool) (number uint64)
 
-	// Await returns when what KeepGroup gave the number is kept, or with the error
-	// if it cannot be; then it was undone by Revert, or, if this is called inside
-	// of a change, will be.
+	// Await returns when the change is kept to which KeepGroup gave the number, or
+	// with the error why it cannot be. Then the change was undone by Revert; or it
+	// will be, if Await is called inside of a change.
 	Await(number uint64, inside bool) error
 }
 

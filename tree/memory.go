@@ -15,10 +15,9 @@ import (
 // number by its start time. An earlier one there cannot be: it would have had the
 // number all along.
 //
-// Only what differs from what is kept is written, all or nothing, and what is kept of
-// who is not there any more, of another boot, or by nobody that can be understood is
-// removed by the first Keep that knows who is there. What could not be written is
-// written the next time.
+// Only what differs from what is kept is written, all or nothing. Rows of tasks that are
+// not there any more, of another boot, and those that cannot be read are removed by the
+// first Keep that knows who is there. What could not be written is written the next time.
 //
 // A nil Memory knows nothing and keeps nothing.
 //
@@ -50,8 +49,8 @@ type Rows interface {
 }
 
 // NewMemory is the Memory of what is in rows, in the boot of the host that has this id.
-// It is made before there are tasks. With an error not all is known that was kept, but
-// what is new is kept.
+// It is made before there are tasks. With an error the Memory knows only a part of what
+// was kept; it can be used all the same.
 func NewMemory(rows Rows, boot string) (*Memory, error) {
 	m := &Memory{rows: rows, boot: boot, kept: make(map[string]string), before: make(map[int32]Memo)}
 	return m, rows.All(func(key string, value []byte) {

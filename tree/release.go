@@ -42,8 +42,8 @@ func (t *Tree) releaseLocked(c *Container) {
 	}
 }
 
-// Served ends the release that fired: from now on another can. View is not
-// enough: Update, or outside of both.
+// Served ends the release that fired: from now on another can. It must not be called
+// inside View or Update.
 func (t *Tree) Served(c *Container) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
