@@ -19,7 +19,8 @@ import (
 // Audit writes a line for each change and each denial (SPEC §17), up to so many for
 // each peer and user: a burst, then a steady rate. Changes and denials are counted
 // apart, so that nobody hides a change behind his own denials. How many lines were
-// left out is said. The text of the lines is quoted by the slog.Handler.
+// left out is said. The text of the lines is quoted by the slog.Handler. All methods may
+// be called concurrently.
 type Audit struct {
 	log *slog.Logger
 	now func() time.Time
@@ -175,8 +176,9 @@ var changes = map[string]bool{
 	"move": true, // by a rule
 }
 
-// told writes the line of a deed that came to err, if it is worth one, and makes err
-// one for the wire. A change has been kept when it returns, or is refused.
+// told ends a deed that came to err. It waits until a change is kept, and if it cannot be
+// that is the error; notes the outcome for the status file; writes the audit line, if the
+// deed is worth one; and returns the error as one for the wire.
 //
 // It must not be called in View, or inside a change.
 func (at *attachment) told(d deed, err error) error {

@@ -135,14 +135,15 @@ func (c *Classifier) isClosed() bool {
 	return c.closed
 }
 
-// Executed is told that a process has executed a program, after the Tree was, when, and
-// what was seen of it since, if anything. It does not block.
+// Executed is told, after the Tree was, that a process has executed a program: when, by
+// CLOCK_MONOTONIC in nanoseconds, and what was seen of the process since, if anything. It
+// does not block.
 func (c *Classifier) Executed(t *tree.Tree, tgid int32, seen *rules.Subject, at int64) {
 	c.add(t, tgid, seen, at)
 }
 
-// Changed is told that a thread has changed its user or group, likewise. The first
-// thread's are its process's: the C library has all threads change.
+// Changed is told, likewise, that a thread has changed its user or group. A change of the
+// first thread is one of its process: the C library has all threads change.
 func (c *Classifier) Changed(t *tree.Tree, tid int32, at int64) { c.add(t, tid, nil, at) }
 
 // Forked is told of a fork, after the Tree was. A child that is forked while its

@@ -44,10 +44,10 @@ type stream interface {
 	stream(fs *FS) *eventLog
 }
 
-// readStream reads a log at an offset of the file. A log drops its oldest lines:
-// then who reads on gets the oldest that is kept, and his offsets are behind those
-// of the log by f.skipped from there on. Who reads anywhere else than on means
-// offsets of the log.
+// readStream reads a log at an offset of the file. A log drops its oldest lines. Who reads
+// on where they were gets the oldest that is kept, and from there on the log's offsets are
+// his plus f.skipped. A read that does not go on where the last one ended has an offset of
+// the log itself.
 func (f *file) readStream(l *eventLog, b []byte, offset int64) (int, error) {
 	if offset != f.next {
 		f.skipped = 0

@@ -332,7 +332,7 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 func (f *file) gone() (err error) {
 	look := func() { _, _, err = f.n.attr(f.at.fs) }
 	if f.at.fs.tree.View(look); err != nil {
-		f.at.fs.look(f.n, look) // unless that is not kept
+		f.at.fs.look(f.n, look) // that it was removed may not be kept yet, and be undone
 	}
 	return err
 }

@@ -161,8 +161,8 @@ func (fs *FS) ancestry(pid int32) map[int32]uint64 {
 	return starts
 }
 
-// isProtected reports whether a process is one of these, and not another that has got the
-// number since.
+// isProtected reports whether a process is one of the protected, and not another that has
+// got the number since.
 func (fs *FS) isProtected(tgid int32) bool {
 	start, ok := fs.protected[tgid]
 	if !ok {

@@ -59,7 +59,7 @@ type hunt struct {
 // maxStops is how often newcomers are stopped in a row before all are killed.
 const maxStops = 64
 
-// resume lets go on who was stopped and is not to be killed after all.
+// resume lets those go on that were stopped and not killed.
 func (fs *FS) resume(h *hunt) {
 	for _, info := range h.stopped {
 		fs.signal(info, syscall.SIGCONT)

@@ -90,7 +90,7 @@ func (c *Classifier) isToMove(j job, p *placement) (is bool) {
 	return is
 }
 
-// maxPuts is how often a container is looked for that is removed when it was found.
+// maxPuts is how often a container is looked for again that was removed after it was found.
 const maxPuts = 8
 
 // container finds the container of a path, and makes what is missing if it may.

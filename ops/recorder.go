@@ -12,7 +12,7 @@ const DefaultEventLog = 16 << 20
 
 // Recorder is told of every change of the tree: it keeps the event logs (SPEC
 // §18), counts what each user owns, and hands on releases. It is the
-// tree.Observer that a FS needs.
+// tree.Observer that a FS needs. All methods may be called concurrently.
 type Recorder struct {
 	log   *eventLog
 	limit int
@@ -139,8 +139,8 @@ func (r *Recorder) chown(from, to uint32, root bool) {
 	}
 }
 
-// Lost records that events of the host were lost; n is 0 if nobody knows how
-// many. It belongs to all hierarchies.
+// Lost records that events of the host were lost; n is 0 if nobody knows how many. The
+// line belongs to all hierarchies. Times here are CLOCK_MONOTONIC's, in nanoseconds.
 func (r *Recorder) Lost(now int64, n uint64, hierarchies []*tree.Hierarchy) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

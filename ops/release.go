@@ -101,7 +101,7 @@ func (fs *FS) release(c *tree.Container) {
 		}
 	})
 	fs.tree.Served(c)
-	if agent == "" || !fs.allowAgent { // one that is kept from another life
+	if agent == "" || !fs.allowAgent { // an earlier server has kept one
 		return
 	}
 	ctx, cancel := context.WithTimeout(fs.ctx, agentLimit)

@@ -15,9 +15,9 @@ import (
 // controller of their name do what they do, when that is asked for.
 var Enforced = []string{"cpuset", "cpuacct"}
 
-// pair has for each callback what a subsystem of ours and the kernel's controller of its
-// name do. It is embedded beside ours, which is embedded a level deeper: so what pair has
-// comes first, and all else is ours.
+// pair is a subsystem of ours with the kernel's controller of its name: each callback does
+// what the two do. It is embedded in what is registered, and ours is as well, but a level
+// deeper: so the methods that pair has are pair's, and all others are ours.
 type pair struct {
 	ours   subsystem
 	kernel *controller.Subsystem

@@ -17,7 +17,7 @@ func memo(thread *tree.Task, k *caps) tree.Memo {
 	return m
 }
 
-// recall are the caps that a process had in another life, nil for none. With mu
+// recall are the caps that an earlier server kept of a process, nil for none. With mu
 // held.
 func (s *Subsystem) recall(first *tree.Task) *caps {
 	numbers := s.memory.Recall(s.tree, first)

@@ -13,7 +13,7 @@ import (
 	"containerfs/tree/kernfs"
 )
 
-// find is where of the kernel.
+// find is trunk.where by the kernel's account.
 func (t *trunk) find(tid int32) (string, error) {
 	text, err := kernfs.ReadProc(strconv.Itoa(int(tid)) + "/cgroup")
 	switch {

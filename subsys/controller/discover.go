@@ -34,8 +34,8 @@ type facts struct {
 	mirrors map[string]string   // by controller: the mirror, of whatever server, that has it
 }
 
-// AbsentError is about a controller that this kernel does not have: it cannot be had
-// later either, as one can that is in use somewhere else.
+// AbsentError is about a controller that this kernel does not have. Unlike one that is in
+// use somewhere else, it cannot be had later either.
 type AbsentError struct{ message string }
 
 func (e *AbsentError) Error() string { return e.message }

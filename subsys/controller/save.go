@@ -124,9 +124,9 @@ func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
 	return append(b, text...)
 }
 
-// Restore sets what Save has appended where the kernel does not have it any more, or
-// when it could not be kept that it was changed: then a file that nobody had set before
-// gets what it showed. What it refuses, such as a limit for a disk that is not there, is
+// Restore sets what Save has appended, where the kernel does not have it any more, or when
+// a change of it could not be kept: then a file that nobody had set before gets what it
+// showed. What the kernel refuses, such as a limit for a disk that is not there, is
 // said. Under changeMu.
 func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 	n := s.node(c)

@@ -23,8 +23,8 @@ const prefix = "containerfs-"
 const leaf = "leaf"
 
 // A trunk is one hierarchy of the kernel as this server uses it: its base, with a
-// directory for each container of the one hierarchy of ours that its controllers
-// are bound to.
+// directory for each container of the one hierarchy of ours to which its controllers
+// are bound.
 type trunk struct {
 	place
 	name     string // of its set, or "v2"
@@ -38,8 +38,9 @@ type trunk struct {
 	base     *node
 	baseDir  atomic.Pointer[kernfs.Dir]
 	tree     *tree.Tree
-	// where is the path of the directory that a thread is in, move moves one to a
-	// directory, in version 2 its process: the kernel's, but in tests of all else.
+	// where gives the path of the directory that a thread is in; move moves a thread,
+	// in version 2 its process, to a directory. Tests without a kernel's controllers
+	// have others than the kernel's.
 	where func(tid int32) (string, error)
 	move  func(dir *kernfs.Dir, id int32) error
 	subs  []*Subsystem // in order of registration
