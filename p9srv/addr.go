@@ -273,7 +273,8 @@ func escapeValue(s string) string {
 	return strings.NewReplacer("&", "%26", "=", "%3D").Replace((&url.URL{Path: s}).EscapedPath())
 }
 
-// Dial connects to a server.
+// Dial connects to a server. Over TLS the handshake is done, but the server may not have
+// judged the certificate yet: then the first read fails.
 func (a Addr) Dial(ctx context.Context) (net.Conn, error) {
 	switch a.Network {
 	case "tls":

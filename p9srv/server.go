@@ -66,7 +66,8 @@ func setDefault[T comparable](p *T, v T) {
 	}
 }
 
-// Server serves the trees of an Attacher on any number of listeners.
+// Server serves the trees of an Attacher on any number of listeners. All methods may be
+// called concurrently.
 type Server struct {
 	cfg Config
 	log *slog.Logger

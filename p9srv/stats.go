@@ -44,7 +44,7 @@ const firstBucket = 12 // 4096 ns
 // LatencyBound is what the latencies in a bucket are below.
 func LatencyBound(bucket int) time.Duration { return 1 << (firstBucket + bucket) }
 
-// verbs is one more than the highest type of a T-message, halved: they are even.
+// verbs is how many types of T-messages there can be: they are the even ones of a byte.
 const verbs = 128
 
 // counters count requests. A session counts in one stripe of them, so that

@@ -10,8 +10,8 @@ import (
 // defaultAddr is the unix socket of serve.
 func defaultAddr() p9srv.Addr { return defaultAddrOf(os.Geteuid(), os.Getenv("XDG_RUNTIME_DIR")) }
 
-// defaultAddrOf is it of a server's user with this XDG_RUNTIME_DIR: the host's for root,
-// the user's own for others.
+// defaultAddrOf is defaultAddr for a server's user with this XDG_RUNTIME_DIR: the host's
+// for root, the user's own for others.
 func defaultAddrOf(uid int, runtime string) p9srv.Addr {
 	dir := "/run"
 	if uid != 0 && filepath.IsAbs(runtime) {

@@ -258,7 +258,8 @@ func serveConfig(c *cli.Context) (config, error) {
 	return serveConfigWith(c, sockets(), defaultAddr())
 }
 
-// serveConfigWith is it where these sockets were passed, and the default is own.
+// serveConfigWith is serveConfig where these sockets were passed, and own is the default
+// address.
 func serveConfigWith(c *cli.Context, passed []socket, own p9srv.Addr) (config, error) {
 	conf := config{Stderr: c.App.ErrWriter}
 	if c.NArg() > 0 {

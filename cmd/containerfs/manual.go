@@ -10,8 +10,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// The manual is made of the same texts as --help, but for the page of filesPage. The library's own generator leaves the
-// descriptions of commands out, which is most of it.
+// The manual is made of the same texts as --help, but for the page of filesPage. The
+// library's own generator leaves the descriptions of commands out, which is most of it.
 
 // daemonPage are the commands that have a page of their own, in section 8.
 var daemonPage = map[string]bool{"serve": true}

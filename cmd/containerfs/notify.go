@@ -34,9 +34,10 @@ func (n notifier) status(text string) {
 
 func (n notifier) stopping() { n.send(daemon.SdNotifyStopping) }
 
-// watchdog tells the manager that the server is alive, four times in the time that the
-// manager waits, so that one look which was slow does no harm, until ctx is done. When alive says that it is not, nothing is told,
-// and in the end the manager kills the server and starts another.
+// watchdog tells the manager that the server is alive, until ctx is done: four times in the
+// time that the manager waits, so that one look which was slow does no harm. When alive says
+// that it is not, nothing is told, and in the end the manager kills the server and starts
+// another.
 func (n notifier) watchdog(ctx context.Context, alive func(context.Context) error) {
 	interval, err := daemon.SdWatchdogEnabled(true)
 	if err != nil {

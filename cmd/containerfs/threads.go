@@ -14,8 +14,8 @@ import (
 // slice is for how long a thread of the server wants to run at a time. Linux has who
 // wants it shorter run sooner after it wakes, since 6.12, for no more time in all: where
 // client and server share a CPU the answer is there before the client has gone to sleep.
-// The kernel's own is 0.7 to 3 ms, 1.4 with 2 CPUs;
-// with 0.5 and less batches are interrupted, and a fifth fewer requests served at depth.
+// The kernel's own is 0.7 to 3 ms, 1.4 with 2 CPUs. With 0.5 and less, batches are
+// interrupted, and with many requests outstanding a fifth fewer are served.
 const slice = time.Millisecond
 
 // slack is how much later than it asked for a thread of the server can be woken by a timer.

@@ -24,7 +24,7 @@ type verdict struct {
 	Never     string  `json:"never_moved,omitempty"` // why none of this is done
 }
 
-// lineage is the server and what it comes from, with words for each.
+// lineage is the server with its ancestors, and words for each.
 func lineage(server int) map[int32]string {
 	found := make(map[int32]string)
 	for at, what := int32(server), "the server"; at > 0; what = "of which the server is a descendant" {
@@ -38,8 +38,8 @@ func lineage(server int) map[int32]string {
 	return found
 }
 
-// neverMoved says why a process is never moved unless somebody names it, "" if it is: what
-// the server is and what it comes from, and kernel threads.
+// neverMoved says why a process is never moved unless somebody names it: pid 1, the server
+// and its ancestors (see lineage), kernel threads. "" for any other.
 func neverMoved(pid int32, server map[int32]string) (string, error) {
 	info, err := hostproc.TaskOf(pid)
 	switch {

@@ -1,6 +1,7 @@
-// Package kernfs works in the kernel's cgroup file systems: it makes, removes
-// and lists directories there, moves tasks between them, and reads and writes
-// their control files.
+// Package kernfs works in file systems of the kernel's by descriptors. In those of
+// cgroups it makes, removes and lists directories, moves tasks between them, and reads
+// and writes their control files. Of procfs it has an instance that nobody else can hold
+// up (Proc), for the packages that read it.
 //
 // # Vocabulary
 //
@@ -16,14 +17,15 @@
 // Everything is reached from a Dir's descriptor with openat2 and
 // RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS and
 // RESOLVE_NO_XDEV: whatever a name says, nothing outside of the directory is
-// touched. No descriptor outlives the call that opened it, except the Dir's
-// own, so that ten thousand cgroups cost one descriptor.
+// touched. A Dir keeps its own descriptor and, for the moves to come, up to 512 of the
+// files that it has moved tasks by (Held); no other one outlives the call that opened it.
+// So the number of cgroups makes no difference.
 //
 // Errors are *OpError and carry operation, path and the kernel's errno, which
 // errors.Is finds.
 //
 // # Synchronization
 //
-// A Dir has no state but its descriptor. All methods can be called
-// concurrently, except Close, which must be the last.
+// All methods of a Dir can be called concurrently, except Close, which must be the last.
+// So can those of a Held.
 package kernfs

@@ -139,9 +139,9 @@ func ParseControllers(text string) map[string]Controller {
 	return all
 }
 
-// configure makes a file system context for a named hierarchy, with a controller, with
-// "none", or whatever one of that name has; all that can be
-// refused for good is refused here, but for what depends on the cgroup namespace.
+// configure makes a file system context for a named hierarchy. what is a controller, "none",
+// or "" for whatever one of that name has. All that can be refused for good is refused here,
+// but for what depends on the cgroup namespace.
 func configure(name, what string) (int, error) {
 	fd, err := unix.Fsopen("cgroup", unix.FSOPEN_CLOEXEC)
 	if err != nil {
