@@ -43,9 +43,10 @@ type engine struct {
 	auditor    *tree.Auditor
 	behind     atomic.Bool // see model
 	audit      *ops.Audit
-	rules      string // the file; "" without
-	state      string // the directory; "" without
-	id         string // of the mirror and the kernel directories
+	rules      string   // the file; "" without
+	state      string   // the directory; "" without
+	id         string   // of the mirror and the kernel directories
+	facts      []string // about the host, for ctl
 	log        *slog.Logger
 }
 
@@ -57,84 +58,19 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 			e.close()
 		}
 	}()
-	if conf.State != "" {
-		if e.journal, err = ops.OpenJournal(conf.State, log); err != nil {
-			return nil, stateError(err)
-		}
-	}
-	if e.host, err = hostproc.Open(hostproc.Options{Urgent: conf.Rules != ""}); err != nil {
-		return nil, fmt.Errorf("host: %w", err)
-	}
-	if e.id, err = e.identity(); err != nil {
+	if err := e.openHost(conf); err != nil {
 		return nil, err
 	}
-	var facts []string
-	say := func(fact string) {
-		facts = append(facts, fact)
-		log.Info(fact)
-	}
-	events := "events: " + e.host.Source().String()
-	if e.host.Source().Connector {
-		say(events)
-	} else {
-		facts = append(facts, events)
-		e.warnPolling(events)
-	}
-	say("mirror: " + e.openMirror(conf.Mirror))
-	if !kernfs.ProcIsOwn() {
-		const shared = "proc: shared with all, of whom each can hold up the server by the directory of a process of his (an own one takes Linux 5.8 and CAP_SYS_ADMIN)"
-		facts = append(facts, shared)
-		log.Warn(shared)
-	}
-	// By this the commands know whether pids mean the same to them.
-	if id, err := localhost.Identity(); err == nil {
-		facts = append(facts, hostFact+id)
-	}
-	exists := e.adopt(say)
-
-	if e.subsystems, err = subsys.All(e.subsysConfig(conf)); err != nil {
+	exists := e.sayHost(conf.Mirror)
+	m, err := e.makeModel(conf)
+	if err != nil {
 		return nil, err
 	}
-	for _, s := range e.subsystems {
-		if f, ok := s.(subsys.Factual); ok { // which has said so in the log
-			for _, fact := range f.Facts() {
-				facts = append(facts, s.Name()+": "+fact)
-			}
-		}
-	}
-	recorder := ops.NewRecorder(ops.DefaultEventLog)
-	cfg := tree.Config{
-		Host: e.host, Subsystems: e.subsystems, Observer: recorder, Log: log,
-		MaxContainers: conf.MaxContainers,
-		CloneData:     ops.CloneData,
-	}
-	if e.mirror != nil {
-		cfg.Mirror = e.mirror
-		cfg.Prompt = func() bool { return kernfs.MovesAtOnce() && e.host.Prompt() }
-	}
-	if e.journal != nil {
-		cfg.Keeper = e.journal
-	}
-	if e.tree, err = tree.New(cfg); err != nil {
-		return nil, err
-	}
-	e.auditor = e.tree.Auditor()
-	classifier := ops.NewClassifier(ops.DefaultRuleQueue, e.subject, log)
-	e.fs = ops.New(ops.Config{
-		Tree: e.tree, Host: e.host, Recorder: recorder, Log: log, Audit: e.audit, Rules: classifier,
-		Signal:               e.host.Signal,
-		Urgently:             hostproc.Urgently,
-		AllowReleaseAgent:    conf.AllowReleaseAgent,
-		MaxContainersPerUser: conf.MaxContainersPerUser,
-		Apart:                subsys.Optional,
-		Facts:                facts,
-		Journal:              e.journal,
-	})
 	if err := e.restore(conf, exists); err != nil {
 		return nil, err
 	}
 	kept := keptIn(e.tree)
-	e.host.Start(model{e.tree, e.host, recorder, classifier, log, &e.behind})
+	e.host.Start(m)
 	e.tree.Drain()
 	for _, h := range conf.Hierarchies {
 		if conf.NoHierarchies && e.journal != nil && !e.journal.State().Fresh {
@@ -147,8 +83,93 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	if err := e.reloadRules(); err != nil {
 		return nil, err
 	}
-	classifier.Start(conf.RulesExisting)
+	m.rules.Start(conf.RulesExisting)
 	return e, nil
+}
+
+// openHost opens the state directory and the host.
+func (e *engine) openHost(conf config) (err error) {
+	if conf.State != "" {
+		if e.journal, err = ops.OpenJournal(conf.State, e.log); err != nil {
+			return stateError(err)
+		}
+	}
+	if e.host, err = hostproc.Open(hostproc.Options{Urgent: conf.Rules != ""}); err != nil {
+		return fmt.Errorf("host: %w", err)
+	}
+	e.id, err = e.identity()
+	return err
+}
+
+// say keeps a fact about the host for ctl, and logs it.
+func (e *engine) say(level slog.Level, fact string) {
+	e.facts = append(e.facts, fact)
+	e.log.Log(context.Background(), level, fact)
+}
+
+// sayHost opens the mirror that is wanted, if it can be had, and says how the host is
+// watched. See adopt for what it returns.
+func (e *engine) sayHost(mirror string) (exists map[uint64]bool) {
+	source, level := e.host.Source(), slog.LevelInfo
+	if !source.Connector {
+		level = slog.LevelWarn
+	}
+	e.say(level, "events: "+source.String())
+	if !source.Connector && e.rules != "" {
+		e.log.Warn("rules are followed by polling: what ends before the next look is not classified, and who executes its own program again is not seen to")
+	}
+	e.say(slog.LevelInfo, "mirror: "+e.openMirror(mirror))
+	if !kernfs.ProcIsOwn() {
+		e.say(slog.LevelWarn, "proc: shared with all, of whom each can hold up the server by the directory of a process of his (an own one takes Linux 5.8 and CAP_SYS_ADMIN)")
+	}
+	// By this the commands know whether pids mean the same to them.
+	if id, err := localhost.Identity(); err == nil {
+		e.facts = append(e.facts, hostFact+id)
+	}
+	return e.adopt()
+}
+
+// makeModel makes the model of the host, with nothing in it, and what is served of it.
+func (e *engine) makeModel(conf config) (m model, err error) {
+	if e.subsystems, err = subsys.All(e.subsysConfig(conf)); err != nil {
+		return m, err
+	}
+	for _, s := range e.subsystems {
+		if f, ok := s.(subsys.Factual); ok { // which has said so in the log
+			for _, fact := range f.Facts() {
+				e.facts = append(e.facts, s.Name()+": "+fact)
+			}
+		}
+	}
+	recorder := ops.NewRecorder(ops.DefaultEventLog)
+	cfg := tree.Config{
+		Host: e.host, Subsystems: e.subsystems, Observer: recorder, Log: e.log,
+		MaxContainers: conf.MaxContainers,
+		CloneData:     ops.CloneData,
+	}
+	if e.mirror != nil {
+		cfg.Mirror = e.mirror
+		cfg.Prompt = func() bool { return kernfs.MovesAtOnce() && e.host.Prompt() }
+	}
+	if e.journal != nil {
+		cfg.Keeper = e.journal
+	}
+	if e.tree, err = tree.New(cfg); err != nil {
+		return m, err
+	}
+	e.auditor = e.tree.Auditor()
+	classifier := ops.NewClassifier(ops.DefaultRuleQueue, e.subject, e.log)
+	e.fs = ops.New(ops.Config{
+		Tree: e.tree, Host: e.host, Recorder: recorder, Log: e.log, Audit: e.audit, Rules: classifier,
+		Signal:               e.host.Signal,
+		Urgently:             hostproc.Urgently,
+		AllowReleaseAgent:    conf.AllowReleaseAgent,
+		MaxContainersPerUser: conf.MaxContainersPerUser,
+		Apart:                subsys.Optional,
+		Facts:                e.facts,
+		Journal:              e.journal,
+	})
+	return model{e.tree, e.host, recorder, classifier, e.log, &e.behind}, nil
 }
 
 // stateError is an error of a state directory: that there can be none of that name does not
@@ -285,25 +306,25 @@ func (e *engine) identity() (string, error) {
 
 // adopt takes the mirror over as the server before has left it, and says what will
 // be known of where tasks were.
-func (e *engine) adopt(say func(string)) (exists map[uint64]bool) {
+func (e *engine) adopt() (exists map[uint64]bool) {
 	if e.journal == nil {
-		say("state: none, everything ends with the server")
+		e.say(slog.LevelInfo, "state: none, everything ends with the server")
 		return nil
 	}
 	e.journal.Anchor(e.mirror != nil)
 	switch s := e.journal.State(); {
 	case s.Fresh:
-		say("state: new")
+		e.say(slog.LevelInfo, "state: new")
 	case s.Rebooted:
-		say("state: of another boot of the host, tasks are in the roots")
+		e.say(slog.LevelInfo, "state: of another boot of the host, tasks are in the roots")
 	case s.Copied:
-		say("state: a copy of another directory's, tasks are in the roots")
+		e.say(slog.LevelInfo, "state: a copy of another directory's, tasks are in the roots")
 	case s.Unanchored:
-		say("state: the server before saw tasks in another way, by a mirror or by a list: they are in the roots")
+		e.say(slog.LevelInfo, "state: the server before saw tasks in another way, by a mirror or by a list: they are in the roots")
 	case e.mirror != nil:
-		say("state: tasks are where the mirror has them")
+		e.say(slog.LevelInfo, "state: tasks are where the mirror has them")
 	default:
-		say("state: tasks are where a list has them that is as of a second ago or less, by pid and start time, and those born since where their parents are")
+		e.say(slog.LevelInfo, "state: tasks are where a list has them that is as of a second ago or less, by pid and start time, and those born since where their parents are")
 	}
 	if e.mirror == nil {
 		return nil

@@ -17,14 +17,6 @@ func subjectOf(pid int32, id hostproc.Identity) rules.Subject {
 	return rules.Subject{PID: pid, UID: id.UID, GID: id.GID, Groups: id.Groups, Exe: id.Exe, Comm: id.Comm}
 }
 
-// warnPolling says what there is not where events are found by looking.
-func (e *engine) warnPolling(events string) {
-	e.log.Warn(events)
-	if e.rules != "" {
-		e.log.Warn("rules are followed by polling: what ends before the next look is not classified, and who executes its own program again is not seen to")
-	}
-}
-
 // reloadRules reads the rules and puts them in force. When they are bad, those that
 // were in force stay.
 func (e *engine) reloadRules() error {
