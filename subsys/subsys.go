@@ -48,8 +48,13 @@ type Config struct {
 	// BCRows keep what rlimits processes had before. Nil: nothing does.
 	BCRows tree.Rows
 
-	// Kernel is how the kernel's controllers in Enable are opened.
+	// Kernel is how the kernel's controllers in Enable are opened. Its Names, Origins and
+	// Log are All's to set.
 	Kernel controller.Config
+
+	// OriginRows keep where tasks came from that the kernel's controllers have. Nil:
+	// nothing does.
+	OriginRows tree.Rows
 }
 
 // Optional are the subsystems that there are only when they are asked for, and
@@ -74,9 +79,6 @@ func Names(enable []string) []string {
 
 // AbsentError is All's for one of Enable that this kernel does not have.
 type AbsentError = controller.AbsentError
-
-// OriginsIn keeps, for Config.Kernel, where tasks came from in a state store.
-func OriginsIn(rows tree.Rows) (controller.Origins, error) { return controller.OriginsIn(rows) }
 
 // KernelFiles are the names of the files that those of Enable have which are the kernel's, as
 // far as they can be seen without opening them: see controller.Look.
@@ -110,6 +112,14 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 		cfg.BC = bc.NewHost()
 	}
 	cfg.Kernel.Log = cfg.Log
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		cfg.Log.Warn("what earlier servers kept of tasks is not known, and nothing is kept of them", "err", err)
+		cfg.OriginRows, cfg.CpusetRows, cfg.CpuacctRows, cfg.BCRows = nil, nil, nil, nil
+	}
+	if cfg.OriginRows != nil {
+		cfg.Kernel.Origins = controller.OriginsIn(cfg.OriginRows, string(boot))
+	}
 	for _, name := range cfg.Enable {
 		if slices.Contains(controller.Names, name) || slices.Contains(Enforced, name) {
 			cfg.Kernel.Names = append(cfg.Kernel.Names, name)
@@ -121,14 +131,14 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 	}
 	tasks := numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log)
 	counters := bc.New(cfg.BC, cfg.Log)
-	counters.Remember(cfg.memory(cfg.BCRows, "bc", "the rlimits that processes had before they were lowered are not known"))
+	counters.Remember(cfg.memory(cfg.BCRows, string(boot), "bc", "the rlimits that processes had before they were lowered are not known"))
 	if l := controller.NewLimits(kernel); l.Any() {
 		tasks.LimitBy(l.ForNumtasks())
 		counters.LimitBy(l.ForBC())
 	}
 	sets, accounts := cpuset.New(cfg.Cpuset, cfg.Log), cpuacct.New(cfg.Cpuacct, cfg.Log)
-	sets.Remember(cfg.memory(cfg.CpusetRows, "cpuset", "the CPUs that tasks had before they became members are not known"))
-	accounts.Remember(cfg.memory(cfg.CpuacctRows, "cpuacct", "what tasks have run while there was no server is not counted"))
+	sets.Remember(cfg.memory(cfg.CpusetRows, string(boot), "cpuset", "the CPUs that tasks had before they became members are not known"))
+	accounts.Remember(cfg.memory(cfg.CpuacctRows, string(boot), "cpuacct", "what tasks have run while there was no server is not counted"))
 	made := map[string]tree.Subsystem{
 		"cpuset": sets, "cpuacct": accounts, "debug": debug.Subsystem{}, "numtasks": tasks, "bc": counters,
 	}
@@ -154,14 +164,11 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 
 // memory is what a subsystem keeps in rows, nil without. Where that cannot be read it
 // says what is lost.
-func (cfg *Config) memory(rows tree.Rows, subsystem, lost string) (m *tree.Memory) {
+func (cfg *Config) memory(rows tree.Rows, boot, subsystem, lost string) *tree.Memory {
 	if rows == nil {
 		return nil
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err == nil {
-		m, err = tree.NewMemory(rows, string(boot))
-	}
+	m, err := tree.NewMemory(rows, boot)
 	if err != nil {
 		cfg.Log.Warn(lost, "subsystem", subsystem, "err", err)
 	}

@@ -239,12 +239,8 @@ func (e *engine) subsysConfig(conf config) subsys.Config {
 	c.CpusetRows = e.journal.Own("cpuset")
 	c.CpuacctRows = e.journal.Own("cpuacct")
 	c.BCRows = e.journal.Own("bc")
+	c.OriginRows = e.journal.Own("origins")
 	c.Kernel.Keep = true
-	origins, err := subsys.OriginsIn(e.journal.Own("origins"))
-	if err != nil {
-		e.log.Error("where tasks came from is not kept", "err", err)
-	}
-	c.Kernel.Origins = origins
 	return c
 }
 

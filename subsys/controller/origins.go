@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,14 +42,10 @@ type Origins interface {
 	All() ([]Origin, error)
 }
 
-// OriginsIn keeps origins in rows, which are this boot's: of another boot there is
-// none.
-func OriginsIn(rows tree.Rows) (Origins, error) {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return nil, err
-	}
-	return stored{rows, strings.TrimSpace(string(boot))}, nil
+// OriginsIn keeps origins in rows, in the boot of the host that has this id: of another
+// boot there is none.
+func OriginsIn(rows tree.Rows, boot string) Origins {
+	return stored{rows, strings.TrimSpace(boot)}
 }
 
 type stored struct {

@@ -160,10 +160,7 @@ func TestOrderOfSettings(t *testing.T) {
 
 func TestOriginsIn(t *testing.T) {
 	r := hostsim.NewRows()
-	o, err := OriginsIn(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := OriginsIn(r, "boot\n")
 	a, b := Origin{"cpu,cpuacct", 7, 100, "/x \n\"y", 9}, Origin{"v2", 7, 100, "/", 1}
 	if err := o.Put(a, b); err != nil {
 		t.Fatal(err)
