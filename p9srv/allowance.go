@@ -25,10 +25,6 @@ type account struct {
 }
 
 const (
-	msgTreaddir uint8 = 40
-	msgTgetlock uint8 = 54
-	msgTread    uint8 = 116
-
 	ownRoom   = 1 << minBufferShift // that each batch has, in the least buffer
 	replyRoom = 512                 // for what a reply has besides
 )
@@ -131,12 +127,7 @@ func (srv *Server) relieveSoon(a *account) {
 // for too long.
 func (srv *Server) relieve(a *account) {
 	srv.mu.Lock()
-	var sessions []*session
-	for s := range srv.sessions {
-		if s.account == a {
-			sessions = append(sessions, s)
-		}
-	}
+	sessions := srv.sessionsLocked(func(s *session) bool { return s.account == a })
 	srv.mu.Unlock()
 	now := time.Now()
 	for _, s := range sessions {

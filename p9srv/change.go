@@ -76,16 +76,9 @@ func (srv *Server) change(l *Listener, next *export) {
 	// ones among the sessions by now, or else asks again.
 	srv.mu.Lock()
 	l.export.Store(next)
-	var ended []*session
-	for s := range srv.sessions {
-		if s.listener != l {
-			continue
-		}
-		if next.keeps(s.peer.export, s.conn.RemoteAddr(), s.peer.terms) {
-			continue
-		}
-		ended = append(ended, s)
-	}
+	ended := srv.sessionsLocked(func(s *session) bool {
+		return s.listener == l && !next.keeps(s.peer.export, s.conn.RemoteAddr(), s.peer.terms)
+	})
 	srv.mu.Unlock()
 	for _, s := range ended {
 		s.end(errTermsChanged)
@@ -98,12 +91,7 @@ func (srv *Server) Withdraw(l *Listener) {
 	srv.mu.Lock()
 	l.withdrawn = true
 	delete(srv.listeners, l)
-	var ended []*session
-	for s := range srv.sessions {
-		if s.listener == l {
-			ended = append(ended, s)
-		}
-	}
+	ended := srv.sessionsLocked(func(s *session) bool { return s.listener == l })
 	srv.mu.Unlock()
 	l.Close()
 	for _, s := range ended {

@@ -7,10 +7,15 @@ import (
 	"github.com/hugelgupf/p9/p9"
 )
 
-// Message types that every dialect shares.
+// Types of messages that are looked at outside of the tables of dialects. One has the same
+// meaning in all dialects that have it.
 const (
+	msgTreaddir uint8 = 40
+	msgTgetlock uint8 = 54
 	msgTversion uint8 = 100
 	msgTflush   uint8 = 108
+	msgTread    uint8 = 116
+	msgTwrite   uint8 = 118
 )
 
 // dialect is a version of the protocol. Tversion and Tflush are the session's

@@ -168,7 +168,6 @@ func (in *input) frame(bound uint32) ([]byte, error) {
 
 // Where a Twrite has its count and its data, in both dialects.
 const (
-	msgTwrite  = 118
 	writeCount = headerSize + 4 + 8
 	writeData  = writeCount + 4
 )

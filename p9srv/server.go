@@ -203,7 +203,7 @@ func (srv *Server) start(raw net.Conn, l *Listener) {
 func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.mu.Lock()
 	srv.closed = true
-	listeners, sessions := srv.listeners, srv.sessionList()
+	listeners, sessions := srv.listeners, srv.sessionsLocked(func(*session) bool { return true })
 	srv.listeners = nil
 	srv.mu.Unlock()
 	for l := range listeners {
@@ -229,9 +229,12 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (srv *Server) sessionList() (list []*session) {
+// sessionsLocked are the sessions that are wanted.
+func (srv *Server) sessionsLocked(wanted func(*session) bool) (list []*session) {
 	for s := range srv.sessions {
-		list = append(list, s)
+		if wanted(s) {
+			list = append(list, s)
+		}
 	}
 	return list
 }
