@@ -180,7 +180,7 @@ func (p *plan) fail(key, what string, err error) error {
 func (p *plan) planHierarchy(w *world, i int, h savedHierarchy) error {
 	key := fmt.Sprintf("hierarchy.%d", i)
 	if there := w.hierarchy(h.Name); there != nil && there.Mounted {
-		options, _, _ := strings.Cut(there.Options, ",release_agent=")
+		options := withoutAgent(there.Options)
 		if options != h.Options {
 			return fmt.Errorf("apply %s: hierarchy %s is there with the options %s: %w", p.f.at(key+".options"), h.Name, options, linux.EBUSY)
 		}
@@ -453,7 +453,7 @@ func (p *plan) findLike(root, container string) (like likeFiles) {
 	if err != nil {
 		return likeFiles{} // it cannot be looked at
 	}
-	like = likeFiles{files, slices.Contains(files, "release_agent")}
+	like = likeFiles{files, isRoot(files)}
 	for i := 0; like.root && i < len(children); i++ {
 		if files, _, err := p.s.list(join(root, children[i])); err == nil {
 			like = likeFiles{files, false}

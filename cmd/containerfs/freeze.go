@@ -76,7 +76,7 @@ func setFrozen(s *session, path string, freeze bool, within time.Duration) error
 	switch {
 	case i < 0:
 		return errNoFreezer
-	case slices.Contains(files, "release_agent"):
+	case isRoot(files):
 		// Its freezer does not reach the tasks in it, which are where the host has them.
 		return fmt.Errorf("a root cannot be frozen: %w", linux.EPERM)
 	}

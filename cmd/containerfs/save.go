@@ -66,8 +66,7 @@ func save(s *session, out *bufio.Writer, path string) error {
 			return linux.ENOENT
 		}
 		// Agents are root's to name, at the server.
-		options, _, _ := strings.Cut(h.Options, ",release_agent=")
-		fmt.Fprintf(out, "\n[[hierarchy]]\nname = %s\noptions = %s\n", tomlString(h.Name), tomlString(options))
+		fmt.Fprintf(out, "\n[[hierarchy]]\nname = %s\noptions = %s\n", tomlString(h.Name), tomlString(withoutAgent(h.Options)))
 	}
 	for _, top := range tops {
 		err := s.containers(top, func(path string, depth int, files []string) error {
@@ -116,7 +115,7 @@ func (s *session) saved(path string, files []string) (*savedContainer, error) {
 		return nil, err
 	}
 	c := &savedContainer{Path: path, savedOwner: ownerOf(attr), Set: make(map[string]string), File: make(map[string]savedOwner)}
-	root := slices.Contains(files, "release_agent")
+	root := isRoot(files)
 	for _, name := range files {
 		file := join(path, name)
 		a, err := s.attr(file)

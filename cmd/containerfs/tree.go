@@ -105,7 +105,7 @@ func (t *treeView) read(path string, depth int) (*treeNode, error) {
 	files, children, err := t.s.list(path)
 	n := &treeNode{Path: path}
 	if err == nil {
-		n.root = slices.Contains(files, "release_agent")
+		n.root = isRoot(files)
 		if !slices.Contains(files, "tasks") {
 			return nil, fmt.Errorf("not a container: %w", linux.ENOTDIR)
 		}

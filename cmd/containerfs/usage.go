@@ -110,7 +110,7 @@ func (m *sampler) cpu(path string, files []string, now map[string]cpuTime) *floa
 }
 
 func (m *sampler) memory(path string, files []string) *int64 {
-	root := slices.Contains(files, "release_agent")
+	root := isRoot(files)
 	for _, f := range memoryFiles {
 		if root && f.kernel && slices.Contains(files, f.name) {
 			return nil // its processes are where they come from: this is the server's directory

@@ -51,9 +51,7 @@ func (s *session) world() (*world, error) {
 			opts, h.Mounted = rest, false
 		}
 		h.Options = opts
-		// The agent comes last, and a comma can be in it.
-		opts, _, _ = strings.Cut(opts, ",release_agent=")
-		for opt := range strings.SplitSeq(opts, ",") {
+		for opt := range strings.SplitSeq(withoutAgent(opts), ",") {
 			if opt != "noprefix" && !strings.Contains(opt, "=") {
 				h.Subsystems = append(h.Subsystems, opt)
 			}
@@ -209,6 +207,16 @@ func (s *session) attr(path string) (p9.Attr, error) {
 // isGone is true of what was removed, or ended, since it was found.
 func isGone(err error) bool {
 	return errors.Is(err, linux.ENOENT) || errors.Is(err, linux.ENODEV) || errors.Is(err, linux.ESRCH)
+}
+
+// isRoot reports whether files are those of a hierarchy's root: nothing else has an agent.
+func isRoot(files []string) bool { return slices.Contains(files, "release_agent") }
+
+// withoutAgent are the options of a hierarchy as ctl shows them, but for the release agent,
+// which comes last: a comma can be in it.
+func withoutAgent(options string) string {
+	options, _, _ = strings.Cut(options, ",release_agent=")
+	return options
 }
 
 // join is the path of an entry in a directory.
