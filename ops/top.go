@@ -143,51 +143,28 @@ func CtlCommands() (words []string) {
 	return words
 }
 
-// ctlMount is `mount NAME [OPTS]`.
-func (at *attachment) ctlMount(command string) error {
-	switch words := strings.Split(command, " "); len(words) {
-	case 2:
-		return at.mount(words[1], "", false)
-	case 3:
-		return at.mount(words[1], words[2], true)
-	}
-	return errWords("mount NAME [OPTIONS]")
-}
-
-// ctlRemount is `remount NAME [OPTS]`.
-func (at *attachment) ctlRemount(command string) error {
-	switch words := strings.Split(command, " "); len(words) {
-	case 2:
-		return at.remount(words[1], "", false)
-	case 3:
-		return at.remount(words[1], words[2], true)
-	}
-	return errWords("remount NAME [OPTIONS]")
-}
-
-// ctlUmount is `umount NAME`.
-func (at *attachment) ctlUmount(command string) error {
+// mountWords takes `WORD NAME [OPTIONS]` apart.
+func (at *attachment) mountWords(command string) (name string, o options, err error) {
 	words := strings.Split(command, " ")
-	if len(words) != 2 {
-		return errWords("umount NAME")
+	if n := len(words); n < 2 || n > 3 {
+		return "", o, errWords(words[0] + " NAME [OPTIONS]")
 	}
-	h, err := at.fs.find(words[1])
-	if err != nil {
-		return err
-	}
-	return at.fs.tree.Unmount(h)
+	o, err = at.fs.parseOptions(strings.Join(words[2:], ""), len(words) == 3, at.mayNameAgents())
+	return words[1], o, err
 }
 
-func (at *attachment) mount(name, opts string, present bool) error {
-	o, err := at.fs.parseOptions(opts, present, at.mayNameAgents())
+// ctlMount is `mount NAME [OPTIONS]`.
+func (at *attachment) ctlMount(command string) error {
+	name, o, err := at.mountWords(command)
 	if err != nil {
 		return err
 	}
 	return at.fs.mountNamed(name, o)
 }
 
-func (at *attachment) remount(name, opts string, present bool) error {
-	o, err := at.fs.parseOptions(opts, present, at.mayNameAgents())
+// ctlRemount is `remount NAME [OPTIONS]`.
+func (at *attachment) ctlRemount(command string) error {
+	name, o, err := at.mountWords(command)
 	if err != nil {
 		return err
 	}
@@ -215,6 +192,19 @@ func (at *attachment) remount(name, opts string, present bool) error {
 			fs.renewFiles(h)
 		},
 	})
+}
+
+// ctlUmount is `umount NAME`.
+func (at *attachment) ctlUmount(command string) error {
+	words := strings.Split(command, " ")
+	if len(words) != 2 {
+		return errWords("umount NAME")
+	}
+	h, err := at.fs.find(words[1])
+	if err != nil {
+		return err
+	}
+	return at.fs.tree.Unmount(h)
 }
 
 // find is the mounted hierarchy of a name, or ENOENT.
