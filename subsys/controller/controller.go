@@ -319,7 +319,7 @@ func (s *Subsystem) rows(files []kernfs.File) (rows []tree.File) {
 		}
 		row := tree.File{Name: base}
 		if f.Reads {
-			row.Fetch = func(c *tree.Container) ([]byte, error) { return s.read(c, f.Name) }
+			row.Fetch = func(c *tree.Container) ([]byte, error) { return s.Fetch(c, f.Name) }
 		}
 		if f.Writes {
 			row.Pass = func(_ *tree.Actor, c *tree.Container, data []byte) error { return s.write(c, f, data) }
@@ -333,8 +333,8 @@ func (s *Subsystem) rows(files []kernfs.File) (rows []tree.File) {
 // coreFiles are those of version 2's own that change no task's place.
 var coreFiles = []string{"events", "freeze", "kill", "pressure", "stat"}
 
-// read reads a file of the kernel. No lock is held.
-func (s *Subsystem) read(c *tree.Container, name string) ([]byte, error) {
+// Fetch reads a file of a container's kernel directory as it is. No lock is held.
+func (s *Subsystem) Fetch(c *tree.Container, name string) ([]byte, error) {
 	n, err := s.find(c)
 	if err != nil {
 		return nil, err
@@ -441,9 +441,6 @@ func (s *Subsystem) FetchRoot(name string) ([]byte, error) {
 
 // Log is where what it does is said.
 func (s *Subsystem) Log() *slog.Logger { return s.t.log }
-
-// Fetch reads a file of a container's kernel directory as it is. No lock is held.
-func (s *Subsystem) Fetch(c *tree.Container, name string) ([]byte, error) { return s.read(c, name) }
 
 // gone is ENODEV for a directory that somebody else has removed.
 func gone(err error) error {
