@@ -200,8 +200,6 @@ func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 		if err := t.canBind(m.Subsystems, nil); err != nil {
 			return nil, opError("mount", m.Name, err)
 		}
-	}
-	if fresh {
 		if m.Name == "" {
 			m.Name = t.CanonicalName(m.Subsystems, m.Noprefix)
 		}

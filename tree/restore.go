@@ -28,10 +28,10 @@ func (t *Tree) RestoreHierarchy(k KeptHierarchy) (*Hierarchy, error) {
 			return nil, opError("restore", k.Name, syscall.EEXIST)
 		}
 	}
-	next := Next{t.nextID, max(t.nextHier, k.Number+1), 0}
-	h := newHierarchy(t, k.Name, k.Noprefix)
+	nextID, nextHier := t.nextID, t.nextHier
+	h := newHierarchy(t, k.Name, k.Noprefix) // which takes numbers of its own
 	h.num, h.root.id = k.Number, k.Root.ID
-	t.nextID, t.nextHier = max(next.Container, k.Root.ID), next.Hierarchy
+	t.nextID, t.nextHier = max(nextID, k.Root.ID), max(nextHier, k.Number+1)
 	h.root.data = k.Root.Data
 	h.root.notifyOnRelease, h.root.releasable = k.Root.NotifyOnRelease, k.Root.Releasable
 	h.named, h.explicit, h.published = k.Named, k.Explicit, k.Explicit
