@@ -8,7 +8,9 @@
 // one of the fixed files and directories around them. A file is a fid's view of a
 // node, and the only implementation of p9.File here. A row describes one control
 // file; the rows that a container has follow from its hierarchy's subsystems and
-// are its table.
+// are its table. A deed is what a caller did or wanted to: its outcome is what told makes
+// the reply, the audit line and the status file of. To keep is to have in the state
+// directory, for another server.
 //
 // # Invariants
 //
