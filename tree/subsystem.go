@@ -39,7 +39,8 @@ import (
 // a lock of the Tree, and may change state as it is. Nobody else may call
 // Container.State without View, unless under changeMu: a remount takes it away.
 // What has to wait for the host after a callback with mu held goes to a goroutine
-// that the subsystem owns, bounded, with a Close that waits for it.
+// that the subsystem owns, bounded, with a Close that waits for it: subsys/backlog
+// has one.
 //
 // Files. A row per file: the text in and out is the subsystem's own, with the
 // rules of SPEC §4. A Write checks everything before it changes anything. What a

@@ -41,9 +41,8 @@
 //
 // # Synchronization
 //
-// Callbacks that hold the Tree's mu only put processes into a queue, whose lock is
-// a leaf. A goroutine that lives as long as there is something in it looks at
-// them, without any lock, and clones by a change like any other. The queue is
-// bounded; what it could not take is counted and logged. What a container stands
+// Callbacks that hold the Tree's mu only put processes into a queue (package backlog).
+// Its goroutine looks at them, without any lock, and clones by a change like any other.
+// The queue is bounded; what it could not take is counted and logged. What a container stands
 // for is written before it can be seen, and never changes.
 package ns

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unique"
 
+	"containerfs/subsys/backlog"
 	"containerfs/tree"
 )
 
@@ -19,7 +20,7 @@ type state struct{ stands unique.Handle[Set] }
 type Subsystem struct {
 	host  Host
 	log   *slog.Logger
-	queue queue
+	queue *backlog.Queue[*tree.Process] // to be looked at
 
 	// self is the Actor of what the subsystem does: the rules know it.
 	self *tree.Actor
@@ -45,8 +46,9 @@ func New(host Host, log *slog.Logger) *Subsystem {
 		log:  log.With("subsystem", "ns"),
 		self: &tree.Actor{Privileged: true, Local: true},
 	}
-	s.queue.look = s.look
-	s.queue.log = s.log
+	s.queue = backlog.New(s.look, func(n int) {
+		s.log.Warn("processes were not looked at for new namespaces: too many at once", "processes", n)
+	})
 	s.log.Info("ns forbids ordinary moves in its hierarchy; namespaces are seen at a fork or exec, not at unshare")
 	return s
 }
@@ -81,7 +83,7 @@ func (s *Subsystem) Destroy(*tree.Container, tree.State) {}
 // Close drops what was not looked at yet, and returns when the look under way has
 // ended.
 func (s *Subsystem) Close() error {
-	s.queue.close()
+	s.queue.Close()
 	return nil
 }
 
@@ -127,15 +129,15 @@ func (s *Subsystem) Fork(parent, child *tree.Task, _ *tree.Container) {
 		return
 	}
 	if parent != nil {
-		s.queue.add(parent.Process())
+		s.queue.Add(parent.Process())
 	}
-	s.queue.add(child.Process())
+	s.queue.Add(child.Process())
 }
 
 // Exec is tree.Execer's.
 func (s *Subsystem) Exec(task *tree.Task, _ *tree.Container) {
 	if s.tree.Bound(s.id) != nil {
-		s.queue.add(task.Process())
+		s.queue.Add(task.Process())
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -79,7 +78,7 @@ func newFixture(t *testing.T, others ...tree.Subsystem) *fixture {
 // settle waits until every process was looked at.
 func (f *fixture) settle() {
 	f.Drain()
-	f.ns.queue.worker.Wait()
+	f.ns.queue.Wait()
 }
 
 // unshare gives a process new namespaces, as unshare(2) does: no event tells.
@@ -317,40 +316,6 @@ func TestRules(t *testing.T) {
 	}
 	f.in(p, "/a/aa")
 	f.in(q, "/a")
-}
-
-// The queue is bounded, and says what it dropped; Close ends it.
-func TestQueue(t *testing.T) {
-	var log bytes.Buffer
-	gate := make(chan struct{})
-	var looked atomic.Int32
-	looking := make(chan struct{}, maxWaiting+10)
-	q := queue{log: slog.New(slog.NewTextHandler(&log, nil)), look: func(*tree.Process) { looked.Add(1); looking <- struct{}{}; <-gate }}
-	q.add(nil)
-	<-looking
-	for range maxWaiting + 3 {
-		q.add(nil)
-	}
-	close(gate)
-	q.worker.Wait()
-	if looked.Load() != 1+maxWaiting || !strings.Contains(log.String(), "processes=3") {
-		t.Errorf("%d were looked at, logged %q", looked.Load(), log.String())
-	}
-	gate = make(chan struct{})
-	q.add(nil)
-	q.add(nil)
-	done := make(chan struct{})
-	go func() { q.close(); close(done) }()
-	for !q.isClosed() {
-	}
-	before := looked.Load()
-	close(gate)
-	<-done
-	q.add(nil)
-	q.worker.Wait()
-	if looked.Load() > before+1 {
-		t.Errorf("%d more were looked at after close", looked.Load()-before)
-	}
 }
 
 func TestParseLink(t *testing.T) {

@@ -58,6 +58,6 @@
 //
 // The state of a container is guarded by the Tree's mu; its settings are changed
 // in Tree.Update under changeMu, its counts by callbacks with mu held. Killing is
-// left to a goroutine that lives as long as there is something to kill (see
-// killer).
+// left to a goroutine that lives as long as there is something to kill (package
+// backlog).
 package numtasks

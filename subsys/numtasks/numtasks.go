@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"containerfs/subsys/backlog"
 	"containerfs/subsys/facts"
 	"containerfs/tree"
 )
@@ -27,6 +28,7 @@ type Subsystem struct {
 	files   []tree.File
 	bound   int64 // the root's absolute
 	killer  killer
+	victims *backlog.Queue[*tree.Task]
 	facts   facts.Log
 	limiter Limiter // nil without
 
@@ -40,6 +42,7 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	s := &Subsystem{log: log.With("subsystem", "numtasks")}
 	s.facts = facts.To(s.log)
 	s.killer = killer{host: host, log: s.log}
+	s.victims = backlog.New(s.killer.work, s.killer.missed)
 	s.files = []tree.File{
 		{Name: "shares", Read: s.readShares, Write: s.writeShares},
 		{Name: "stats", Prepare: s.refusals, Read: s.readStats},
@@ -79,7 +82,7 @@ func (s *Subsystem) Destroy(*tree.Container, tree.State) {}
 
 // Close drops what was not killed yet, and returns when the worker has ended.
 func (s *Subsystem) Close() error {
-	s.killer.close()
+	s.victims.Close()
 	return nil
 }
 
@@ -88,7 +91,7 @@ func (s *Subsystem) state(c *tree.Container) *state { return c.State(s.id).(*sta
 // Fork is tree.Forker's.
 func (s *Subsystem) Fork(_, child *tree.Task, c *tree.Container) {
 	if _, kill := s.enter(c, child.Forked()); kill && !s.protected(child.Process()) {
-		s.killer.add(child)
+		s.victims.Add(child)
 	}
 }
 

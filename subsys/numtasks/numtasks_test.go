@@ -101,7 +101,7 @@ func (f *fixture) checkUsage(c *tree.Container) int {
 // settle waits until all events were delivered and what they killed is dead.
 func (f *fixture) settle() {
 	f.Drain()
-	f.numtasks.killer.worker.Wait()
+	f.numtasks.victims.Wait()
 	f.Drain()
 }
 
@@ -429,25 +429,6 @@ func TestProtected(t *testing.T) {
 	f.settle()
 	if len(f.sim.killed) != 1 || f.sim.killed[0] != c {
 		t.Errorf("killed %v, want the server's child %d", f.sim.killed, c)
-	}
-}
-
-func TestKillerIsBounded(t *testing.T) {
-	var log bytes.Buffer
-	sim := &machine128{Host: hostsim.New()}
-	k := killer{host: sim, log: slog.New(slog.NewTextHandler(&log, nil)), running: true}
-	for range maxVictims + 2 {
-		k.add(new(tree.Task)) // of no number: gone
-	}
-	k.worker.Go(k.work)
-	k.worker.Wait()
-	if !strings.Contains(log.String(), "tasks=2") {
-		t.Errorf("logged %q", log.String())
-	}
-	k.close()
-	k.add(nil)
-	if len(k.victims) != 0 || k.running {
-		t.Error("a closed killer takes victims")
 	}
 }
 
