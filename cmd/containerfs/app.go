@@ -26,7 +26,8 @@ vsock://CID:PORT.
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not permitted, 5 busy,
 6 partly done, 75 server unavailable; of run, what the command exits with,
-126 if it cannot be run, 127 if there is none.`
+125 for every failure of run itself, 126 if the command cannot be run, 127 if
+there is none.`
 
 // app is the command line; its streams are given so that tests can hold them.
 func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
@@ -97,7 +98,9 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 	}
 	for _, c := range a.Commands {
-		c.OnUsageError = onUsageError
+		if c.OnUsageError == nil {
+			c.OnUsageError = onUsageError
+		}
 		// Else every command has a subcommand "help", and `mkdir help` asks
 		// for help.
 		c.HideHelpCommand = true

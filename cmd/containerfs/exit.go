@@ -26,7 +26,9 @@ const (
 	exitPartly      = 6 // some of it was done, and the message says what
 	exitUnavailable = 75
 
-	// As the shell has them, of a command that is run.
+	// Of a command that is run: 125 is our own failure, as env, nice and timeout have it,
+	// and the others are as the shell has them.
+	exitNotRun    = 125
 	exitCannotRun = 126
 	exitNoCommand = 127
 )

@@ -18,12 +18,13 @@ func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "run",
 		Usage:     "run a command in containers",
-		ArgsUsage: "[-c PATH]... -- CMD ARG...",
+		ArgsUsage: "-c PATH... -- CMD ARG...",
 		Description: `CMD is in the containers before its first instruction; if it cannot be moved into
 all of them it is not started. Works on the server's host only.
 
 The exit code is CMD's, 128 and the signal's number if a signal ended it, 126 if it
-cannot be run, 127 if there is none of that name. CMD is in our process group, so
+cannot be run, 127 if there is none of that name, and 125 when it is run itself that
+fails: CMD was not started then, whatever the reason. CMD is in our process group, so
 that keys of the terminal are for both; signals that are sent to us are passed on,
 but SIGINT and SIGQUIT in the foreground of a terminal, which CMD has from there.
 
@@ -32,20 +33,48 @@ but SIGINT and SIGQUIT in the foreground of a terminal, which CMD has from there
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "c", Usage: "run it in the container `PATH`; may be repeated, for other hierarchies"},
 		},
+		OnUsageError: func(c *cli.Context, err error, sub bool) error {
+			return notRun(onUsageError(c, err, sub))
+		},
 		Action: func(c *cli.Context) error {
-			args, err := paths(c, 1, -1)
+			child, err := startRun(c)
 			if err != nil {
-				return err
+				return notRun(err)
 			}
-			dirs := c.StringSlice("c")
-			for _, dir := range dirs {
-				if err := checkPath(dir); err != nil {
-					return err
-				}
-			}
-			return runIn(c, dirs, args)
+			return child.wait()
 		},
 	}
+}
+
+// notRun gives a failure of our own its exit code: what the codes of other commands say
+// can be CMD's.
+func notRun(err error) error {
+	if code := exitCode(err); code == exitCannotRun || code == exitNoCommand {
+		return err
+	}
+	return &exitError{exitNotRun, err}
+}
+
+// runArgs are the containers and the command of a command line.
+func runArgs(c *cli.Context) (dirs, args []string, err error) {
+	args, err = paths(c, 1, -1)
+	dirs = c.StringSlice("c")
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case len(dirs) == 0:
+		text := fmt.Sprintf("usage: containerfs %s %s", c.Command.Name, c.Command.ArgsUsage)
+		if _, err := exec.LookPath(args[0]); err != nil && checkPath(args[0]) == nil {
+			text += fmt.Sprintf("; did you mean -c %s?", args[0])
+		}
+		return nil, nil, &usageError{text}
+	}
+	for _, dir := range dirs {
+		if err := checkPath(dir); err != nil {
+			return nil, nil, err
+		}
+	}
+	return dirs, args, nil
 }
 
 // cannotRun is why a command is not run, with the shell's exit code.
@@ -58,20 +87,27 @@ func cannotRun(name string, err error) error {
 	if errors.As(err, &inner) {
 		err = inner.Err
 	}
+	if at := (*os.PathError)(nil); errors.As(err, &at) {
+		err = at.Err // its path is the name again
+	}
 	return &exitError{code, fmt.Errorf("run %s: %w", name, err)}
 }
 
-// runIn runs a command in containers.
-func runIn(c *cli.Context, dirs, args []string) error {
+// startRun starts the command that the command line says.
+func startRun(c *cli.Context) (*runChild, error) {
+	dirs, args, err := runArgs(c)
+	if err != nil {
+		return nil, err
+	}
 	program, err := exec.LookPath(args[0])
 	if err != nil && !errors.Is(err, exec.ErrDot) {
-		return cannotRun(args[0], err)
+		err = cannotRun(args[0], err)
+		if checkPath(args[0]) == nil && len(args) > 1 && args[1] == "--" {
+			err = fmt.Errorf("%w; did you mean -c %s?", err, args[0])
+		}
+		return nil, err
 	}
-	child, err := startIn(c, dirs, program, args)
-	if err != nil {
-		return err
-	}
-	return child.wait()
+	return startIn(c, dirs, program, args)
 }
 
 // startIn makes a process, moves it and lets it execute the program.
@@ -84,11 +120,9 @@ func startIn(c *cli.Context, dirs []string, program string, args []string) (*run
 	if err := s.needHere(); err != nil {
 		return nil, fmt.Errorf("run: %w", err)
 	}
-	var a *attacher
-	if len(dirs) > 0 {
-		if a, err = newAttacher(s, dirs, false); err != nil {
-			return nil, err
-		}
+	a, err := newAttacher(s, dirs, false)
+	if err != nil {
+		return nil, err
 	}
 	// Signals from here on are the child's.
 	child := newRunChild()
@@ -98,12 +132,10 @@ func startIn(c *cli.Context, dirs []string, program string, args []string) (*run
 		return nil, fmt.Errorf("run: %w", err)
 	}
 	child.process = p.Process
-	if a != nil {
-		if err := a.attach(p.Pid); err != nil {
-			p.End()
-			child.stop()
-			return nil, err
-		}
+	if err := a.attach(p.Pid); err != nil {
+		p.End()
+		child.stop()
+		return nil, err
 	}
 	if err := p.Go(); err != nil {
 		p.Wait()
@@ -159,7 +191,7 @@ func (r *runChild) wait() error {
 	<-passed
 	switch {
 	case err != nil:
-		return fmt.Errorf("run: %w", err)
+		return notRun(fmt.Errorf("run: %w", err))
 	case status.Signaled():
 		return &reported{&exitError{128 + int(status.Signal()), errors.New(status.Signal().String())}}
 	case status.ExitStatus() != 0:
