@@ -54,7 +54,13 @@ func openDir(t testing.TB) string {
 // program copies sleep(1) to a program of another name.
 func (r *ruled) program(name string) string {
 	r.t.Helper()
-	from, err := exec.LookPath("sleep")
+	return r.copyOf("sleep", name)
+}
+
+// copyOf copies a program to one of another name.
+func (r *ruled) copyOf(program, name string) string {
+	r.t.Helper()
+	from, err := exec.LookPath(program)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -276,12 +276,9 @@ func (t *trial) ask(s *session, pid int32) error {
 			return err
 		}
 	}
-	text, err := s.readFile("/rules")
-	if err != nil {
-		return &pathError{"read", "/rules", err}
-	}
-	if t.file, err = rulesInForce(text); err != nil {
-		return &pathError{"read", "/rules", err}
+	var err error
+	if t.file, err = s.rules(); err != nil {
+		return err
 	}
 	dirs, err := readdir(s.root)
 	if err != nil {
@@ -308,6 +305,19 @@ func (t *trial) ask(s *session, pid int32) error {
 		t.places[p.Hierarchy] = p.Path
 	}
 	return nil
+}
+
+// rules are those in force at the server.
+func (s *session) rules() (*rules.File, error) {
+	text, err := s.readFile("/rules")
+	var f *rules.File
+	if err == nil {
+		f, err = rulesInForce(text)
+	}
+	if err != nil {
+		return nil, &pathError{"read", "/rules", err}
+	}
+	return f, nil
 }
 
 // rulesInForce reads what a server shows of its rules, with the numbers of the lines

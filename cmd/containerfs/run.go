@@ -28,6 +28,11 @@ fails: CMD was not started then, whatever the reason. CMD is in our process grou
 that keys of the terminal are for both; signals that are sent to us are passed on,
 but SIGINT and SIGQUIT in the foreground of a terminal, which CMD has from there.
 
+Classification rules (see containerfs rules) go before -c: what was moved by hand stays
+until it executes a program, and CMD is one, as is each that it executes later. Where a
+rule has CMD moved elsewhere at once there is a warning with a line "USER HIERARCHY PATH
+ignore", which keeps what is in PATH if it stands before that rule.
+
   containerfs run -c /all/Charlie -- make -j4
   containerfs run -c /cpu/batch -c /net/slow -- rsync -a src dst`,
 		Flags: []cli.Flag{
@@ -137,6 +142,7 @@ func startIn(c *cli.Context, dirs []string, program string, args []string) (*run
 		child.stop()
 		return nil, err
 	}
+	warnOfRules(c.App.ErrWriter, s, dirs, int32(p.Pid), args[0], program)
 	if err := p.Go(); err != nil {
 		p.Wait()
 		child.stop()

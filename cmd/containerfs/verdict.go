@@ -57,19 +57,25 @@ func neverMoved(pid int32, server map[int32]string) (string, error) {
 
 // explain says which rule decides for a hierarchy.
 func (t *trial) explain(out io.Writer, hierarchy string) error {
-	say := func(v verdict, format string, args ...any) (err error) {
+	say := func(v verdict, text string) (err error) {
 		if v.Hierarchy, v.Never = hierarchy, t.never; t.json {
 			return writeJSON(out, v)
 		}
-		_, err = fmt.Fprintln(out, printable(hierarchy+": "+fmt.Sprintf(format, args...)))
+		_, err = fmt.Fprintln(out, printable(hierarchy+": "+text))
 		return err
 	}
-	passed := func(format string, args ...any) error {
+	return t.decide(hierarchy, say, func(text string) error {
 		if !t.verbose || t.json {
 			return nil
 		}
-		return say(verdict{}, format, args...)
-	}
+		return say(verdict{}, text)
+	})
+}
+
+// decide finds the rule that decides for a hierarchy. It is said as a verdict and in words,
+// after those that decide if the task is in a place that is not known; passed is told of the
+// others before it.
+func (t *trial) decide(hierarchy string, say func(v verdict, text string) error, passed func(text string) error) error {
 	for _, r := range t.file.Rules {
 		if !r.Concerns(hierarchy) {
 			continue
@@ -78,7 +84,7 @@ func (t *trial) explain(out io.Writer, hierarchy string) error {
 		line := fmt.Sprintf("line %d (%s)", r.Line, rule)
 		why, fits := r.Why(&t.subject, &t.names)
 		if !fits {
-			if err := passed("%s does not fit: %s", line, why); err != nil {
+			if err := passed(fmt.Sprintf("%s does not fit: %s", line, why)); err != nil {
 				return err
 			}
 			continue
@@ -91,22 +97,22 @@ func (t *trial) explain(out io.Writer, hierarchy string) error {
 		case err != nil:
 			text := err.Error()
 			v.Error, v.Stays = &text, true
-			return say(v, "%s decides, but cannot be followed: %v", line, err)
+			return say(v, fmt.Sprintf("%s decides, but cannot be followed: %v", line, err))
 		case r.Ignore && known && inside:
 			v.Path, v.Stays = &place, true
-			return say(v, "%s decides: %s; it stays in %s", line, why, place)
+			return say(v, fmt.Sprintf("%s decides: %s; it stays in %s", line, why, place))
 		case r.Ignore && known:
-			err = passed("%s does not fit: it is in %s", line, place)
+			err = passed(fmt.Sprintf("%s does not fit: it is in %s", line, place))
 		case r.Ignore:
 			v.Path, v.Stays, v.IfIn = &to, true, to
-			err = say(v, "%s decides if it is in %s: %s; it stays there; else", line, to, why)
+			err = say(v, fmt.Sprintf("%s decides if it is in %s: %s; it stays there; else", line, to, why))
 		default:
 			v.Path, v.Missing = &to, !r.Create && t.isMissing(hierarchy, to)
 			missing := ""
 			if v.Missing {
 				missing = ", which is not there, and the rule does not create it"
 			}
-			return say(v, "%s decides: %s; it goes to %s%s", line, why, to, missing)
+			return say(v, fmt.Sprintf("%s decides: %s; it goes to %s%s", line, why, to, missing))
 		}
 		if err != nil {
 			return err

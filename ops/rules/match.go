@@ -86,14 +86,14 @@ func (r *Rule) processFits(s *Subject) string {
 		}
 	case s.Exe != "" && fits(path.Base(s.Exe)):
 		return "name of " + s.Exe
-	case fits(s.Comm) || len(s.Comm) == maxComm && strings.HasPrefix(want, s.Comm):
+	case fits(s.Comm) || len(s.Comm) == MaxComm && strings.HasPrefix(want, s.Comm):
 		return "process name " + s.Comm
 	}
 	return ""
 }
 
-// maxComm is how much of a name the kernel keeps.
-const maxComm = 15
+// MaxComm is how much of a process's own name the kernel keeps.
+const MaxComm = 15
 
 // name is what a task calls itself by the file that it executes.
 func (s *Subject) name() string {
