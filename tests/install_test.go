@@ -184,6 +184,8 @@ exit 0`
 		{"containerfs run -c /all/Charlie -- containerfs /al", ""}, // a file
 		{"containerfs run -c /all/Charlie containerfs --ser", ""},
 		{"containerfs rmdir /all/Charlie/tas", ""},
+		{"containerfs rmdir -r --ki", "--kill\n"},
+		{"containerfs rmdir -r --kill /all/Ch", "/all/Charlie/\n"},
 		{"containerfs attach -r /all/Charlie/", ""},
 		{"containerfs attach --unit x -- /all/Ch", "/all/Charlie/\n"},
 		{"containerfs top --sort mem", "memory\n"},

@@ -205,6 +205,63 @@ func TestRmdirParents(t *testing.T) {
 	}
 }
 
+// TestRmdirTree: a container goes after those below it. One that stays keeps those above it, and
+// is named; the others go.
+func TestRmdirTree(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	m.add("/all/release_agent", p9.ModeRegular|0o644, "")
+	m.mu.Unlock()
+	m.failWith("rmdir /all/a/b/c", linux.EBUSY)
+	m.failWith("rmdir /all/x/y", linux.ENOENT) // somebody else has removed it
+	for _, s := range []struct {
+		args string
+		want result
+	}{
+		{"mkdir -p /all/a/b/c /all/a/b/d/e /all/a/f /all/x/y /all/z", result{0, "", ""}},
+		{"rmdir -r /all/a/ /all/z /all/no", result{5, "", "containerfs: rmdir /all/a/b/c: device or resource busy\ncontainerfs: rmdir /all/no: no such file or directory\n"}},
+		{"ls /all /all/a /all/a/b", result{0, "/all:\ntasks\ncpus\nZoe\nAbe\nrelease_agent\na\nx\n/all/a:\nb\n/all/a/b:\nc\n", ""}},
+		{"rmdir /all/x -r", result{0, "", ""}},
+		{"rmdir -rp /all/a/b/c", result{5, "", "containerfs: rmdir /all/a/b/c: device or resource busy\n"}},
+		{"mkdir -p /all/a/g/h/i", result{0, "", ""}},
+		{"rmdir -rp /all/a/g/h", result{0, "", ""}}, // the server here has nothing against children
+		{"ls /all", result{0, "tasks\ncpus\nZoe\nAbe\nrelease_agent\n", ""}},
+		{"rmdir --kill /all/Zoe", result{2, "", "containerfs: --kill is for rmdir -r\n"}},
+	} {
+		if got := command(nil, append([]string{"--server", addr}, strings.Fields(s.args)...)...); got != s.want {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", s.args, got, s.want)
+		}
+	}
+	// Of a root, which cannot be removed, nothing is.
+	m.failWith("rmdir /all", linux.EBUSY)
+	for args, want := range map[string]string{"-r /all": "/all", "-r --kill /all": "/all", "-r //": "//"} {
+		want = "containerfs: rmdir " + want + ": device or resource busy\n"
+		if got := command(nil, append([]string{"--server", addr, "rmdir"}, strings.Fields(args)...)...); got.code != 5 || got.stderr != want {
+			t.Errorf("%s: got %+v", args, got)
+		}
+	}
+	if got := command(nil, "--server", addr, "ls", "/all/Zoe", "/all/Abe"); got.code != 0 {
+		t.Errorf("%+v", got)
+	}
+	// The server goes away: that is said once.
+	near := between(t, addr, func(c, far net.Conn, pass func(to, from net.Conn)) {
+		pass(c, far)
+		for buf := make([]byte, 64<<10); ; {
+			n, err := c.Read(buf)
+			if err != nil || bytes.Contains(buf[:n], []byte("Zoe")) {
+				break
+			}
+			far.Write(buf[:n])
+		}
+	})
+	m.mu.Lock()
+	m.add("/all/Zoe/in", p9.ModeDirectory|0o755, "")
+	m.mu.Unlock()
+	if got := command(nil, "--server", "unix://"+near, "rmdir", "-r", "/all/Zoe", "/all/Abe"); got.code != exitUnavailable || strings.Count(got.stderr, "\n") != 1 {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // TestTopRoot: what the kernel counts in a hierarchy's root is not of its processes.
 func TestTopRoot(t *testing.T) {
 	m, addr := serveMemory(t)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -26,23 +27,28 @@ container stays. A hierarchy's root, which has the rest of the host, cannot be k
 				return err
 			}
 			return eachPath(c, args, func(s *session, path string) error {
-				err := newProgress(c.App.ErrWriter, printable("kill "+path)).during(func() error {
-					return s.writeFile(join(path, "kill"), "1")
-				})
-				if errors.Is(err, linux.ENOENT) {
-					if files, _, listErr := s.list(path); listErr == nil && !slices.Contains(files, "kill") {
-						return fmt.Errorf("a root cannot be killed: %w", linux.EPERM)
-					}
-				}
-				if errors.Is(err, linux.EAGAIN) {
-					if frozen := s.frozenIn(path); frozen != "" {
-						return fmt.Errorf("%w: %s is frozen, and ends when it is thawed: containerfs thaw %[2]s", err, frozen)
-					}
-				}
-				return err
+				return killIn(s, c.App.ErrWriter, path)
 			})
 		},
 	}
+}
+
+// killIn ends every process in a container and below.
+func killIn(s *session, stderr io.Writer, path string) error {
+	err := newProgress(stderr, printable("kill "+path)).during(func() error {
+		return s.writeFile(join(path, "kill"), "1")
+	})
+	if errors.Is(err, linux.ENOENT) {
+		if files, _, listErr := s.list(path); listErr == nil && !slices.Contains(files, "kill") {
+			return fmt.Errorf("a root cannot be killed: %w", linux.EPERM)
+		}
+	}
+	if errors.Is(err, linux.EAGAIN) {
+		if frozen := s.frozenIn(path); frozen != "" {
+			return fmt.Errorf("%w: %s is frozen, and ends when it is thawed: containerfs thaw %[2]s", err, frozen)
+		}
+	}
+	return err
 }
 
 // frozenIn finds a container that is frozen, and keeps what is in it from ending.
