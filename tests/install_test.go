@@ -179,7 +179,12 @@ exit 0`
 		{"containerfs rmdir /all/vm:", "3\\ x/\n"},
 		{"containerfs run -c /all/Ch", "/all/Charlie/\n"},
 		{"containerfs run -c /all/Charlie -c /all/Charlie/tas", ""}, // no container
-		{"containerfs run -c /all/Charlie --", ""},
+		{"containerfs run -c /all/Charlie --", "--new\n..."},
+		{"containerfs run -c /all/Charlie --ne", "--new\n"},
+		{"containerfs run -c /all/Charlie --set cpuset.m", "cpuset.mems=\ncpuset.mem_exclusive=\ncpuset.memory_migrate=\n"},
+		{"containerfs run --new -c /all/new --set x=y --set cpuset.cpus", "cpuset.cpus=\n"},
+		{"containerfs run --new -c /all/new --set cpuset.cpus=0", ""},
+		{"containerfs run --set cpuset.cpus", ""},
 		{"containerfs run -c /all/Charlie -- containerf", "containerfs\n..."},
 		{"containerfs run -c /all/Charlie -- containerfs /al", ""}, // a file
 		{"containerfs run -c /all/Charlie containerfs --ser", ""},

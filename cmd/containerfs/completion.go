@@ -155,7 +155,7 @@ func bashWords(words []string) string { return bashWord(strings.Join(words, " ")
 // whole. A server that does not answer must not hold the prompt.
 const bashFunctions = `
 _containerfs() {
-	local words cur command= server= word skip= path= rest=
+	local words cur command= server= word skip= path= rest= container=
 	read -ra words <<<"${COMP_LINE:0:COMP_POINT}"
 	if [[ ${COMP_LINE:0:COMP_POINT} == *" " ]]; then
 		cur=
@@ -167,6 +167,7 @@ _containerfs() {
 	for word in "${words[@]:1}"; do
 		if [[ -n $skip ]]; then
 			[[ $skip == --server ]] && server=$word
+			[[ "$command $skip" == 'run -c' ]] && container=$word
 			skip=
 			continue
 		fi
@@ -196,6 +197,12 @@ _containerfs() {
 	done
 	if [[ "$command $skip" == 'run -c' ]]; then
 		_containerfs_path "$cur" 'd*' ${server:+--server "$server"}
+		return
+	fi
+	if [[ "$command $skip" == 'run --set' ]]; then
+		# A container that is to be made has what the one above it has.
+		_containerfs_entries "$cur" "$container" '' '-*w*' = ${server:+--server "$server"}
+		((${#COMPREPLY[@]})) || _containerfs_entries "$cur" "${container%/*}" '' '-*w*' = ${server:+--server "$server"}
 		return
 	fi
 	if [[ -n $skip ]]; then

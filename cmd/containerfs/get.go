@@ -181,6 +181,15 @@ func parseSettings(args []string) ([]setting, error) {
 
 // setAll writes all values or none.
 func setAll(s *session, path string, values []setting) error {
+	var undo undoList
+	if err := setEach(s, path, values, &undo); err != nil {
+		return undo.after(err)
+	}
+	return nil
+}
+
+// setEach writes values one after the other, and adds how each is taken back.
+func setEach(s *session, path string, values []setting, undo *undoList) error {
 	var old []string
 	for _, v := range values {
 		file := join(path, v.name)
@@ -198,11 +207,10 @@ func setAll(s *session, path string, values []setting) error {
 		}
 		old = append(old, was)
 	}
-	var undo undoList
 	for i, v := range values {
 		file := join(path, v.name)
 		if err := s.writeFile(file, v.value); err != nil {
-			return undo.after(&pathError{"set", file, err})
+			return &pathError{"set", file, err}
 		}
 		undo.add("set "+file, func() error { return write(s, file, []byte(old[i])) })
 	}
