@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"time"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
@@ -21,11 +22,16 @@ type job struct {
 	args     []string  // of the command, its name first
 	settings []setting // of the containers that have the files
 	new, rm  bool      // whether the containers are to be made, and removed
+
+	usage          bool     // whether it is to be printed
+	usageFile      *os.File // that it is to be written to, or nil
+	started, ended time.Time
+	cpuBefore      *int64 // that the containers had measured when it was started
 }
 
 // newJob is what a command line says.
 func newJob(c *cli.Context) (*job, error) {
-	j := &job{c: c, dirs: c.StringSlice("c"), new: c.Bool("new"), rm: c.Bool("rm")}
+	j := &job{c: c, dirs: c.StringSlice("c"), new: c.Bool("new"), rm: c.Bool("rm"), usage: c.Bool("usage")}
 	var err error
 	if j.args, err = paths(c, 1, -1); err != nil {
 		return nil, err
@@ -55,9 +61,17 @@ func newJob(c *cli.Context) (*job, error) {
 	if err != nil {
 		return nil, cannotRun(name, err)
 	}
-	j.settings, err = parseSettings(c.StringSlice("set"))
+	if j.settings, err = parseSettings(c.StringSlice("set")); err != nil {
+		return nil, err
+	}
+	if file := c.String("usage-file"); file != "" {
+		j.usageFile, err = os.Create(file) // before anything is made
+	}
 	return j, err
 }
+
+// measures reports whether somebody wants to know the usage.
+func (j *job) measures() bool { return j.usage || j.usageFile != nil }
 
 // cannotRun is why a command is not run, with the shell's exit code.
 func cannotRun(name string, err error) error {
@@ -89,11 +103,12 @@ func (j *job) run() error {
 	if err != nil {
 		return notRun(err)
 	}
-	ended := child.wait()
-	if err := j.finish(); err != nil && ended == nil {
+	failed := child.wait()
+	j.ended = time.Now()
+	if err := j.finish(); err != nil && failed == nil {
 		return notRun(err)
 	}
-	return ended
+	return failed
 }
 
 func (j *job) connect() (*session, error) {
@@ -181,6 +196,10 @@ func (j *job) execute(s *session, child *runChild) error {
 		return err
 	}
 	warnOfRules(j.c.App.ErrWriter, s, j.dirs, int32(p.Pid), j.args[0], j.program)
+	if j.measures() {
+		j.cpuBefore = j.measured(s, jobCPU)
+	}
+	j.started = time.Now()
 	if err := p.Go(); err != nil {
 		p.Wait()
 		return cannotRun(j.args[0], err)
@@ -190,7 +209,7 @@ func (j *job) execute(s *session, child *runChild) error {
 
 // finish does what is to be done when the command has ended. Failures are reported at once.
 func (j *job) finish() error {
-	if !j.rm {
+	if !j.rm && !j.measures() {
 		return nil
 	}
 	f := failures{stderr: j.c.App.ErrWriter}
@@ -200,9 +219,24 @@ func (j *job) finish() error {
 		return f.first
 	}
 	defer s.close()
+	var ended []string // what there is to be removed
 	for _, dir := range j.dirs {
-		err := rmdirTree(s, j.c.App.ErrWriter, dir, true)
-		if err != nil && !isGone(err) && f.add(&pathError{"rmdir", dir, err}) {
+		if !j.rm {
+			break
+		}
+		if err := killIn(s, j.c.App.ErrWriter, dir); err == nil {
+			ended = append(ended, dir)
+		} else if !isGone(err) && f.add(&pathError{"kill", dir, err}) {
+			return f.first
+		}
+	}
+	if j.measures() {
+		if err := j.tellUsage(j.used(s)); err != nil {
+			f.add(err)
+		}
+	}
+	for _, dir := range ended {
+		if err := rmdirTree(s, j.c.App.ErrWriter, dir, false); err != nil && !isGone(err) && f.add(&pathError{"rmdir", dir, err}) {
 			break
 		}
 	}

@@ -22,9 +22,11 @@ all of them it is not started. Works on the server's host only.
 
 The exit code is CMD's, 128 and the signal's number if a signal ended it, 126 if it
 cannot be run, 127 if there is none of that name, and 125 when it is run itself that
-fails: CMD was not started then, or has succeeded and what follows it failed. CMD is in our process group, so
-that keys of the terminal are for both; signals that are sent to us are passed on,
-but SIGINT and SIGQUIT in the foreground of a terminal, which CMD has from there.
+fails: CMD was not started then, or has succeeded and what follows it failed.
+
+CMD is in our process group, so that keys of the terminal are for both; signals that are
+sent to us are passed on, but SIGINT and SIGQUIT in the foreground of a terminal, which
+CMD has from there.
 
 Classification rules (see containerfs rules) go before -c: what was moved by hand stays
 until it executes a program, and CMD is one, as is each that it executes later. Where a
@@ -36,6 +38,10 @@ have the file, in the order given, and with --rm every process that CMD leaves i
 ended, as by containerfs kill, and they are removed with what is below them: after any end
 of CMD, and of run but by SIGKILL. Nothing of --new and --set stays if CMD cannot be started.
 
+--usage prints how long CMD took and, each where a container of -c measures it, the CPU
+time of all that was in it and below meanwhile (cpuacct), and the most memory (memory, bc)
+and tasks (pids, bc) that there were since the container was made.
+
   containerfs run -c /all/Charlie -- make -j4
   containerfs run -c /cpu/batch -c /net/slow -- rsync -a src dst
   containerfs run --new --rm -c /m/job7 --set memory.limit_in_bytes=64M -- make check`,
@@ -44,6 +50,8 @@ of CMD, and of run but by SIGKILL. Nothing of --new and --set stays if CMD canno
 			&cli.BoolFlag{Name: "new", Usage: "make the containers, which must not be there"},
 			&cli.StringSliceFlag{Name: "set", Usage: "write a value to a file of the containers, `NAME=VALUE`; may be repeated"},
 			&cli.BoolFlag{Name: "rm", Usage: "with --new: end what is left when CMD has ended, and remove the containers"},
+			&cli.BoolFlag{Name: "usage", Usage: "print on standard error what the containers have measured when CMD has ended"},
+			&cli.StringFlag{Name: "usage-file", Usage: "write that to `FILE`, as one JSON object"},
 		},
 		OnUsageError: func(c *cli.Context, err error, sub bool) error {
 			return notRun(onUsageError(c, err, sub))

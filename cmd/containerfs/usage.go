@@ -18,13 +18,15 @@ type usage struct {
 	Memory *int64   `json:"memory_bytes"`
 }
 
-// memoryFiles are where a container's memory can be read, best first, and in which
-// unit.
-var memoryFiles = []struct {
+// measure is a file that has a number, and in which unit.
+type measure struct {
 	name   string
 	unit   int64
 	kernel bool
-}{
+}
+
+// memoryFiles are where a container's memory can be read, best first.
+var memoryFiles = []measure{
 	{"memory.current", 1, true},
 	{"memory.usage_in_bytes", 1, true},
 	{"bc.physpages.held", int64(os.Getpagesize()), false},
@@ -74,7 +76,7 @@ func (m *sampler) sample() ([]usage, error) {
 				}
 			}
 			u.CPU = m.cpu(path, files, now)
-			u.Memory = m.memory(path, files)
+			u.Memory = m.s.measured(path, files, memoryFiles)
 			all = append(all, u)
 			return nil
 		})
@@ -95,7 +97,7 @@ func parent(path string) string { return clean(path[:strings.LastIndexByte(path,
 
 // cpu is the share of a CPU since the last sample, if that is known.
 func (m *sampler) cpu(path string, files []string, now map[string]cpuTime) *float64 {
-	ns, ok := m.number(path, files, "cpuacct.usage")
+	ns, ok := m.s.number(path, files, "cpuacct.usage")
 	if !ok {
 		return nil
 	}
@@ -109,13 +111,14 @@ func (m *sampler) cpu(path string, files []string, now map[string]cpuTime) *floa
 	return nil
 }
 
-func (m *sampler) memory(path string, files []string) *int64 {
+// measured is the first of several measures that the container has and we may read.
+func (s *session) measured(path string, files []string, of []measure) *int64 {
 	root := isRoot(files)
-	for _, f := range memoryFiles {
+	for _, f := range of {
 		if root && f.kernel && slices.Contains(files, f.name) {
 			return nil // its processes are where they come from: this is the server's directory
 		}
-		if n, ok := m.number(path, files, f.name); ok {
+		if n, ok := s.number(path, files, f.name); ok {
 			n *= f.unit
 			return &n
 		}
@@ -124,11 +127,11 @@ func (m *sampler) memory(path string, files []string) *int64 {
 }
 
 // number reads a number, if the container has it and we may.
-func (m *sampler) number(path string, files []string, name string) (int64, bool) {
+func (s *session) number(path string, files []string, name string) (int64, bool) {
 	if !slices.Contains(files, name) {
 		return 0, false
 	}
-	text, err := m.s.readFile(join(path, name))
+	text, err := s.readFile(join(path, name))
 	if err != nil {
 		return 0, false
 	}
