@@ -39,7 +39,8 @@ func TestEmptyCpuset(t *testing.T) {
 	}
 	s.run("write", "/cpu/a/tasks", pid)
 
-	// A rule's container is a new one.
+	// So is one that a rule leads to, if it was made by hand.
+	s.run("mkdir", "/cpu/profs")
 	startShell(t, professor)
 	const line = `no space left on device: /cpu/profs/cpuset.cpus is empty"`
 	waitFor(t, "the log of the rule", func() bool { return strings.Contains(s.log.String(), line) })
