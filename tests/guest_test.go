@@ -14,7 +14,7 @@ import (
 
 // guestLimit is the longest that a guest may run, in seconds: it has no say in how
 // busy the machine is.
-var guestLimit = "300"
+var guestLimit = "600"
 
 // guest is a script that runs in a virtual machine with a stock kernel (the
 // program `guest` beside this file says what is in there). Its lines come as it
