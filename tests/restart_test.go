@@ -472,8 +472,8 @@ func TestRefusedState(t *testing.T) {
 	s := startServer(t, "--state", dir)
 	s.run("mkdir", "/all/a")
 	code, _, stderr := refusedStart(t, "--state", dir)
-	if want := fmt.Sprintf("in use by another server, process %d", s.cmd.Process.Pid); code == 0 || !strings.Contains(stderr, want) {
-		t.Errorf("in use: exit code %d, want %s:\n%s", code, want, stderr)
+	if want := fmt.Sprintf("in use by another server, process %d", s.cmd.Process.Pid); code != 1 || !strings.Contains(stderr, want) {
+		t.Errorf("in use: exit code %d, want 1, %s:\n%s", code, want, stderr)
 	}
 	s.run("rmdir", "/all/a")
 	s.run("mkdir", "/all/b")
@@ -507,8 +507,8 @@ func TestRefusedState(t *testing.T) {
 			t.Fatal(err)
 		}
 		code, _, stderr := refusedStart(t, "--state", dir)
-		if code == 0 || !strings.Contains(stderr, tt.said) || !strings.Contains(stderr, dir) {
-			t.Errorf("%s: exit code %d:\n%s", tt.what, code, stderr)
+		if code != usage || !strings.Contains(stderr, tt.said) || !strings.Contains(stderr, dir) {
+			t.Errorf("%s: exit code %d, want %d:\n%s", tt.what, code, usage, stderr)
 		}
 		if after, err := os.ReadFile(path); err != nil || !slices.Equal(after, tt.as) {
 			t.Errorf("%s: the file was changed, %v", tt.what, err)

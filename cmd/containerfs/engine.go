@@ -172,10 +172,13 @@ func (e *engine) makeModel(conf config) (m model, err error) {
 	return model{e.tree, e.host, recorder, classifier, e.log, &e.behind}, nil
 }
 
+// stateMistakes are what is wrong with a state directory and does not pass.
+var stateMistakes = []error{store.ErrOpen, store.ErrDamaged, store.ErrNewer}
+
 // stateError is an error of a state directory: that there can be none of that name does not
-// pass, nor that it is others', too.
+// pass either.
 func stateError(err error) error {
-	if errors.Is(err, store.ErrOpen) {
+	if slices.ContainsFunc(stateMistakes, func(target error) bool { return errors.Is(err, target) }) {
 		return mistake(err)
 	}
 	var path *os.PathError
