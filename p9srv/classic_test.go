@@ -162,8 +162,8 @@ func TestClassicScripts(t *testing.T) {
 			Rwalk tag 1 wqid [0x2.0.d]
 			Rwalk tag 1 wqid [0x2.0.d]
 			Twalk tag 1 fid 1 newfid 3
-			Tcreate tag 1 fid 3 name sub perm d-rwxr-xr-x
 			Rwalk tag 1 wqid []
+			Tcreate tag 1 fid 3 name sub perm d-rwxr-xr-x
 			Rcreate tag 1 qid 0x4.0.d iounit 0
 			Twalk tag 1 fid 3 newfid 4 wname ..
 			Rwalk tag 1 wqid [0x2.0.d]

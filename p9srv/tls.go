@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -14,7 +15,10 @@ import (
 )
 
 // userURI begins the URI by which a client's certificate names its user.
-const userURI = "containerfs:user:"
+const (
+	userScheme = "containerfs"
+	userURI    = userScheme + ":user:"
+)
 
 // serverConfig is for a listener's side. Nobody comes in without a certificate of
 // the CA, each connection shows it anew (no resumption), and nothing below TLS 1.3
@@ -30,7 +34,27 @@ func (t *TLS) serverConfig() (*tls.Config, error) {
 		ClientAuth:             tls.RequireAndVerifyClientCert,
 		ClientCAs:              pool,
 		SessionTicketsDisabled: true,
+		VerifyConnection:       notByUsers,
 	}, nil
+}
+
+// isUsers reports whether a certificate names a user, or seems to.
+func isUsers(cert *x509.Certificate) bool {
+	return slices.ContainsFunc(cert.URIs, func(u *url.URL) bool { return u.Scheme == userScheme })
+}
+
+// notByUsers refuses a certificate that a user has signed. A CA that leaves out that a user's
+// certificate is no CA's would let him be everybody, and be the server.
+func notByUsers(st tls.ConnectionState) error {
+	err := errors.New("no certificate was verified")
+	for _, chain := range st.VerifiedChains {
+		i := slices.IndexFunc(chain[1:], isUsers)
+		if i < 0 {
+			return nil
+		}
+		err = fmt.Errorf("certificate is signed by that of the user %q", chain[1+i].URIs)
+	}
+	return err
 }
 
 // load reads the files. A key that everybody can read is refused.
@@ -71,6 +95,8 @@ func dialTLS(ctx context.Context, a Addr) (net.Conn, error) {
 		Certificates: []tls.Certificate{cert},
 		RootCAs:      pool,
 		ServerName:   a.TLS.Name, // the host if empty
+
+		VerifyConnection: notByUsers,
 	}}
 	return d.DialContext(ctx, "tcp", a.Address)
 }
@@ -80,7 +106,7 @@ func dialTLS(ctx context.Context, a Addr) (net.Conn, error) {
 func certUser(cert *x509.Certificate) (string, error) {
 	var names []string
 	for _, u := range cert.URIs {
-		if u.Scheme == "containerfs" {
+		if u.Scheme == userScheme {
 			name, ok := strings.CutPrefix(u.String(), userURI)
 			if !ok || !validUserName(name) {
 				return "", fmt.Errorf("certificate's URI %q names no user", u)

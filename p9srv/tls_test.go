@@ -70,6 +70,9 @@ func TestTLS(t *testing.T) {
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 			return ca.Issue("wrong use", c)
 		}(), closed},
+		{"signed below the CA", "", ca.Below("https://lab/").Client("containerfs:user:daemon"), "1"},
+		{"signed by a user", "", ca.Below("containerfs:user:sys").Client("containerfs:user:daemon"), closed},
+		{"signed by who is below a user", "", ca.Below("containerfs:user:sys").Below().Client("containerfs:user:daemon"), closed},
 		{"wrong CA", "", func() p9srv.TLS {
 			other := p9test.NewAuthority(t).Client("containerfs:user:daemon")
 			other.CA = ca.CA
@@ -249,6 +252,17 @@ func TestTLSServer(t *testing.T) {
 			c.Close()
 			t.Errorf("%s: connected", name)
 		}
+	}
+}
+
+// TestTLSUserAsServer: a user is not taken for the server, whatever his certificate says.
+func TestTLSUserAsServer(t *testing.T) {
+	ca := p9test.NewAuthority(t)
+	a := listenTLS(t, p9test.NewTree(), ca.Below("containerfs:user:sys").Server(), "")
+	a.TLS = ca.Client("containerfs:user:daemon")
+	if c, err := a.Dial(context.Background()); err == nil {
+		c.Close()
+		t.Error("connected")
 	}
 }
 

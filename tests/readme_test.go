@@ -66,3 +66,52 @@ func transcripts(t testing.TB) (all []string) {
 	}
 	return all
 }
+
+// TestReadmeCertificates: by the certificates of README's commands a user is let in, as who he
+// is, and can sign nobody else's.
+func TestReadmeCertificates(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		lacking(t, "openssl", "no openssl here")
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, begun := strings.Cut(string(readme), "<!-- certificates")
+	text, _, ended := strings.Cut(text, "<!-- end of certificates -->")
+	var commands []string
+	for line := range strings.Lines(text) {
+		if command, ok := strings.CutPrefix(line, "    $ "); ok {
+			commands = append(commands, command)
+		}
+	}
+	if !begun || !ended || len(commands) != 5 {
+		t.Fatalf("README has the commands %q", commands)
+	}
+	dir := t.TempDir()
+	script := strings.NewReplacer("DNS:host", "DNS:localhost", "user:alice", "user:daemon").Replace(strings.Join(commands, ""))
+	sh := exec.Command("sh", "-ec", script)
+	sh.Dir = dir
+	if out, err := sh.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	in := func(who string) string {
+		return "cert=" + dir + "/" + who + ".pem&key=" + dir + "/" + who + ".key&ca=" + dir + "/ca.pem"
+	}
+	s := startServer(t, "--listen", "tls://127.0.0.1:0?"+in("srv"))
+	_, rest, _ := strings.Cut(s.log.String(), "listening on tls://127.0.0.1:")
+	port, _, _ := strings.Cut(rest, "\n")
+	addr := "tls://localhost:" + port + "?"
+	if out, err := exec.Command("containerfs", "--server", addr+in("me"), "ls", "/all").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := exec.Command("containerfs", "--server", addr+in("me"), "mkdir", "/all/a").CombinedOutput(); err == nil {
+		t.Errorf("a user makes a container of root's: %s", out)
+	}
+	for _, who := range []string{"me", "srv"} {
+		out, err := exec.Command("openssl", "x509", "-in", dir+"/"+who+".pem", "-noout", "-ext", "basicConstraints").CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "CA:FALSE") {
+			t.Errorf("%s: %v\n%s", who, err, out)
+		}
+	}
+}

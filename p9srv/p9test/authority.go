@@ -25,6 +25,7 @@ type Authority struct {
 	dir   string
 	cert  *x509.Certificate
 	key   *ecdsa.PrivateKey
+	chain []byte // PEM of the certificates above those that it signs, but for the CA's
 	files int
 
 	CA string // its certificate's file
@@ -41,6 +42,20 @@ func NewAuthority(t testing.TB) *Authority {
 	a.cert, _ = x509.ParseCertificate(der)
 	a.CA = a.write("ca.pem", "CERTIFICATE", der)
 	return a
+}
+
+// Below is a CA whose certificate this one has signed, with URIs.
+func (a *Authority) Below(uris ...string) *Authority {
+	template := Certificate(time.Hour)
+	template.URIs = URIs(a.t, uris)
+	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
+	template.ExtKeyUsage = nil
+	b := &Authority{t: a.t, dir: a.t.TempDir(), CA: a.CA}
+	key, der := a.sign(template, a.cert)
+	b.key = key
+	b.cert, _ = x509.ParseCertificate(der)
+	b.chain = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return b
 }
 
 // Certificate is what certificates of both sides begin with.
@@ -74,7 +89,11 @@ func (a *Authority) sign(template, parent *x509.Certificate) (*ecdsa.PrivateKey,
 func (a *Authority) write(name, typ string, der []byte) string {
 	a.files++
 	path := filepath.Join(a.dir, fmt.Sprint(a.files, name))
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}), 0o600); err != nil {
+	text := pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der})
+	if typ == "CERTIFICATE" {
+		text = append(text, a.chain...)
+	}
+	if err := os.WriteFile(path, text, 0o600); err != nil {
 		a.t.Fatal(err)
 	}
 	return path
