@@ -8,6 +8,8 @@ import (
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/tree"
 )
 
 // numbers are what SPEC §4 says of numbers, with the value or the errno.
@@ -29,15 +31,15 @@ var numberTests = []struct {
 
 func TestNumbers(t *testing.T) {
 	for _, test := range numberTests {
-		got, err := parseNumber([]byte(test.in), 1<<32-1)
+		got, err := tree.ParseNumber([]byte(test.in), 1<<32-1)
 		if got != test.want || errno(wire(err)) != test.err {
 			t.Errorf("%.30q: %d, %v; want %d, %v", test.in, got, err, test.want, test.err)
 		}
 	}
-	if v, err := parseNumber([]byte("18446744073709551615"), 1<<64-1); v != 1<<64-1 || err != nil {
+	if v, err := tree.ParseNumber([]byte("18446744073709551615"), 1<<64-1); v != 1<<64-1 || err != nil {
 		t.Errorf("the largest number: %d, %v", v, err)
 	}
-	if _, err := parseNumber([]byte("18446744073709551616"), 1<<64-1); errno(wire(err)) != linux.ERANGE {
+	if _, err := tree.ParseNumber([]byte("18446744073709551616"), 1<<64-1); errno(wire(err)) != linux.ERANGE {
 		t.Errorf("one more: %v", err)
 	}
 }

@@ -31,7 +31,7 @@ func FuzzNumber(f *testing.F) {
 		case n.Cmp(new(big.Int).SetUint64(limit)) > 0:
 			want = syscall.ERANGE
 		}
-		got, err := parseNumber(data, limit)
+		got, err := tree.ParseNumber(data, limit)
 		if errnoOf(err) != want || (err == nil && got != n.Uint64()) {
 			t.Errorf("%q up to %d: %d, %v; want %v, %v", data, limit, got, err, n, want)
 		}

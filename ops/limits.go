@@ -23,7 +23,7 @@ func parseLimit(data []byte) (int, error) {
 	if bytes.Equal(bytes.TrimSuffix(data, []byte("\n")), []byte("max")) {
 		return tree.NoLimit, nil
 	}
-	v, err := parseNumber(data, math.MaxInt32)
+	v, err := tree.ParseNumber(data, math.MaxInt32)
 	return int(v), err
 }
 

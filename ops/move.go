@@ -12,7 +12,7 @@ import (
 // move moves the task, or as r says the process, whose number a client has written,
 // into one container or into several of different hierarchies at once (SPEC §5).
 func (at *attachment) move(r tree.AttachRequest, number []byte, to ...*tree.Container) error {
-	id, err := parseNumber(number, 1<<31-1)
+	id, err := tree.ParseNumber(number, 1<<31-1)
 	if err != nil && bytes.ContainsAny(bytes.TrimSuffix(number, []byte("\n")), " ,\n") {
 		err = fmt.Errorf("one number a write: %w", err)
 	}

@@ -205,7 +205,7 @@ func writeNotifyNow(at *attachment, c *tree.Container, data []byte) error {
 }
 
 func (at *attachment) setNotify(c *tree.Container, data []byte, wait bool) error {
-	on, err := parseFlag(data)
+	on, err := tree.ParseFlag(data)
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,6 @@
 package bc
 
-import (
-	"errors"
-	"fmt"
-	"math"
-	"strconv"
-	"syscall"
-)
+import "math"
 
 // resource is one that is counted.
 type resource int
@@ -77,19 +71,4 @@ var fields = []field{
 	{"barrier", func(a *account) int64 { return a.barrier }, func(a *account, v int64) { a.barrier = v }},
 	{"limit", func(a *account) int64 { return a.limit }, func(a *account, v int64) { a.limit = v }},
 	{"failcnt", func(a *account) int64 { return int64(a.failcnt) }, nil},
-}
-
-// parseNumber reads a number as SPEC §4 has it.
-func parseNumber(text []byte) (int64, error) {
-	if n := len(text); n > 0 && text[n-1] == '\n' {
-		text = text[:n-1]
-	}
-	n, err := strconv.ParseUint(string(text), 10, 63)
-	switch {
-	case errors.Is(err, strconv.ErrRange):
-		return 0, fmt.Errorf("at most %d: %w", math.MaxInt64, syscall.ERANGE)
-	case err != nil:
-		return 0, fmt.Errorf("a bound is decimal digits: %w", syscall.EINVAL)
-	}
-	return int64(n), nil
 }

@@ -3,6 +3,7 @@ package bc
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -201,10 +202,11 @@ func (s *Subsystem) hold(c *tree.Container, r resource, held int64) {
 // limit.
 func (s *Subsystem) write(r resource, f field) func(*tree.Actor, *tree.Container, []byte) error {
 	return func(_ *tree.Actor, c *tree.Container, text []byte) error {
-		v, err := parseNumber(text)
+		n, err := tree.ParseNumber(text, math.MaxInt64)
 		if err != nil {
 			return err
 		}
+		v := int64(n)
 		s.tree.Update(func() {
 			trial := *s.state(c).account(r)
 			if f.set(&trial, v); trial.barrier > trial.limit {

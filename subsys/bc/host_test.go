@@ -79,12 +79,3 @@ func FuzzParseStatus(f *testing.F) {
 		}
 	})
 }
-
-func FuzzNumber(f *testing.F) {
-	f.Add([]byte("12\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		if n, err := parseNumber(text); err == nil && n < 0 {
-			t.Fatalf("%q is %d", text, n)
-		}
-	})
-}

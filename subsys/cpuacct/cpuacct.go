@@ -3,6 +3,7 @@ package cpuacct
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -230,34 +231,16 @@ func appendLoad(s *Subsystem, st *state, b []byte) []byte {
 // reset is the writer of usage. Of its members, what they ran until now is
 // history too.
 func (s *Subsystem) reset(_ *tree.Actor, c *tree.Container, text []byte) error {
-	if err := parseZero(text); err != nil {
+	if n, err := tree.ParseNumber(text, math.MaxUint64); err != nil {
 		return err
+	} else if n != 0 {
+		return errNotZero
 	}
 	s.prepare(c, true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.state(c)
 	st.total, st.shown = Times{}, nil
-	return nil
-}
-
-// parseZero accepts the number 0, as SPEC §4 has numbers.
-func parseZero(text []byte) error {
-	if n := len(text); n > 0 && text[n-1] == '\n' {
-		text = text[:n-1]
-	}
-	for _, c := range text {
-		if c < '0' || c > '9' {
-			return errNotZero
-		}
-	}
-	n, err := strconv.ParseUint(string(text), 10, 64)
-	if len(text) > 0 && err != nil {
-		return syscall.ERANGE
-	}
-	if err != nil || n != 0 {
-		return errNotZero
-	}
 	return nil
 }
 

@@ -118,16 +118,3 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
-
-func FuzzZero(f *testing.F) {
-	for _, s := range []string{"0", "0\n", "", "1", "00", "99999999999999999999"} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		digits := bytes.TrimSuffix(text, []byte("\n"))
-		zero := len(digits) > 0 && len(bytes.Trim(digits, "0")) == 0
-		if err := parseZero(text); (err == nil) != zero {
-			t.Errorf("%q: %v", text, err)
-		}
-	})
-}

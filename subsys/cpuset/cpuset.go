@@ -1,10 +1,8 @@
 package cpuset
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"syscall"
 
 	"containerfs/subsys/facts"
@@ -222,7 +220,7 @@ func (s *Subsystem) readFlag(f flags) func(*tree.Container, []byte) ([]byte, err
 
 func (s *Subsystem) writeFlag(f flags) func(*tree.Actor, *tree.Container, []byte) error {
 	return func(_ *tree.Actor, c *tree.Container, text []byte) error {
-		on, err := parseFlag(text)
+		on, err := tree.ParseFlag(text)
 		if err != nil {
 			return err
 		}
@@ -239,19 +237,4 @@ func (s *Subsystem) writeFlag(f flags) func(*tree.Actor, *tree.Container, []byte
 		s.tree.Update(func() { s.state(c).flags = t.flags })
 		return nil
 	}
-}
-
-// parseFlag reads a number as SPEC §4 has it; any but 0 sets the flag.
-func parseFlag(text []byte) (on bool, err error) {
-	if n := len(text); n > 0 && text[n-1] == '\n' {
-		text = text[:n-1]
-	}
-	n, err := strconv.ParseUint(string(text), 10, 64)
-	switch {
-	case errors.Is(err, strconv.ErrRange):
-		return false, fmt.Errorf("no flag is that large: %w", syscall.ERANGE)
-	case err != nil:
-		return false, fmt.Errorf("a flag is decimal digits: %w", syscall.EINVAL)
-	}
-	return n != 0, nil
 }
