@@ -322,6 +322,8 @@ func (fs *FS) number(n node) uint64 {
 		return number
 	case procDir, taskDir:
 		return 0
+	case statusFile: // what it tells was kept before it was told
+		return fs.number(n.dir)
 	case topDir, ctlFile:
 		return fs.journal.hierarchies
 	}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
@@ -436,4 +437,37 @@ func TestNumbersNotUsedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestStatusWaitsForNobody: the reason of a refusal is had while another's change is being
+// kept.
+func TestStatusWaitsForNobody(t *testing.T) {
+	w := keptWorld(t, t.TempDir())
+	w.mount("mount m alpha")
+	w.mount("mount n beta")
+	k, other := w.as(root), w.as(alice)
+	k.must(k.mkdir("n/a"))
+	w.refused(linux.EACCES, "mkdir", func() error { return other.mkdir("n/a/b") })
+	began, done := make(chan bool), make(chan bool)
+	w.fs.journal.store.InCommit = func() error {
+		began <- true
+		<-done
+		return nil
+	}
+	kept := make(chan error, 1)
+	go func() { kept <- k.mkdir("m/a") }()
+	<-began
+	shown := make(chan string, 1)
+	go func() { s, _ := other.read("n/a/" + StatusName); shown <- s }()
+	select {
+	case got := <-shown:
+		if !strings.Contains(got, "mkdir /n/a/b") {
+			t.Errorf("%q", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits")
+	}
+	w.fs.journal.store.InCommit = nil
+	done <- true
+	k.must(<-kept)
 }
