@@ -313,15 +313,19 @@ func TestAttachRefused(t *testing.T) {
 // TestKillFrozen: what is frozen ends when it is thawed, which is said.
 func TestKillFrozen(t *testing.T) {
 	m, addr := serveMemory(t)
+	m.mu.Lock()
 	m.add("/all/Zoe/kill", p9.ModeRegular|0o200, "")
 	m.add("/all/Zoe/in", p9.ModeDirectory|0o755, "")
 	m.add("/all/Zoe/in/freezer.state", p9.ModeRegular|0o644, "FROZEN\n")
+	m.mu.Unlock()
 	m.failWith("write /all/Zoe/kill", linux.EAGAIN)
 	want := result{1, "", "containerfs: kill /all/Zoe: resource temporarily unavailable: /all/Zoe/in is frozen, and ends when it is thawed: containerfs thaw /all/Zoe/in\n"}
 	if got := command(nil, "--server", addr, "kill", "/all/Zoe"); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
+	m.mu.Lock()
 	m.nodes["/all/Zoe/in/freezer.state"].content = "THAWED\n"
+	m.mu.Unlock()
 	want.stderr = "containerfs: kill /all/Zoe: resource temporarily unavailable\n"
 	if got := command(nil, "--server", addr, "kill", "/all/Zoe"); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
