@@ -33,14 +33,10 @@ func (f *fid) isSlow() bool {
 }
 
 // lookup finds a fid of the table.
-func (s *session) lookup(n uint32) (f *fid, err error) {
-	if s.alone {
-		f = s.fids[n]
-	} else {
-		s.mu.Lock()
-		f = s.fids[n]
-		s.mu.Unlock()
-	}
+func (s *session) lookup(n uint32) (*fid, error) {
+	s.mu.Lock()
+	f := s.fids[n]
+	s.mu.Unlock()
 	if f == nil {
 		return nil, linux.EBADF
 	}

@@ -11,9 +11,6 @@ import (
 // isOutstanding reports whether a worker has a request of that tag. The loop's own
 // requests are answered before the next frame is looked at.
 func (s *session) isOutstanding(tag uint16) bool {
-	if s.alone {
-		return false
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tags[tag] != nil
@@ -27,9 +24,6 @@ func (s *session) admit() error {
 		if err := s.resume(); err != nil {
 			return err
 		}
-	}
-	if s.alone && s.batched < window {
-		return nil
 	}
 	return s.waitFor(func() bool { return s.outstanding+s.batched < window })
 }
@@ -67,15 +61,10 @@ func (s *session) resume() error {
 // if a worker has an earlier one of the same fid. slowFile says that the fid's File is
 // known to be: nobody looks at a fid that a worker has.
 func (s *session) forWorker(r *request) (worker, slowFile bool) {
-	busy, f := false, (*fid)(nil)
-	if s.alone {
-		f = s.fids[r.fid]
-	} else {
-		s.mu.Lock()
-		busy = len(s.queues) > 0 && (len(s.queues[r.fid]) > 0 || len(s.queues[r.fid2]) > 0)
-		f = s.fids[r.fid]
-		s.mu.Unlock()
-	}
+	s.mu.Lock()
+	busy := len(s.queues) > 0 && (len(s.queues[r.fid]) > 0 || len(s.queues[r.fid2]) > 0)
+	f := s.fids[r.fid]
+	s.mu.Unlock()
 	switch {
 	case busy || r.msg.pace == slow:
 		return true, false
@@ -94,9 +83,6 @@ func (s *session) forWorker(r *request) (worker, slowFile bool) {
 // giveToWorker puts a request behind the earlier ones of its fids.
 func (s *session) giveToWorker(r *request) {
 	r = r.forWorker()
-	if s.alone {
-		s.alone = false
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.tags == nil {

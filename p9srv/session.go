@@ -59,11 +59,6 @@ type session struct {
 	now        time.Duration // the clock of the counters when the loop took up the batch
 	tallies    []tally       // of the batch
 
-	// alone is true while no worker has a request: since only the loop gives them any, there
-	// is nobody then from whom the table of fids has to be locked. It is written only while
-	// there is no worker, since these look at it.
-	alone bool
-
 	workers sync.WaitGroup
 
 	mu   sync.Mutex
@@ -183,9 +178,6 @@ func (s *session) loop() error {
 func (s *session) startServing() {
 	s.mu.Lock()
 	s.serving = true
-	if alone := s.outstanding == 0; alone != s.alone {
-		s.alone = alone
-	}
 	s.mu.Unlock()
 	s.now = s.srv.counters.clock()
 }
