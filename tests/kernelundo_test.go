@@ -29,8 +29,12 @@ func TestUnkeptKernelSetting(t *testing.T) {
 		must(c.write("/n/b/pids.max", "9"))
 		ballast := filepath.Join(dir, "ballast")
 		fill(t, ballast)
+		containers := []string{"a", "b"}
 		for n, err := 0, error(nil); err == nil && n < 5000; n++ {
-			err = c.mkdir(fmt.Sprintf("/n/%0200d", n))
+			name := fmt.Sprintf("%0200d", n)
+			if err = c.mkdir("/n/" + name); err == nil {
+				containers = append(containers, name)
+			}
 		}
 		for name, want := range map[string]string{"a": "max\n", "b": "9\n"} {
 			err := c.write("/n/"+name+"/pids.max", "7")
@@ -43,10 +47,16 @@ func TestUnkeptKernelSetting(t *testing.T) {
 		}
 		must(os.Remove(ballast))
 		s.run("write", "/n/b/pids.max", "8")
-		for _, name := range []string{"a", "b"} {
+		for _, name := range containers {
 			s.run("rmdir", "/n/"+name)
 		}
+		base := s.base() // which stays while there are containers
 		s.stop()
+		for _, where := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+			if left, _ := filepath.Glob(where + base); len(left) > 0 {
+				t.Errorf("left over: %q", left)
+			}
+		}
 		retireMirrors(t, state)
 	})
 }
