@@ -65,4 +65,11 @@ func TestCpuacctWhileStopped(t *testing.T) {
 	s.stop()
 	s = start()
 	agree("and again")
+
+	syscall.Kill(-pid, syscall.SIGKILL)
+	cmd.Wait()
+	waitFor(t, "the container to be empty", func() bool { return s.run("read", "/cpu/a/tasks") == "" })
+	s.run("rmdir", "/cpu/a")
+	s.stop()
+	retireMirrors(t, state)
 }
