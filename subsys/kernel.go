@@ -175,7 +175,7 @@ var passed = []string{"sched_load_balance", "memory_pressure", "memory_spread_pa
 
 func newKernelCpuset(ours *cpuset.Subsystem, kernel *controller.Subsystem) *kernelCpuset {
 	s := &kernelCpuset{pair: pair{ours: ours, kernel: kernel}, ourCpuset: ourCpuset{ours}}
-	ours.Before(s.widen)
+	ours.Before(func(c *tree.Container) error { s.widened = true; return s.widen(c) })
 	rows := ours.Files()
 	for i, f := range rows {
 		switch f.Name {
@@ -239,7 +239,7 @@ func (s *kernelCpuset) write(f *tree.File) func(*tree.Actor, *tree.Container, []
 			}
 			return err
 		}
-		err := s.sync(c)
+		err := s.narrow(c)
 		if err == nil {
 			return nil
 		}
@@ -261,7 +261,6 @@ func (s *kernelCpuset) complain(c *tree.Container, err error) {
 
 // widen gives the kernel what is in force in c and below besides what it has. Under changeMu.
 func (s *kernelCpuset) widen(c *tree.Container) error {
-	s.widened = true
 	for _, f := range []*tree.File{s.cpus, s.mems} {
 		if err := s.grow(c, f); err != nil {
 			return err
@@ -285,10 +284,15 @@ func (s *kernelCpuset) value(c *tree.Container, f *tree.File) (value string) {
 // within its parent's at any time, so they grow from above and shrink from below.
 // Under changeMu.
 func (s *kernelCpuset) sync(c *tree.Container) error {
+	if err := s.widen(c); err != nil {
+		return err
+	}
+	return s.narrow(c)
+}
+
+// narrow takes from the kernel what is not in force in c and below. Under changeMu.
+func (s *kernelCpuset) narrow(c *tree.Container) error {
 	for _, f := range []*tree.File{s.cpus, s.mems} {
-		if err := s.grow(c, f); err != nil {
-			return err
-		}
 		if err := s.shrink(c, f); err != nil {
 			return err
 		}
