@@ -60,6 +60,18 @@ func failSyncs(t testing.TB, fails func(n int) bool) {
 	}()
 }
 
+// failCommits has syncs of what a store commits from now on fail as failSyncs does.
+func failCommits(t testing.TB, s *Store, fails func(n int) bool) {
+	asked := false
+	s.InCommit = func() error {
+		if !asked {
+			asked = true
+			failSyncs(t, fails)
+		}
+		return nil
+	}
+}
+
 // TestFailedSync has the disk fail at a sync of a commit, before its meta page is
 // written or after: nothing of the commit is there, and what is kept afterwards is
 // read by the next Open.
@@ -70,14 +82,7 @@ func TestFailedSync(t *testing.T) {
 			s, _ := open(t, dir)
 			s.Put(key(1), []byte("a"), nil)
 			kept(t, s)
-			asked := false
-			s.InCommit = func() error {
-				if !asked {
-					asked = true
-					failSyncs(t, func(n int) bool { return n == at })
-				}
-				return nil
-			}
+			failCommits(t, s, func(n int) bool { return n == at })
 			s.Undo = func([]Change, error) {
 				if v, err := s.Get(key(1)); string(v) != "a" || err != nil {
 					t.Errorf("what is to be put back is %q, %v, want a", v, err)
@@ -105,14 +110,7 @@ func TestTornSync(t *testing.T) {
 	s, _ := open(t, dir)
 	s.Put(key(1), []byte("a"), nil)
 	kept(t, s)
-	asked := false
-	s.InCommit = func() error {
-		if !asked {
-			asked = true
-			failSyncs(t, func(n int) bool { return n > 0 })
-		}
-		return nil
-	}
+	failCommits(t, s, func(n int) bool { return n > 0 })
 	s.Undo = func([]Change, error) {
 		if v, err := s.Get(key(1)); !errors.Is(err, syscall.EIO) {
 			t.Errorf("what is to be put back is %q, %v, want EIO", v, err)
