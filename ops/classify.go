@@ -66,8 +66,9 @@ type job struct {
 
 // ruleSet is rules in force.
 type ruleSet struct {
-	file   *rules.File
-	counts map[*rules.Rule]*ruleCounts
+	file      *rules.File
+	counts    map[*rules.Rule]*ruleCounts
+	templates []*template // the first one decides
 }
 
 type ruleCounts struct{ matches, failures atomic.Uint64 }
@@ -76,21 +77,26 @@ type ruleCounts struct{ matches, failures atomic.Uint64 }
 func NewClassifier(limit int, look func(tid int32) (rules.Subject, error), log *slog.Logger) *Classifier {
 	c := &Classifier{look: look, log: log, limit: limit, inHand: make(map[int32]int)}
 	c.wake.L = &c.mu
-	c.Set(&rules.File{})
+	c.Set(&rules.File{}, nil)
 	return c
 }
 
-// Set puts rules in force, from the next task on.
-func (c *Classifier) Set(f *rules.File) {
-	s := &ruleSet{f, make(map[*rules.Rule]*ruleCounts)}
+// Set puts rules in force, with what there is for containers that they make, from the next
+// task on.
+func (c *Classifier) Set(f *rules.File, templates []*rules.Template) {
+	s := &ruleSet{file: f, counts: make(map[*rules.Rule]*ruleCounts)}
 	for _, r := range f.Rules {
 		s.counts[r] = new(ruleCounts)
+	}
+	for _, t := range templates {
+		s.templates = append(s.templates, &template{Template: t})
 	}
 	c.set.Store(s)
 }
 
-// SetRules puts rules in force, and says which of them can do nothing yet.
-func (fs *FS) SetRules(f *rules.File) {
+// SetRules puts rules in force as Set does, and says which of them, and of the templates, can
+// do nothing yet.
+func (fs *FS) SetRules(f *rules.File, templates []*rules.Template) {
 	for _, r := range f.Unknown(&fs.rules.names) {
 		fs.log.Warn("a rule is for somebody who is not known", "file", f.Name, "line", r.Line, "user", r.User)
 	}
@@ -101,8 +107,13 @@ func (fs *FS) SetRules(f *rules.File) {
 			}
 		}
 	}
-	fs.rules.Set(f)
-	fs.log.Info("rules in force", "file", f.Name, "rules", len(f.Rules))
+	for _, t := range templates {
+		if !t.IsUsed(f.Rules) {
+			fs.log.Warn("a template that no rule makes containers by", "path", t.Path, "file", f.Name)
+		}
+	}
+	fs.rules.Set(f, templates)
+	fs.log.Info("rules in force", "file", f.Name, "rules", len(f.Rules), "templates", len(templates))
 }
 
 // Start begins to classify. With existing all tasks that there are, else those of
@@ -410,7 +421,7 @@ func (c *Classifier) classify(j job) {
 		}
 		followed[r] = true
 		if say(r, h, err); err == nil && !r.Ignore {
-			all = append(all, placement{h: h, rule: r, path: path})
+			all = append(all, placement{h: h, rule: r, path: path, s: &s})
 		}
 	}
 	moved, err := c.put(j, info, all...)

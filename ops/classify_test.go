@@ -105,7 +105,7 @@ func (r *ruled) force(text string) {
 	if err != nil {
 		r.t().Fatal(err)
 	}
-	r.fs.SetRules(f)
+	r.fs.SetRules(f, nil)
 }
 
 func (r *ruled) t() testing.TB { return r.world.t }

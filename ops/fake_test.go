@@ -19,6 +19,7 @@ type fake struct {
 
 	create, canAttach, attach error
 	attached                  int
+	write                     func(data string) error
 }
 
 // fakes are the subsystems of a world. Two files of alpha and beta, and one of
@@ -82,6 +83,11 @@ func (s *fake) Files() (rows []tree.File) {
 	write := func(_ *tree.Actor, c *tree.Container, data []byte) error {
 		if bytes.HasPrefix(data, []byte("bad")) {
 			return errors.Join(errors.New("a bad value"), syscall.EDOM)
+		}
+		if s.write != nil {
+			if err := s.write(string(data)); err != nil {
+				return err
+			}
 		}
 		c.Tree().Update(func() { c.State(s.id).(*fakeState).value = bytes.Clone(data) })
 		return nil

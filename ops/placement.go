@@ -14,6 +14,7 @@ type placement struct {
 	h    *tree.Hierarchy
 	rule *rules.Rule
 	path []string
+	s    *rules.Subject // for whom
 
 	to *tree.Container // that of path, when it was found
 }
@@ -26,7 +27,7 @@ func (c *Classifier) put(j job, info tree.TaskInfo, all ...placement) (moved boo
 		var to []*tree.Container
 		for i := range all {
 			p := &all[i]
-			if p.to, err = c.container(p.h, p.path, p.rule.Create); err != nil {
+			if p.to, err = c.container(p); err != nil {
 				break
 			}
 			if c.isToMove(j, p) {
@@ -93,23 +94,21 @@ func (c *Classifier) isToMove(j job, p *placement) (is bool) {
 // maxPuts is how often a container is looked for again that was removed after it was found.
 const maxPuts = 8
 
-// container finds the container of a path, and makes what is missing if it may.
-func (c *Classifier) container(h *tree.Hierarchy, path []string, create bool) (to *tree.Container, err error) {
-	to = h.Root()
-	for _, name := range path {
+// container finds the container of a placement, and makes what is missing if its rule says so.
+func (c *Classifier) container(p *placement) (to *tree.Container, err error) {
+	set := c.set.Load()
+	to = p.h.Root()
+	for i, name := range p.path {
 		for range maxPuts {
 			var child *tree.Container
 			c.fs.tree.View(func() { child = to.Child(name) })
 			err = nil
-			if child == nil && !create {
+			if child == nil && !p.rule.Create {
 				err = syscall.ENOENT
 				break
 			}
 			if child == nil {
-				child, err = c.at.mkdir(to, name, 0o755, true)
-				if err == nil {
-					c.at.told(deed{op: "mkdir", node: containerDir{to}, name: name}, nil)
-				}
+				child, err = c.make(to, name, set.templateFor(p.h, p.rule, i+1), p.s)
 			}
 			if err == nil {
 				to = child

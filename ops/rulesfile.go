@@ -16,7 +16,7 @@ func (rulesFile) attr(fs *FS) (perm, p9.Attr, error) { return fs.fixedFile(0o444
 func (rulesFile) write(*attachment, []byte) error    { return errReadOnly }
 
 // Matches are tasks for which the line decided in a hierarchy, failures those that
-// could not be put where it says.
+// could not be put where it says. Of templates it shows how many containers they made.
 func (rulesFile) read(at *attachment, b []byte) ([]byte, error) {
 	c := at.fs.rules
 	set := c.set.Load()
@@ -30,6 +30,9 @@ func (rulesFile) read(at *attachment, b []byte) ([]byte, error) {
 	for _, r := range set.file.Rules {
 		n := set.counts[r]
 		b = fmt.Appendf(b, "%s\t# line=%d matches=%d failures=%d\n", r, r.Line, n.matches.Load(), n.failures.Load())
+	}
+	for _, t := range set.templates {
+		b = fmt.Appendf(b, "# template=%q made=%d\n", t.Path, t.made.Load())
 	}
 	return b, nil
 }

@@ -50,7 +50,7 @@ func TestRuleStats(t *testing.T) {
 
 	// Rules that are read anew begin at 0, and placements go on.
 	set := r.c.set.Load().file
-	r.fs.SetRules(set)
+	r.fs.SetRules(set, nil)
 	if s := r.fs.RuleStats(); s.Placed != 8 || !slices.Equal(s.Lines, []RuleCount{{2, 0, 0}, {3, 0, 0}}) {
 		t.Errorf("after a reload: %+v", s)
 	}

@@ -343,6 +343,64 @@ func TestRulesReload(t *testing.T) {
 	r.in(sh.start("sleep 1000"), "/", "/new")
 }
 
+// TestRulesTemplate: each user's container has the limits of the template before his process is
+// in it, and is his to divide, but for them. SIGHUP has the templates read, too.
+func TestRulesTemplate(t *testing.T) {
+	dir := openDir(t)
+	config := filepath.Join(dir, "config.toml")
+	write := func(shares, more string) {
+		writeFile(t, config, `[[template]]
+path = "/cpu/users/%U"
+delegate = true
+set = { "numtasks.shares" = "`+shares+`", "notify_on_release" = "1" }
+`+more)
+	}
+	write("max_shares=20", "")
+	r := startRuled(t, "64001 cpu users/%U create\n64002 cpu users/%U create\n", "--config", config)
+	mine := func(who, name string) string { return r.run("read", fmt.Sprint("/cpu/users/", who, "/", name)) }
+
+	sh := startShell(t, professor)
+	r.in(sh.pid(), "/", "/users/64001")
+	if got := mine("64001", "numtasks.shares"); !strings.Contains(got, "max_shares=20,") {
+		t.Errorf("the shares are %q", got)
+	}
+	if got := mine("64001", "notify_on_release"); got != "1\n" {
+		t.Errorf("notify_on_release is %q", got)
+	}
+	for _, c := range []struct {
+		line string
+		code int
+	}{
+		{"mkdir /cpu/users/64001/mine", ok},
+		{"write /cpu/users/64001/max.depth 3", ok},
+		{"write /cpu/users/64001/numtasks.shares max_shares=100", notPermitted},
+		{"mkdir /cpu/users/mine", notPermitted},
+	} {
+		if code, out := commandAs(t, professor, "tcp://127.0.0.1:"+r.port, strings.Fields(c.line)...); code != c.code {
+			t.Errorf("%s by its user: exit code %d, want %d: %s", c.line, code, c.code, out)
+		}
+	}
+
+	write("max_shares=20", "[[template]]\npath = \"/cpu/users/%g\"\ndelegate = true\n")
+	r.cmd.Process.Signal(syscall.SIGHUP)
+	waitFor(t, "the refusal", func() bool {
+		return strings.Contains(r.log.String(), `config.toml:6: template.1.path: \"/cpu/users/%g\": what is delegated has %u or %U`)
+	})
+	write("max_shares=7", "")
+	r.cmd.Process.Signal(syscall.SIGHUP)
+	waitFor(t, "the new template", func() bool { return strings.Contains(r.log.String(), "msg=reloaded") })
+	r.in(startShell(t, student).pid(), "/", "/users/64002")
+	if got := mine("64002", "numtasks.shares"); !strings.Contains(got, "max_shares=7,") {
+		t.Errorf("the shares of the new template are %q", got)
+	}
+	if got := mine("64001", "numtasks.shares"); !strings.Contains(got, "max_shares=20,") {
+		t.Errorf("what there was has the shares %q", got)
+	}
+	if text := r.run("read", "/rules"); !strings.Contains(text, `# template="/cpu/users/%U" made=1`+"\n") {
+		t.Errorf("rules has\n%s", text)
+	}
+}
+
 // TestRulesCatchChildren: what a task forks between its exec and its placement is
 // not left behind.
 func TestRulesCatchChildren(t *testing.T) {

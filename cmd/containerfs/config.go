@@ -23,16 +23,17 @@ import (
 // configFile is what --config names: the flags of serve as keys, in lists those that
 // may be repeated, but for the listeners, which are tables. A nil value was not given.
 type configFile struct {
-	Hierarchy            []string      `toml:"hierarchy"`
-	Enable               []string      `toml:"enable"`
-	Mirror               *string       `toml:"mirror"`
-	State                *string       `toml:"state"`
-	MaxContainers        *int          `toml:"max-containers"`
-	MaxContainersPerUser *int          `toml:"max-containers-per-user"`
-	AllowReleaseAgent    *bool         `toml:"allow-release-agent"`
-	Rules                *string       `toml:"rules"`
-	RulesExisting        *bool         `toml:"rules-existing"`
-	Listen               []listenTable `toml:"listen"`
+	Hierarchy            []string        `toml:"hierarchy"`
+	Enable               []string        `toml:"enable"`
+	Mirror               *string         `toml:"mirror"`
+	State                *string         `toml:"state"`
+	MaxContainers        *int            `toml:"max-containers"`
+	MaxContainersPerUser *int            `toml:"max-containers-per-user"`
+	AllowReleaseAgent    *bool           `toml:"allow-release-agent"`
+	Rules                *string         `toml:"rules"`
+	RulesExisting        *bool           `toml:"rules-existing"`
+	Listen               []listenTable   `toml:"listen"`
+	Template             []templateTable `toml:"template"`
 	serviceKeys
 
 	name  string
@@ -50,6 +51,13 @@ type listenTable struct {
 	Key          *string               `toml:"key"`
 	CA           *string               `toml:"ca"`
 	CID          map[string]termsTable `toml:"cid"`
+}
+
+// templateTable is a [[template]]: a rules.Template.
+type templateTable struct {
+	Path     string            `toml:"path"`
+	Delegate bool              `toml:"delegate"`
+	Set      map[string]string `toml:"set"`
 }
 
 type termsTable struct {
@@ -128,6 +136,9 @@ func wanted(t reflect.Type, key []string) string {
 	case reflect.Map:
 		if len(key) > 0 {
 			return wanted(t.Elem(), key[1:])
+		}
+		if t.Elem().Kind() == reflect.String {
+			return "a table of strings"
 		}
 		return "a table"
 	case reflect.Struct:
@@ -236,6 +247,19 @@ func (f *configFile) exports(passed []socket) ([]p9srv.Export, error) {
 			return nil, f.errorf(table, "%v", err)
 		}
 		list = append(list, exports...)
+	}
+	return list, nil
+}
+
+// templates are those of the containers that rules make.
+func (f *configFile) templates() (list []*rules.Template, err error) {
+	for i, table := range f.Template {
+		key := fmt.Sprintf("template.%d", i)
+		t, err := rules.NewTemplate(table.Path, table.Set, table.Delegate)
+		if err != nil {
+			return nil, f.errorf(key+".path", "%v", err)
+		}
+		list = append(list, t)
 	}
 	return list, nil
 }
@@ -349,6 +373,11 @@ func serveConfigWith(c *cli.Context, passed []socket, own p9srv.Addr) (config, e
 		}
 	case conf.RulesExisting:
 		return conf, usagef("rules-existing: there are no rules")
+	case len(file.Template) > 0:
+		return conf, file.errorf("template.0", "there are no rules, which make containers by it")
+	}
+	if conf.Templates, err = file.templates(); err != nil {
+		return conf, err
 	}
 	mirror, errorf := c.String("mirror"), fromFlag
 	if file.Mirror != nil && !c.IsSet("mirror") {

@@ -80,9 +80,11 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 			return nil, inTheWay(err, e.state, h.Name, kept, conf.Hierarchies)
 		}
 	}
-	if err := e.reloadRules(); err != nil {
+	applyRules, err := e.rulesIn(&conf)
+	if err != nil {
 		return nil, err
 	}
+	applyRules()
 	m.rules.Start(conf.RulesExisting)
 	return e, nil
 }

@@ -32,7 +32,8 @@ const rulesDescription = `Rules put tasks into containers by who they are and wh
   DESTINATION  a container's path in the hierarchy, with %u user, %U uid, %g group,
                %G gid, %p process and %P pid put in; a \ before % keeps it
   OPTION       create: make the container where it is missing; with cpuset it has
-               the cpuset.cpus and cpuset.mems of its parent at that time
+               the cpuset.cpus and cpuset.mems of its parent at that time, and
+               what a [[template]] of serve's config file sets for its path
                ignore: what is in it, or below, stays; the line is for nothing else
 
 What follows a # is a comment. A task is classified when it executes a program or

@@ -17,28 +17,21 @@ func subjectOf(pid int32, id hostproc.Identity) rules.Subject {
 	return rules.Subject{PID: pid, UID: id.UID, GID: id.GID, Groups: id.Groups, Exe: id.Exe, Comm: id.Comm}
 }
 
-// reloadRules reads the rules and puts them in force. When they are bad, those that
-// were in force stay.
-func (e *engine) reloadRules() error {
+// rulesIn prepares rules, read from their file, and the templates of a configuration: they
+// are put in force by the function.
+func (e *engine) rulesIn(conf *config) (apply func(), err error) {
 	if e.rules == "" {
-		return nil
+		return func() {}, nil
 	}
 	f, err := rules.Read(e.rules)
 	if err != nil {
-		return fmt.Errorf("rules: %w", err)
+		return nil, fmt.Errorf("rules: %w", err)
 	}
-	e.fs.SetRules(f)
-	return nil
+	return func() { e.fs.SetRules(f, conf.Templates) }, nil
 }
 
 // prepareRules is the rules' part of a reload.
-func (s *service) prepareRules(*config) (change, error) {
-	if s.engine.rules == "" {
-		return change{}, nil
-	}
-	f, err := rules.Read(s.engine.rules)
-	if err != nil {
-		return change{}, fmt.Errorf("rules: %w", err)
-	}
-	return change{apply: func() { s.engine.fs.SetRules(f) }}, nil
+func (s *service) prepareRules(next *config) (change, error) {
+	apply, err := s.engine.rulesIn(next)
+	return change{apply: apply}, err
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"containerfs/ops/rules"
 	"containerfs/p9srv"
 	"containerfs/subsys"
 )
@@ -34,6 +35,7 @@ type config struct {
 
 	Rules         string // a file; "": none
 	RulesExisting bool   // they are for the tasks that there are at start, too
+	Templates     []*rules.Template
 
 	serviceOptions
 
@@ -55,7 +57,7 @@ requests in hand are answered, sockets removed. It ends with exit code 2 when fl
 files have to be mended before it can start, with 1 when trying again can help.
 
 SIGHUP has it read the config file, the rules and the files of TLS anew. In force
-afterwards are the rules, the listeners and their options, hierarchies that are new,
+afterwards are the rules and templates, the listeners and their options, hierarchies that are new,
 both limits on containers and the log level. Connections of a listener that is gone end, as do those of a peer
 that would not be let in on the same terms again; others go on. What needs a restart
 is said in the log, and with a fault in a file, or an address that is in use,
@@ -86,7 +88,13 @@ The options:
 The config file has the flags as keys, lists for those that may be repeated, and a
 table [[listen]] for each listener, with its address in addr and the options as
 keys. Flags take the place of the file's values; listeners, hierarchies and
-subsystems of flags come in addition.
+subsystems of flags come in addition. A table [[template]] says what containers have
+that rules make (option create) at a path of theirs:
+
+  path      /HIERARCHY/DESTINATION, as in the rules
+  set       control files and what is written to them
+  delegate  true: the user's and the group's of the process that it is made for, but
+            for the files in set
 
   containerfs serve --hierarchy cpu=cpuset --listen unix:///run/cfs.sock
   containerfs serve --listen 'tcp://127.0.0.1:5640?no_root_squash'

@@ -37,6 +37,9 @@
 // it, and has them left there, and is passed over for all others. libcgroup's
 // ignore_rt is refused.
 //
+// What containers have that are made so is said by templates, which are not in the file:
+// see Template.
+//
 // There are no quotes in libcgroup, nor here: what has a blank or a # in it cannot be
 // written but by a * in place of the rest of a process.
 //

@@ -129,28 +129,28 @@ func (r *Rule) Path(s *Subject, n *Names) ([]string, error) {
 }
 
 func (r *Rule) path(value func(verb byte) string) (names []string, err error) {
-	var b strings.Builder
-	for _, p := range r.parts {
-		if p.verb == 0 {
-			b.WriteString(p.text)
-			continue
+	length := 0
+	for _, e := range r.elements {
+		var name strings.Builder
+		for _, p := range e {
+			if p.verb == 0 {
+				name.WriteString(p.text)
+				continue
+			}
+			v := value(p.verb)
+			if strings.Contains(v, "/") {
+				return nil, fmt.Errorf("destination %q: %q for %%%c is no part of a name", r.Destination, v, p.verb)
+			}
+			name.WriteString(v)
 		}
-		v := value(p.verb)
-		if strings.Contains(v, "/") {
-			return nil, fmt.Errorf("destination %q: %q for %%%c is no part of a name", r.Destination, v, p.verb)
+		if name := name.String(); name == "" || name == "." || name == ".." {
+			return nil, fmt.Errorf("destination %q: %q is no name of a container", r.Destination, name)
 		}
-		b.WriteString(v)
+		names = append(names, name.String())
+		length += 1 + name.Len()
 	}
-	if b.Len() > maxPath {
+	if length > maxPath {
 		return nil, fmt.Errorf("destination %q: longer than %d bytes", r.Destination, maxPath)
-	}
-	for name := range strings.SplitSeq(b.String(), "/") {
-		if name == "." || name == ".." {
-			return nil, fmt.Errorf("destination %q: %s is no name of a container", r.Destination, name)
-		}
-		if name != "" {
-			names = append(names, name)
-		}
 	}
 	return names, nil
 }

@@ -41,10 +41,13 @@ type Rule struct {
 
 	continues bool
 	all       bool // hierarchies: *
-	parts     []part
+	elements  []element
 }
 
-// part is a piece of a destination: text, or what a letter after % stands for.
+// element is a name in a destination.
+type element []part
+
+// part is a piece of it: text, or what a letter after % stands for.
 type part struct {
 	text string
 	verb byte
@@ -201,34 +204,51 @@ func (r *Rule) parseOptions(field string) error {
 	return nil
 }
 
-func (r *Rule) parseDestination() error {
+func (r *Rule) parseDestination() (err error) {
+	if r.elements, err = parseElements(r.Destination); err != nil {
+		return fmt.Errorf("destination %w", err)
+	}
+	// Whatever is put in, it cannot be right if it is wrong with a name there.
+	_, err = r.path(func(byte) string { return "x" })
+	return err
+}
+
+// parseElements takes a path apart, with or without slashes around it.
+func parseElements(path string) (elements []element, err error) {
+	var e element
 	var text strings.Builder
 	flush := func() {
 		if text.Len() > 0 {
-			r.parts = append(r.parts, part{text: text.String()})
+			e = append(e, part{text: text.String()})
 			text.Reset()
 		}
 	}
-	d := r.Destination
-	for i := 0; i < len(d); i++ {
-		switch {
-		case d[i] == '\\' && i+1 == len(d):
-			return fmt.Errorf("destination %q ends in a backslash", d)
-		case d[i] == '\\':
+	end := func() {
+		if flush(); e != nil {
+			elements = append(elements, e)
+		}
+		e = nil
+	}
+	for i := 0; i < len(path); i++ {
+		escaped := path[i] == '\\'
+		if escaped {
 			i++
-			text.WriteByte(d[i])
-		case d[i] == '%' && i+1 < len(d) && strings.IndexByte(verbs, d[i+1]) >= 0:
+		}
+		switch {
+		case i == len(path):
+			return nil, fmt.Errorf("%q ends in a backslash", path)
+		case path[i] == '/':
+			end()
+		case path[i] == '%' && !escaped && i+1 < len(path) && strings.IndexByte(verbs, path[i+1]) >= 0:
 			flush()
 			i++
-			r.parts = append(r.parts, part{verb: d[i]})
+			e = append(e, part{verb: path[i]})
 		default:
-			text.WriteByte(d[i])
+			text.WriteByte(path[i])
 		}
 	}
-	flush()
-	// Whatever is put in, it cannot be right if it is wrong with a name there.
-	_, err := r.path(func(byte) string { return "x" })
-	return err
+	end()
+	return elements, nil
 }
 
 // String is the rule as a line of a file.

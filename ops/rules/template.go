@@ -1,0 +1,81 @@
+package rules
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Template is what containers have that rules make (option create) at a path of theirs.
+type Template struct {
+	Path     string            // of the containers, /HIERARCHY/DESTINATION as in a rule
+	Set      map[string]string // what is written to their control files
+	Delegate bool              // to the user and the group of the process, but for the files in Set
+
+	elements []element // the first one is the hierarchy
+}
+
+// NewTemplate makes a Template. The last name of the path of what is delegated has the
+// user in it: another one's would be the first user's, with all who come after.
+func NewTemplate(path string, set map[string]string, delegate bool) (*Template, error) {
+	t := &Template{Path: path, Set: set, Delegate: delegate}
+	var err error
+	if t.elements, err = parseElements(path); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(t.elements) < 2 || !strings.HasPrefix(path, "/"):
+		return nil, fmt.Errorf("%q: want /HIERARCHY/CONTAINER, the container as in a rule", path)
+	case t.Hierarchy() == "":
+		return nil, fmt.Errorf("%q: the first name is a hierarchy's", path)
+	case delegate && !t.elements[len(t.elements)-1].hasUser():
+		return nil, fmt.Errorf("%q: what is delegated has %%u or %%U in its last name", path)
+	case !delegate && len(set) == 0:
+		return nil, fmt.Errorf("%q: want something to be set, or delegated", path)
+	}
+	return t, nil
+}
+
+// Hierarchy is the name of the hierarchy.
+func (t *Template) Hierarchy() string {
+	if e := t.elements[0]; len(e) == 1 {
+		return e[0].text
+	}
+	return ""
+}
+
+// Files are the control files that are written to, in an order: those behind that others
+// have to come before, since a set is exclusive only where there is one.
+func (t *Template) Files() []string {
+	late := func(name string) int {
+		if strings.HasSuffix(name, "exclusive") {
+			return 1
+		}
+		return 0
+	}
+	return slices.SortedFunc(maps.Keys(t.Set), func(a, b string) int {
+		if d := late(a) - late(b); d != 0 {
+			return d
+		}
+		return strings.Compare(a, b)
+	})
+}
+
+// For reports whether a template is for what a rule makes in a hierarchy by the first n
+// names of its destination.
+func (t *Template) For(hierarchy string, r *Rule, n int) bool {
+	return t.Hierarchy() == hierarchy && slices.EqualFunc(t.elements[1:], r.elements[:n], slices.Equal[element])
+}
+
+// IsUsed reports whether a rule can make containers by the template.
+func (t *Template) IsUsed(rules []*Rule) bool {
+	return slices.ContainsFunc(rules, func(r *Rule) bool {
+		n := len(t.elements) - 1
+		return r.Create && r.Concerns(t.Hierarchy()) && n <= len(r.elements) && t.For(t.Hierarchy(), r, n)
+	})
+}
+
+func (e element) hasUser() bool {
+	return slices.ContainsFunc(e, func(p part) bool { return p.verb == 'u' || p.verb == 'U' })
+}

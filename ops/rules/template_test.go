@@ -1,0 +1,82 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestTemplateFor(t *testing.T) {
+	f, err := Parse("f", []byte("@9 m,n a/%u/x create\n* n a/\\%u create\n* * b\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := func(path string) *Template {
+		t.Helper()
+		tmpl, err := NewTemplate(path, map[string]string{"f": "1"}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tmpl
+	}
+	for path, want := range map[string]string{
+		"/m/a":       "0:1",
+		"/m//a/%u/":  "0:2",
+		"/m/a/%u/x":  "0:3",
+		"/n/a/%u":    "0:2",
+		"/n/a/\\%u":  "1:2",
+		"/m/a/%U":    "",
+		"/m/a/alice": "",
+		"/m/b":       "2:1", // but its rule makes nothing
+		"/o/a":       "",
+	} {
+		var got []string
+		tmpl := template(path)
+		for i, r := range f.Rules {
+			for n := 1; n <= len(r.elements); n++ {
+				if r.Concerns(tmpl.Hierarchy()) && tmpl.For(tmpl.Hierarchy(), r, n) {
+					got = append(got, fmt.Sprintf("%d:%d", i, n))
+				}
+			}
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("%s is for %q, want %q", path, got, want)
+		}
+		if used := tmpl.IsUsed(f.Rules); used != (want != "" && want != "2:1") {
+			t.Errorf("%s: used %v", path, used)
+		}
+	}
+}
+
+func TestTemplateErrors(t *testing.T) {
+	set := map[string]string{"f": "1"}
+	for _, c := range []struct {
+		path     string
+		set      map[string]string
+		delegate bool
+		want     string
+	}{
+		{"", set, false, "want /HIERARCHY/CONTAINER"},
+		{"/m", set, false, "want /HIERARCHY/CONTAINER"},
+		{"m/a", set, false, "want /HIERARCHY/CONTAINER"},
+		{"/%u/a", set, false, "the first name is a hierarchy's"},
+		{"/m%u/a", set, false, "the first name is a hierarchy's"},
+		{`/m/a\`, set, false, "ends in a backslash"},
+		{"/m/a", set, true, "has %u or %U in its last name"},
+		{"/m/%u/a", set, true, "has %u or %U in its last name"},
+		{"/m/%g", set, true, "has %u or %U in its last name"},
+		{"/m/a", nil, false, "want something to be set, or delegated"},
+	} {
+		if _, err := NewTemplate(c.path, c.set, c.delegate); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q, delegate %v: %v, want %q", c.path, c.delegate, err, c.want)
+		}
+	}
+	tmpl, err := NewTemplate("/m/u%U", map[string]string{"b": "", "a_exclusive": "1", "c": ""}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := tmpl.Files(); !slices.Equal(got, []string{"b", "c", "a_exclusive"}) {
+		t.Errorf("files in the order %q", got)
+	}
+}

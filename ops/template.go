@@ -1,0 +1,146 @@
+package ops
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"syscall"
+
+	"containerfs/ops/rules"
+	"containerfs/tree"
+)
+
+// template is one in force.
+type template struct {
+	*rules.Template
+	made atomic.Uint64 // containers, since it is in force
+}
+
+// makingName is what a container goes by until it has all that its template gives it. Whoever
+// finds it by its own name finds it whole, also after the server was killed in between; what is
+// left then is removed before the next one is made.
+const makingName = ".making"
+
+// templateFor is the template of what a rule makes by the first n names of its destination.
+func (s *ruleSet) templateFor(h *tree.Hierarchy, r *rules.Rule, n int) *template {
+	i := slices.IndexFunc(s.templates, func(t *template) bool { return t.For(h.Name(), r, n) })
+	if i < 0 {
+		return nil
+	}
+	return s.templates[i]
+}
+
+// make makes a container for a process, by a template if it is not nil: EEXIST as mkdir.
+func (c *Classifier) make(parent *tree.Container, name string, t *template, s *rules.Subject) (*tree.Container, error) {
+	if t == nil {
+		return c.mkdir(parent, name)
+	}
+	made, err := c.mkdir(parent, makingName)
+	if errors.Is(err, syscall.EEXIST) {
+		var left *tree.Container
+		c.fs.tree.View(func() { left = parent.Child(makingName) })
+		if left != nil {
+			if err := c.rmdir(parent, left, makingName); err != nil {
+				return nil, fmt.Errorf("%s is left: %w", makingName, err)
+			}
+		}
+		made, err = c.mkdir(parent, makingName)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err = c.fill(made, t); err == nil && t.Delegate {
+		err = c.delegate(made, t.Files(), s)
+	}
+	if err == nil {
+		d := deed{op: "rename", node: containerDir{parent}, name: makingName, to: name}
+		d.changed, err = c.at.rename(d.node, makingName, d.node, name, made)
+		err = c.did(d, err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.rmdir(parent, made, makingName))
+	}
+	t.made.Add(1)
+	return made, nil
+}
+
+func (c *Classifier) mkdir(parent *tree.Container, name string) (*tree.Container, error) {
+	made, err := c.at.mkdir(parent, name, 0o755, true)
+	return made, c.did(deed{op: "mkdir", node: containerDir{parent}, name: name}, err)
+}
+
+func (c *Classifier) rmdir(parent, child *tree.Container, name string) error {
+	err := c.at.remove(containerDir{child}, true, nil)
+	return c.did(deed{op: "rmdir", node: containerDir{parent}, name: name}, err)
+}
+
+// did ends a deed as told does, with the reason in the error.
+func (c *Classifier) did(d deed, err error) error {
+	if e := c.at.told(d, err); err == nil {
+		return e
+	}
+	return err
+}
+
+// fill writes what a template sets to the control files of a new container. What one file
+// takes may depend on another: those that failed are tried again for as long as one is taken.
+func (c *Classifier) fill(made *tree.Container, t *template) error {
+	for files := t.Files(); len(files) > 0; {
+		var failed []string
+		var first error
+		for _, name := range files {
+			if err := c.write(made, name, t.Set[name]); err != nil {
+				failed = append(failed, name)
+				first = cmp.Or(first, fmt.Errorf("template %s: %s: %w", t.Path, name, err))
+			}
+		}
+		if len(failed) == len(files) {
+			return first
+		}
+		files = failed
+	}
+	return nil
+}
+
+// write writes to a control file, as echo does.
+func (c *Classifier) write(to *tree.Container, name, value string) error {
+	var r *row
+	c.fs.tree.View(func() { r = c.fs.table(to).byName[name] })
+	if r == nil {
+		return syscall.ENOENT
+	}
+	f, data := controlFile{to, r}, []byte(value+"\n")
+	err := errTooLong
+	if len(data) <= MaxWrite {
+		err = f.write(c.at, data)
+	}
+	return c.did(deed{op: "write", node: f, data: data}, err)
+}
+
+// delegate gives a container to the user and the group of a process, with its control files
+// but for some. Until then they are the server's, so that nobody has opened these.
+func (c *Classifier) delegate(made *tree.Container, but []string, s *rules.Subject) error {
+	t := c.fs.tree
+	err := t.Change(func() (err error) {
+		t.Update(func() {
+			if made.Removed() {
+				err = syscall.ENODEV
+				return
+			}
+			a := attrsOf(made)
+			for _, name := range but {
+				if r := c.fs.table(made).byName[name]; r != nil {
+					a.setFile(r.id, a.file(r))
+				}
+			}
+			c.fs.recorder.chown(a.dir.uid, s.UID, false)
+			a.dir.uid, a.dir.gid = s.UID, s.GID
+			a.makerUID, a.makerGID = s.UID, s.GID
+			t.Keep(made)
+		})
+		return err
+	})
+	return c.did(deed{op: "setattr", node: containerDir{made}, set: fmt.Sprintf("uid=%d gid=%d", s.UID, s.GID)}, err)
+}

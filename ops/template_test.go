@@ -1,0 +1,173 @@
+package ops
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/ops/rules"
+)
+
+// forceWith puts rules and templates in force.
+func (r *ruled) forceWith(text string, templates ...*rules.Template) {
+	r.t().Helper()
+	f, err := rules.Parse("f", []byte(text))
+	r.must(err)
+	r.fs.SetRules(f, templates)
+}
+
+func (r *ruled) template(path string, delegate bool, set ...string) *rules.Template {
+	r.t().Helper()
+	m := make(map[string]string)
+	for i := 0; i < len(set); i += 2 {
+		m[set[i]] = set[i+1]
+	}
+	t, err := rules.NewTemplate(path, m, delegate)
+	r.must(err)
+	return t
+}
+
+// TestTemplates: what a rule makes has what the template of its path says, before anybody
+// is in it, and nothing else has.
+func TestTemplates(t *testing.T) {
+	r := newRuled(t, 100, "")
+	r.forceWith("2000 m users/%U/x create\n1000 m,n users/%U create\n",
+		r.template("/m/users", false, "alpha.value", "all", "max.depth", "3"),
+		r.template("/m/users/%U", true, "alpha.value", "one's", "notify_on_release", "1"),
+		r.template("/n/users", false, "beta.value", "n's"),
+		r.template("/n/other", false, "beta.value", "x"))
+	r.must(r.mkdir("n/users"))
+	r.c.Start(false)
+	p, q := r.fork(1000), r.fork(2000)
+	r.mu.Lock()
+	r.gid[p] = 100
+	r.mu.Unlock()
+	r.exec(p, "/x")
+	r.settle()
+	r.exec(q, "/x")
+	r.settle()
+	r.at(p, "/users/1000", "/users/1000")
+	r.at(q, "/users/2000/x", "/")
+	r.want("m/users/alpha.value", "all\n")
+	r.want("m/users/max.depth", "3\n")
+	r.want("m/users/1000/alpha.value", "one's\n")
+	r.want("m/users/1000/notify_on_release", "1\n")
+	r.want("m/users/2000/x/alpha.value", "0\n")
+	r.want("n/users/beta.value", "0\n") // it was there
+	for path, owner := range map[string]string{
+		"m/users":                        "0:0",
+		"m/users/1000":                   "1000:100",
+		"m/users/1000/tasks":             "1000:100",
+		"m/users/1000/alpha.sum":         "1000:100",
+		"m/users/1000/alpha.value":       "0:0",
+		"m/users/1000/notify_on_release": "0:0",
+		"m/users/2000":                   "2000:0",
+		"m/users/2000/x":                 "0:0",
+	} {
+		attr, err := r.attr(path)
+		r.must(err)
+		if got := fmt.Sprintf("%d:%d", attr.UID, attr.GID); got != owner {
+			t.Errorf("%s is %s's, want %s", path, got, owner)
+		}
+	}
+	text, err := r.read("rules")
+	r.must(err)
+	for _, want := range []string{`# template="/m/users" made=1`, `# template="/m/users/%U" made=2`, `# template="/n/users" made=0`} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("rules has no %q:\n%s", want, text)
+		}
+	}
+	if _, err := rules.Parse("rules", []byte(text)); err != nil {
+		t.Error(err)
+	}
+	if log := r.log.String(); !strings.Contains(log, `msg="a template that no rule makes containers by" path=/n/other`) ||
+		strings.Count(log, "a template that no rule") != 1 {
+		t.Errorf("log\n%s", log)
+	}
+}
+
+// TestTemplateFails: a container that cannot have what its template says is not made, and
+// nobody is moved.
+func TestTemplateFails(t *testing.T) {
+	r := newRuled(t, 100, "")
+	r.c.Start(false)
+	for file, why := range map[string]string{
+		"alpha.none":        "no such file",
+		"alpha.sum":         "invalid argument",
+		"max.depth":         "invalid argument",
+		"notify_on_release": "argument list too long",
+	} {
+		value := "bad"
+		if file == "notify_on_release" {
+			value = strings.Repeat("1", MaxWrite)
+		}
+		before := len(r.log.String())
+		r.forceWith("1000 m a/%u create\n", r.template("/m/a/%u", false, "alpha.value", "x", file, value))
+		p := r.fork(1000)
+		r.exec(p, "/x")
+		r.settle()
+		r.at(p, "/", "/")
+		children, err := r.list("m/a", 1000)
+		r.must(err)
+		for _, d := range children {
+			if d.Type == p9.TypeDir && !strings.HasPrefix(d.Name, ".") || d.Name == makingName {
+				t.Errorf("%s: there is a %s", file, d.Name)
+			}
+		}
+		r.counted("1:1/1")
+		if log := r.log.String()[before:]; !strings.Contains(log, "template /m/a/%u: "+file+": ") || !strings.Contains(log, why) {
+			t.Errorf("%s: log\n%s", file, log)
+		}
+	}
+}
+
+// TestTemplateOrder: a value that wants another to be there is written once that is.
+func TestTemplateOrder(t *testing.T) {
+	r := newRuled(t, 100, "")
+	r.forceWith("1000 m a create\n", r.template("/m/a", false, "alpha.poke", "second", "alpha.value", "first"))
+	var wrote []string
+	for _, s := range r.subs {
+		s.write = func(data string) error {
+			if data == "second\n" && len(wrote) == 0 {
+				return syscall.EBUSY
+			}
+			wrote = append(wrote, data)
+			return nil
+		}
+	}
+	r.c.Start(false)
+	p := r.fork(1000)
+	r.exec(p, "/x")
+	r.settle()
+	r.at(p, "/a", "/")
+	if got := strings.Join(wrote, ""); got != "first\nsecond\n" {
+		t.Errorf("written in the order %q", got)
+	}
+}
+
+// TestTemplateLeft: what a server that was killed has left is made anew, unless somebody is
+// in it.
+func TestTemplateLeft(t *testing.T) {
+	r := newRuled(t, 100, "")
+	r.forceWith("1000 m a create\n", r.template("/m/a", false, "alpha.value", "x"))
+	r.c.Start(false)
+	r.must(r.mkdir("m/" + makingName))
+	in := r.fork(3000)
+	r.must(r.write("m/"+makingName+"/tasks", fmt.Sprint(in)))
+	p := r.fork(1000)
+	r.exec(p, "/x")
+	r.settle()
+	r.at(p, "/", "/")
+	if err := r.write("m/a/tasks", "1"); errno(err) != linux.ENOENT {
+		t.Errorf("made: %v", err)
+	}
+	r.must(r.write("m/tasks", fmt.Sprint(in)))
+	r.exec(p, "/y")
+	r.settle()
+	r.at(p, "/a", "/")
+	r.want("m/a/alpha.value", "x\n")
+}
