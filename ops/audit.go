@@ -189,22 +189,29 @@ func (at *attachment) told(d deed, err error) error {
 		err = at.fs.keep(d.changed)
 	}
 	at.note(d, err)
+	at.account(d, err)
+	return wire(err)
+}
+
+// account writes the line of a deed that came to err: of a change and of a denial as many
+// as the Audit allows, of any other refusal at debug level.
+func (at *attachment) account(d deed, err error) {
+	audit := at.fs.audit
 	level, what := slog.LevelInfo, "change"
 	switch e := errnoOf(err); {
 	case e == syscall.EACCES || e == syscall.EPERM || e == syscall.EROFS:
 		level, what = slog.LevelWarn, "denied"
 	case err != nil:
 		if at.fs.log.Enabled(at.fs.ctx, slog.LevelDebug) {
-			at.fs.audit.line(at.fs.ctx, slog.LevelDebug, "refused", append(at.about(d), "errno", unix.ErrnoName(e), "err", err))
+			audit.line(at.fs.ctx, slog.LevelDebug, "refused", append(at.about(d), "errno", unix.ErrnoName(e), "err", err))
 		}
-		return wire(err)
+		return
 	case !changes[d.op]:
-		return nil
+		return
 	}
-	key := auditKey{at.caller.Origin, at.caller.UID, err != nil}
-	suppressed, ok := at.fs.audit.take(key)
+	suppressed, ok := audit.take(auditKey{at.caller.Origin, at.caller.UID, err != nil})
 	if !ok {
-		return wire(err)
+		return
 	}
 	args := at.about(d)
 	limit := 64
@@ -222,8 +229,7 @@ func (at *attachment) told(d deed, err error) error {
 	if suppressed > 0 {
 		args = append(args, "left_out", suppressed)
 	}
-	at.fs.audit.line(at.fs.ctx, level, what, args)
-	return wire(err)
+	audit.line(at.fs.ctx, level, what, args)
 }
 
 // about is what each line of a deed begins with.
