@@ -32,36 +32,10 @@ type Classifier struct {
 	names rules.Names
 
 	set     atomic.Pointer[ruleSet]
-	placed  latencies     // from the event to the placement of what was moved
-	scanned bool          // by the worker, once
-	lost    atomic.Uint64 // did not find room in the queue
-	pending atomic.Int64  // in the queue, or in hand
-
-	mu       sync.Mutex
-	wake     sync.Cond
-	queue    []job
-	limit    int
-	inHand   map[int32]int // jobs by tgid
-	missed   int64         // the time of the first that found no room; 0 if all did
-	dropped  uint64        // since that
-	compare  bool          // events may have been lost
-	compared time.Time     // when that was last looked at
-	later    bool          // and will be again
-	busy     bool          // the worker is at something
-	closed   bool
-	worker   sync.WaitGroup
-}
-
-// DefaultRuleQueue is how many tasks may wait to be classified.
-const DefaultRuleQueue = 1 << 16
-
-// job is a task to be classified, or a process.
-type job struct {
-	task  *tree.Task
-	tgid  int32
-	whole bool
-	seen  *rules.Subject // what the process was after the event, unless nobody looked
-	at    int64          // of the event
+	placed  latencies // from the event to the placement of what was moved
+	scanned bool      // by the worker, once
+	queue   ruleQueue
+	worker  sync.WaitGroup
 }
 
 // ruleSet is rules in force.
@@ -75,8 +49,8 @@ type ruleCounts struct{ matches, failures atomic.Uint64 }
 
 // NewClassifier makes a Classifier without rules. Look tells what a thread is now.
 func NewClassifier(limit int, look func(tid int32) (rules.Subject, error), log *slog.Logger) *Classifier {
-	c := &Classifier{look: look, log: log, limit: limit, inHand: make(map[int32]int)}
-	c.wake.L = &c.mu
+	c := &Classifier{look: look, log: log}
+	c.queue.init(limit)
 	c.Set(&rules.File{}, nil)
 	return c
 }
@@ -119,9 +93,7 @@ func (fs *FS) SetRules(f *rules.File, templates []*rules.Template) {
 // Start begins to classify. With existing all tasks that there are, else those of
 // which there was an event.
 func (c *Classifier) Start(existing bool) {
-	c.mu.Lock()
-	c.busy = true
-	c.mu.Unlock()
+	c.queue.begin()
 	c.worker.Go(func() {
 		c.scan(existing)
 		if c.set.Load().file.Name == "" {
@@ -133,17 +105,8 @@ func (c *Classifier) Start(existing bool) {
 }
 
 func (c *Classifier) close() {
-	c.mu.Lock()
-	c.closed = true
-	c.wake.Signal()
-	c.mu.Unlock()
+	c.queue.close()
 	c.worker.Wait()
-}
-
-func (c *Classifier) isClosed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.closed
 }
 
 // Executed is told, after the Tree was, that a process has executed a program: when, by
@@ -161,17 +124,11 @@ func (c *Classifier) Changed(t *tree.Tree, tid int32, at int64) { c.add(t, tid, 
 // forker waits to be moved is where that was, and has to follow. A child made with
 // CLONE_PARENT in that time does not: nothing says whose it is.
 func (c *Classifier) Forked(t *tree.Tree, e tree.ForkEvent) {
-	if c.pending.Load() == 0 {
-		return
-	}
 	forker := e.ParentTGID
 	if e.TID != e.TGID {
 		forker = e.TGID
 	}
-	c.mu.Lock()
-	waits := c.inHand[forker] > 0
-	c.mu.Unlock()
-	if waits {
+	if c.queue.has(forker) {
 		c.add(t, e.TID, nil, e.Time)
 	}
 }
@@ -195,90 +152,36 @@ func (c *Classifier) add(t *tree.Tree, tid int32, seen *rules.Subject, at int64)
 		return // it has ended
 	}
 	j.whole = tid == j.tgid
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.closed:
-		return
-	case int(c.pending.Load()) >= c.limit:
-		c.lost.Add(1)
-		c.dropped++
-		if c.missed == 0 || noted < c.missed {
-			c.missed = noted
-		}
-	default:
-		c.queue = append(c.queue, j)
-		c.inHand[j.tgid]++
-		c.pending.Add(1)
-	}
-	c.wake.Signal()
+	c.queue.add(j, noted)
 }
 
 // Lost is told that events of the host may be lost, or that there are none: what
 // has another program or user than it was noted with is to be found. That is done once
 // in a while: without events, moving a task is itself a reason to be told.
-func (c *Classifier) Lost() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if wait := time.Until(c.compared.Add(compareEvery)); wait > 0 {
-		if !c.later {
-			c.later = true
-			time.AfterFunc(wait, func() {
-				c.mu.Lock()
-				defer c.mu.Unlock()
-				c.later, c.compare = false, true
-				c.wake.Signal()
-			})
-		}
-		return
-	}
-	c.compare = true
-	c.wake.Signal()
-}
-
-const compareEvery = time.Second
+func (c *Classifier) Lost() { c.queue.askToCompare() }
 
 func (c *Classifier) work() {
 	for {
-		c.mu.Lock()
-		c.busy = false
-		for len(c.queue) == 0 && c.missed == 0 && !c.compare && !c.closed {
-			c.wake.Wait()
-		}
-		batch, missed, dropped, compare, closed := c.queue, c.missed, c.dropped, c.compare, c.closed
-		c.queue, c.busy = nil, true
-		c.missed, c.dropped, c.compare = 0, 0, false
-		c.mu.Unlock()
-		if closed {
+		todo, ok := c.queue.next()
+		if !ok {
 			return
 		}
-		for _, j := range batch {
-			if !c.isClosed() {
+		for _, j := range todo.jobs {
+			if !c.queue.isClosed() {
 				c.classify(j)
 			}
-			c.done(j)
+			c.queue.done(j.tgid)
 		}
-		if missed != 0 {
-			c.log.Warn("more tasks to classify than the queue holds: looking at all", "tasks", dropped, "queue", c.limit)
-			c.fs.recorder.Unclassified(c.fs.host.Now(), dropped)
-			c.sweep(func(p *Program) bool { return p.At >= missed })
+		if todo.missed != 0 {
+			c.log.Warn("more tasks to classify than the queue holds: looking at all", "tasks", todo.dropped, "queue", c.queue.limit)
+			c.fs.recorder.Unclassified(c.fs.host.Now(), todo.dropped)
+			c.sweep(func(p *Program) bool { return p.At >= todo.missed })
 		}
-		if compare {
+		if todo.compare {
 			c.scan(false)
-			c.mu.Lock()
-			c.compared = time.Now()
-			c.mu.Unlock()
+			c.queue.hasCompared()
 		}
 	}
-}
-
-func (c *Classifier) done(j job) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.inHand[j.tgid]--; c.inHand[j.tgid] == 0 {
-		delete(c.inHand, j.tgid)
-	}
-	c.pending.Add(-1)
 }
 
 // process is one that a sweep finds.
@@ -308,7 +211,7 @@ func (c *Classifier) each(f func(process)) {
 		c.fs.tree.Drain()
 		fresh := false
 		for _, p := range c.processes() {
-			if c.isClosed() {
+			if c.queue.isClosed() {
 				return
 			}
 			if !seen[p.p] {
@@ -337,12 +240,9 @@ func (c *Classifier) sweep(wanted func(*Program) bool) {
 
 func (c *Classifier) classifyProcess(p process) {
 	j := job{task: p.task, tgid: p.p.TGID(), whole: true}
-	c.mu.Lock()
-	c.inHand[j.tgid]++ // its children follow
-	c.pending.Add(1)
-	c.mu.Unlock()
+	c.queue.hold(j.tgid) // its children follow
 	c.classify(j)
-	c.done(j)
+	c.queue.done(j.tgid)
 }
 
 // scan notes the programs of all processes, and classifies those that were noted

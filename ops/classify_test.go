@@ -124,9 +124,10 @@ func (r *ruled) settle() {
 	r.t().Helper()
 	r.tree.Drain()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		r.c.mu.Lock()
-		idle := r.c.pending.Load() == 0 && r.c.missed == 0 && !r.c.compare && !r.c.busy
-		r.c.mu.Unlock()
+		q := &r.c.queue
+		q.mu.Lock()
+		idle := q.pending.Load() == 0 && q.todo.missed == 0 && !q.todo.compare && !q.busy
+		q.mu.Unlock()
 		if idle {
 			return
 		}
@@ -438,7 +439,7 @@ func TestRuleQueueOverflows(t *testing.T) {
 		r.at(p, "/x", "/")
 	}
 	r.at(old, "/", "/") // nothing happened to it
-	if n := r.c.lost.Load(); n != 7 {
+	if n := r.c.queue.lost.Load(); n != 7 {
 		t.Errorf("%d found no room", n)
 	}
 	text, err := r.read("events")
@@ -512,10 +513,11 @@ func TestRulesWithoutEvents(t *testing.T) {
 	}
 	look := func() {
 		r.must(r.host.Resync(r.tree.Resync))
-		r.c.mu.Lock()
-		r.c.compare = true // Lost waits for a second
-		r.c.wake.Signal()
-		r.c.mu.Unlock()
+		q := &r.c.queue
+		q.mu.Lock()
+		q.todo.compare = true // Lost waits for a second
+		q.wake.Signal()
+		q.mu.Unlock()
 		r.settle()
 	}
 	old := r.fork(1000)

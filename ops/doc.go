@@ -45,14 +45,14 @@
 // makes for fixed files. They are changed with both of the tree's locks held and
 // may be read with either. A file's own fields are its session's: requests on one
 // fid are served in order, one at a time. What a file reads of the model it reads
-// in one tree.View, so that one read is one consistent value. The Classifier's lock is
-// a leaf, and who delivers the host's events waits for nothing else of it; its worker is
-// an ordinary caller of the tree. Who must not wait, as the loop of a session that has
-// others' requests behind this one, writes by WriteNow: a command that takes microseconds
-// is done, of any other nothing (row.now).
+// in one tree.View, so that one read is one consistent value. The lock of the
+// Classifier's queue is a leaf, and who delivers the host's events waits for nothing else
+// of it; its worker is an ordinary caller of the tree. Who must not wait, as the loop of a
+// session that has others' requests behind this one, writes by WriteNow: a command that
+// takes microseconds is done, of any other nothing (row.now).
 //
 // # Errors
 //
-// Methods of files return linux.Errno, log the reason at debug level, and
-// keep it for the caller (StatusName).
+// Methods of files return linux.Errno, log the reason (of a denial as a warning, of any
+// other refusal at debug level), and keep it for the caller (StatusName).
 package ops

@@ -24,7 +24,7 @@ func (rulesFile) read(at *attachment, b []byte) ([]byte, error) {
 		return append(b, "# no rules\n"...), nil
 	}
 	b = fmt.Appendf(b, "# file=%q rules=%d waiting=%d overflows=%d\n",
-		set.file.Name, len(set.file.Rules), c.pending.Load(), c.lost.Load())
+		set.file.Name, len(set.file.Rules), c.queue.pending.Load(), c.queue.lost.Load())
 	b = fmt.Appendf(b, "# placements: count=%d p50_us=%d p99_us=%d\n",
 		c.placed.count.Load(), c.placed.quantile(0.5).Microseconds(), c.placed.quantile(0.99).Microseconds())
 	for _, r := range set.file.Rules {

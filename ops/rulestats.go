@@ -37,7 +37,7 @@ const (
 func (fs *FS) RuleStats() RuleStats {
 	c := fs.rules
 	set := c.set.Load()
-	s := RuleStats{Waiting: c.pending.Load(), Overflows: c.lost.Load()}
+	s := RuleStats{Waiting: c.queue.pending.Load(), Overflows: c.queue.lost.Load()}
 	for _, r := range set.file.Rules {
 		n := set.counts[r]
 		s.Lines = append(s.Lines, RuleCount{r.Line, n.matches.Load(), n.failures.Load()})
