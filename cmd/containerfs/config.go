@@ -296,51 +296,80 @@ func serveConfigWith(c *cli.Context, passed []socket, own p9srv.Addr) (config, e
 			return conf, usagef("%v", err)
 		}
 	}
-	fromFlag := func(key, format string, args ...any) error {
-		return usagef("%s", key+" "+fmt.Sprintf(format, args...))
-	}
-	var err error
-	if conf.Listen, err = file.exports(passed); err != nil {
+	if err := conf.setListeners(c, file, passed, own); err != nil {
 		return conf, err
+	}
+	for _, set := range []func(*cli.Context, *configFile) error{
+		conf.serviceOptions.set, conf.setHierarchies, conf.setLimits, conf.setRules, conf.setMirror, conf.setState,
+	} {
+		if err := set(c, file); err != nil {
+			return conf, err
+		}
+	}
+	return conf, nil
+}
+
+// errorfFunc makes the error of a key of the config file, or of the flag of that name.
+type errorfFunc func(key, format string, args ...any) error
+
+func flagErrorf(key, format string, args ...any) error {
+	return usagef("%s %s", key, fmt.Sprintf(format, args...))
+}
+
+// flagOr is the value of a flag, or the file's where that has one and the flag is not given;
+// errorf is for where it is from.
+func flagOr[T any](c *cli.Context, file *configFile, key string, flag func(string) T, given *T) (value T, errorf errorfFunc) {
+	if given != nil && !c.IsSet(key) {
+		return *given, file.errorf
+	}
+	return flag(key), flagErrorf
+}
+
+// setListeners sets the listeners: the file's, the flags', or else those that there are by
+// default.
+func (conf *config) setListeners(c *cli.Context, file *configFile, passed []socket, own p9srv.Addr) (err error) {
+	if conf.Listen, err = file.exports(passed); err != nil {
+		return err
 	}
 	for _, addr := range c.StringSlice("listen") {
 		exports, err := flagExports(addr, passed)
 		if err != nil {
-			return conf, usagef("listen: %v", err)
+			return usagef("listen: %v", err)
 		}
 		conf.Listen = append(conf.Listen, exports...)
 	}
 	if len(conf.Listen) == 0 {
 		if conf.Listen, err = defaultExports(passed, own); err != nil {
-			return conf, usagef("listen: %v", err)
+			return usagef("listen: %v", err)
 		}
 	}
 	if err := checkSockets(conf.Listen); err != nil {
-		return conf, usagef("listen: %v", err)
+		return usagef("listen: %v", err)
 	}
-	if err := conf.serviceOptions.set(c, file); err != nil {
-		return conf, err
-	}
+	return nil
+}
+
+func (conf *config) setHierarchies(c *cli.Context, file *configFile) error {
 	for _, list := range []struct {
 		hierarchies, enable []string
-		errorf              func(key, format string, args ...any) error
+		errorf              errorfFunc
 	}{
 		{file.Hierarchy, file.Enable, file.errorf},
-		{c.StringSlice("hierarchy"), c.StringSlice("enable"), fromFlag},
+		{c.StringSlice("hierarchy"), c.StringSlice("enable"), flagErrorf},
 	} {
 		for _, h := range list.hierarchies {
 			name, options, ok := strings.Cut(h, "=")
 			if !ok || name == "" || options == "" {
-				return conf, list.errorf("hierarchy", "%q: want NAME=OPTIONS", h)
+				return list.errorf("hierarchy", "%q: want NAME=OPTIONS", h)
 			}
 			if slices.ContainsFunc(conf.Hierarchies, func(h hierarchy) bool { return h.Name == name }) {
-				return conf, list.errorf("hierarchy", "%q is given twice", name)
+				return list.errorf("hierarchy", "%q is given twice", name)
 			}
 			conf.Hierarchies = append(conf.Hierarchies, hierarchy{name, options})
 		}
 		for _, name := range list.enable {
 			if known := slices.Concat(subsys.Optional, subsys.Enforced); !slices.Contains(known, name) {
-				return conf, list.errorf("enable", "%q: want one of %s", name, strings.Join(known, " "))
+				return list.errorf("enable", "%q: want one of %s", name, strings.Join(known, " "))
 			}
 			conf.Enable = append(conf.Enable, name)
 		}
@@ -348,64 +377,64 @@ func serveConfigWith(c *cli.Context, passed []socket, own p9srv.Addr) (config, e
 	if len(conf.Hierarchies) == 0 {
 		conf.Hierarchies = []hierarchy{{"all", "all"}}
 	}
+	return nil
+}
+
+func (conf *config) setLimits(c *cli.Context, file *configFile) (err error) {
 	if conf.MaxContainers, err = limit(c, file, "max-containers", file.MaxContainers); err != nil {
-		return conf, err
+		return err
 	}
 	if conf.MaxContainersPerUser, err = limit(c, file, "max-containers-per-user", file.MaxContainersPerUser); err != nil {
-		return conf, err
+		return err
 	}
-	conf.AllowReleaseAgent = c.Bool("allow-release-agent")
-	if file.AllowReleaseAgent != nil && !c.IsSet("allow-release-agent") {
-		conf.AllowReleaseAgent = *file.AllowReleaseAgent
-	}
-	conf.Rules = c.String("rules")
-	if file.Rules != nil && !c.IsSet("rules") {
-		conf.Rules = *file.Rules
-	}
-	conf.RulesExisting = c.Bool("rules-existing")
-	if file.RulesExisting != nil && !c.IsSet("rules-existing") {
-		conf.RulesExisting = *file.RulesExisting
-	}
+	conf.AllowReleaseAgent, _ = flagOr(c, file, "allow-release-agent", c.Bool, file.AllowReleaseAgent)
+	return nil
+}
+
+func (conf *config) setRules(c *cli.Context, file *configFile) (err error) {
+	conf.Rules, _ = flagOr(c, file, "rules", c.String, file.Rules)
+	conf.RulesExisting, _ = flagOr(c, file, "rules-existing", c.Bool, file.RulesExisting)
 	switch {
 	case conf.Rules != "":
 		if _, err := rules.Read(conf.Rules); err != nil { // before anything is begun
-			return conf, usagef("rules: %v", err)
+			return usagef("rules: %v", err)
 		}
 	case conf.RulesExisting:
-		return conf, usagef("rules-existing: there are no rules")
+		return usagef("rules-existing: there are no rules")
 	case len(file.Template) > 0:
-		return conf, file.errorf("template.0", "there are no rules, which make containers by it")
+		return file.errorf("template.0", "there are no rules, which make containers by it")
 	}
-	if conf.Templates, err = file.templates(); err != nil {
-		return conf, err
-	}
-	mirror, errorf := c.String("mirror"), fromFlag
-	if file.Mirror != nil && !c.IsSet("mirror") {
-		mirror, errorf = *file.Mirror, file.errorf
-	}
+	conf.Templates, err = file.templates()
+	return err
+}
+
+// setMirror is called after setHierarchies.
+func (conf *config) setMirror(c *cli.Context, file *configFile) error {
+	mirror, errorf := flagOr(c, file, "mirror", c.String, file.Mirror)
 	if !slices.Contains(mirrors, mirror) {
-		return conf, errorf("mirror", "%q: want %s", mirror, strings.Join(mirrors, ", "))
+		return errorf("mirror", "%q: want %s", mirror, strings.Join(mirrors, ", "))
 	}
 	if slices.Contains(conf.Enable, mirror) {
-		return conf, errorf("mirror", "%q: it is a subsystem by enable", mirror)
+		return errorf("mirror", "%q: it is a subsystem by enable", mirror)
 	}
 	conf.Mirror = mirror
-	state, errorf := c.String("state"), fromFlag
-	if file.State != nil && !c.IsSet("state") {
-		state, errorf = *file.State, file.errorf
-	}
+	return nil
+}
+
+func (conf *config) setState(c *cli.Context, file *configFile) (err error) {
+	state, errorf := flagOr(c, file, "state", c.String, file.State)
 	switch {
 	case state == "none":
-		return conf, nil
+		return nil
 	case state == "" && (c.IsSet("state") || file.State != nil):
-		return conf, errorf("state", "want a directory, or none")
+		return errorf("state", "want a directory, or none")
 	case state == "":
 		if state, err = defaultState(); err != nil {
-			return conf, usagef("%v: say where by --state", err)
+			return usagef("%v: say where by --state", err)
 		}
 	}
 	conf.State = state
-	return conf, nil
+	return nil
 }
 
 // defaultState is the state directory of a server that is told none.
@@ -424,16 +453,13 @@ func defaultState() (string, error) {
 }
 
 // limit is a limit on a number of containers.
-func limit(c *cli.Context, file *configFile, name string, given *int) (int, error) {
-	n := c.Int(name)
-	if given != nil && !c.IsSet(name) {
-		n = *given
-	}
+func limit(c *cli.Context, file *configFile, key string, given *int) (int, error) {
+	n, _ := flagOr(c, file, key, c.Int, given)
 	switch {
 	case n >= 0:
 		return n, nil
-	case c.IsSet(name):
-		return 0, usagef("%s: a limit cannot be negative", name)
+	case c.IsSet(key):
+		return 0, usagef("%s: a limit cannot be negative", key)
 	}
-	return 0, file.errorf(name, "a limit cannot be negative")
+	return 0, file.errorf(key, "a limit cannot be negative")
 }

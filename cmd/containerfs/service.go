@@ -67,16 +67,9 @@ func (o *serviceOptions) set(c *cli.Context, file *configFile) error {
 			return err
 		}},
 	} {
-		value, fromFile := c.String(opt.key), opt.given != nil && !c.IsSet(opt.key)
-		if fromFile {
-			value = *opt.given
-		}
-		err := opt.set(value)
-		switch {
-		case err != nil && fromFile:
-			return file.errorf(opt.key, "%v", err)
-		case err != nil:
-			return usagef("%s %v", opt.key, err)
+		value, errorf := flagOr(c, file, opt.key, c.String, opt.given)
+		if err := opt.set(value); err != nil {
+			return errorf(opt.key, "%v", err)
 		}
 	}
 	return nil
