@@ -57,15 +57,15 @@
 //
 // # The path of an attach
 //
-// Under changeMu (see attach.go): drain the host's events; look the task up on
+// Under changeMu (attach.go, move.go): drain the host's events; look the task up on
 // the host; ask the caller's Allow; with mu, ask each subsystem's CanAttach and
 // find or make the css group, which is one however many hierarchies the attach
 // is about; without mu, move the task in the mirror, which is
 // the instant at which the kernel decides what its children inherit, then run
 // each subsystem's Attach; look at the start time again; drain; with mu, switch
 // the model. Tasks forked in between are placed by the mirror (without it by
-// their time stamps) and get the effects as well. Any failure undoes what was
-// done, in reverse, and leaves the model as it was.
+// their time stamps) and get the effects as well (meanwhile.go). Any failure undoes what
+// was done, in reverse, and leaves the model as it was (moveback.go).
 //
 // # What outlives the server
 //

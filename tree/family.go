@@ -39,6 +39,21 @@ func (p *Process) isBelow(a *Process) bool {
 	return p != nil
 }
 
+// mix notes that a thread of p is in another group than others of its family.
+func (p *Process) mix() {
+	p.mixed = true
+	if a := p.ancestor(); a != nil {
+		a.mixed = true
+	}
+}
+
+// unmix clears mixed when nobody is left who could fork in p's name.
+func (p *Process) unmix() {
+	if p.kids == 0 && p.nthreads == 1 && !p.adopted {
+		p.mixed = false
+	}
+}
+
 // settle clears mixed when p's family has come together again.
 func (p *Process) settle() {
 	if p.kids > 0 || p.adopted {

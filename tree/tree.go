@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -147,3 +148,13 @@ func (e *OpError) Error() string { return e.Op + " " + e.Name + ": " + e.Err.Err
 func (e *OpError) Unwrap() error { return e.Err }
 
 func opError(op, name string, err error) error { return &OpError{op, name, err} }
+
+// errnoOf is the errno in an error that came from the host; EIO when it has
+// none.
+func errnoOf(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return syscall.EIO
+}
