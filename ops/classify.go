@@ -174,7 +174,7 @@ func (c *Classifier) work() {
 		}
 		if todo.missed != 0 {
 			c.log.Warn("more tasks to classify than the queue holds: looking at all", "tasks", todo.dropped, "queue", c.queue.limit)
-			c.fs.recorder.Unclassified(c.fs.host.Now(), todo.dropped)
+			c.fs.recorder.unclassified(c.fs.host.Now(), todo.dropped)
 			c.sweep(func(p *Program) bool { return p.At >= todo.missed })
 		}
 		if todo.compare {

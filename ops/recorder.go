@@ -69,8 +69,7 @@ func (r *Recorder) Observe(e tree.Event) {
 	r.hands.observe(e, byRule)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l := line{append(strconv.AppendInt(r.line[:0], e.Time, 10), ' ')}
-	l.b = append(l.b, kinds[e.Kind]...)
+	l := r.begin(e.Time, kinds[e.Kind])
 	var h *tree.Hierarchy
 	switch e.Kind {
 	case tree.Forked, tree.Execed, tree.Exited:
@@ -144,7 +143,7 @@ func (r *Recorder) chown(from, to uint32, root bool) {
 func (r *Recorder) Lost(now int64, n uint64, hierarchies []*tree.Hierarchy) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l := line{append(strconv.AppendInt(r.line[:0], now, 10), " lost"...)}
+	l := r.begin(now, "lost")
 	l.number("count", int64(n))
 	r.end(l, nil)
 	for _, h := range hierarchies {
@@ -152,12 +151,12 @@ func (r *Recorder) Lost(now int64, n uint64, hierarchies []*tree.Hierarchy) {
 	}
 }
 
-// Unclassified records that so many tasks were too many at once for the rules, and are
+// unclassified records that so many tasks were too many at once for the rules, and are
 // looked for.
-func (r *Recorder) Unclassified(now int64, n uint64) {
+func (r *Recorder) unclassified(now int64, n uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l := line{append(strconv.AppendInt(r.line[:0], now, 10), " lost"...)}
+	l := r.begin(now, "lost")
 	l.number("count", int64(n))
 	l.text("queue", "rules")
 	r.end(l, nil)
@@ -167,7 +166,7 @@ func (r *Recorder) Unclassified(now int64, n uint64) {
 func (r *Recorder) ChangedID(now int64, tid, tgid int32, group bool, real, effective uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l := line{append(strconv.AppendInt(r.line[:0], now, 10), " uid"...)}
+	l := r.begin(now, "uid")
 	l.number("pid", int64(tid))
 	l.number("tgid", int64(tgid))
 	what := [2]string{"ruid", "uid"}
@@ -177,6 +176,11 @@ func (r *Recorder) ChangedID(now int64, tid, tgid int32, group bool, real, effec
 	l.number(what[0], int64(real))
 	l.number(what[1], int64(effective))
 	r.end(l, nil)
+}
+
+// begin begins a line, in the memory that all are put together in. Under mu, until end.
+func (r *Recorder) begin(now int64, kind string) line {
+	return line{append(append(strconv.AppendInt(r.line[:0], now, 10), ' '), kind...)}
 }
 
 // end appends a line to the log, and to that of the hierarchy that it is about.

@@ -3,6 +3,7 @@ package ops
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -174,7 +175,7 @@ func (r *rowReader) attrs() (k keptAttrs) {
 	return k
 }
 
-// set makes the attributes of a container those that were kept. Files that are not
+// setAttrs makes the attributes of a container those that were kept. Files that are not
 // there any more are forgotten. Update, or before it can be seen.
 func (fs *FS) setAttrs(c *tree.Container, k keptAttrs) {
 	a := attrsOf(c)
@@ -298,14 +299,7 @@ func (fs *FS) readHierarchyRow(num uint64, b []byte) (k keptHierarchy, err error
 }
 
 // subsystem is the id of the subsystem of a name, or -1.
-func (fs *FS) subsystem(name string) int {
-	for id, n := range fs.names {
-		if n == name {
-			return id
-		}
-	}
-	return -1
-}
+func (fs *FS) subsystem(name string) int { return slices.Index(fs.names, name) }
 
 // groupRow is the row of a css group.
 func groupRow(g *tree.Group) []byte {

@@ -30,9 +30,6 @@ func (c *Container) SetLimits(l Limits) {
 	}
 }
 
-// Descendants is the number of containers below. View or Change.
-func (c *Container) Descendants() int { return int(c.descendants) }
-
 // roomBelow is EAGAIN when a container more in p would be one too many for p, for
 // an ancestor of p, or for the tree. Under changeMu.
 func (t *Tree) roomBelow(p *Container) error {
