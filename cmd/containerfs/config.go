@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -32,8 +31,7 @@ type configFile struct {
 	Template             []templateTable `toml:"template"`
 	serviceKeys
 
-	name  string
-	lines map[string]int // of keys, as listen.0.cid.3.as
+	tomlFile
 }
 
 // listenTable is a [[listen]]: an address with the options of p9srv.Export as keys.
@@ -73,27 +71,15 @@ func readConfig(name string) (*configFile, error) {
 }
 
 func parseConfig(name string, b []byte) (*configFile, error) {
-	f := &configFile{name: name}
-	if err := decodeTOML(name, b, f); err != nil {
-		return nil, err
-	}
-	f.lines = keyLines(b)
-	return f, nil
+	f := &configFile{}
+	var err error
+	f.tomlFile, err = decodeTOML(name, b, f)
+	return f, err
 }
 
 // errorf is about a key, or about what it is in.
 func (f *configFile) errorf(key, format string, args ...any) error {
-	at := f.name
-	for k := key; ; k = k[:strings.LastIndexByte(k, '.')] {
-		if line, ok := f.lines[k]; ok {
-			at += ":" + strconv.Itoa(line)
-			break
-		}
-		if !strings.Contains(k, ".") {
-			break
-		}
-	}
-	return usagef("%s: %s: %s", at, key, fmt.Sprintf(format, args...))
+	return usagef("%s: %s: %s", f.at(key), key, fmt.Sprintf(format, args...))
 }
 
 // exports are the listeners, some of them on sockets that were passed.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -18,8 +17,7 @@ type savedFile struct {
 	Hierarchy []savedHierarchy `toml:"hierarchy"`
 	Container []savedContainer `toml:"container"`
 
-	name  string
-	lines map[string]int // of keys: see keyLines
+	tomlFile
 }
 
 type savedHierarchy struct {
@@ -56,14 +54,14 @@ func (c *savedContainer) fileOwner(name string) savedOwner {
 
 // parseSaved reads a file. Its errors name the line.
 func parseSaved(name string, b []byte) (*savedFile, error) {
-	f := &savedFile{name: name}
-	if err := decodeTOML(name, b, f); err != nil {
+	f := &savedFile{}
+	var err error
+	if f.tomlFile, err = decodeTOML(name, b, f); err != nil {
 		if bad := (*keyError)(nil); errors.As(err, &bad) && bad.isUnquotedFile() {
 			return nil, usagef("%v; the name of a control file that has a dot goes in quotes", err)
 		}
 		return nil, usagef("%v", err)
 	}
-	f.lines = keyLines(b)
 	return f, f.check()
 }
 
@@ -71,17 +69,6 @@ func parseSaved(name string, b []byte) (*savedFile, error) {
 // a table in a table.
 func (e *keyError) isUnquotedFile() bool {
 	return len(e.key) > 3 && e.key[0] == "container" && (e.key[1] == "set" || e.key[1] == "file") && !strings.Contains(e.key[2], ".")
-}
-
-// at is where a key is in the file.
-func (f *savedFile) at(key string) string {
-	if line, ok := f.lines[key]; ok {
-		return f.name + ":" + strconv.Itoa(line)
-	}
-	if i := strings.LastIndexByte(key, '.'); i > 0 {
-		return f.at(key[:i])
-	}
-	return f.name
 }
 
 func (f *savedFile) errorf(key, format string, args ...any) error {

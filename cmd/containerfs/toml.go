@@ -12,7 +12,23 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// Files in TOML: what serve is configured by, and what save has written.
+// tomlFile is where the keys of a file are that was decoded: serve's configuration, or what
+// save has written.
+type tomlFile struct {
+	name  string
+	lines map[string]int // of keys, as listen.0.cid.3.as
+}
+
+// at is where a key is in the file, or what it is in.
+func (f *tomlFile) at(key string) string {
+	if line, ok := f.lines[key]; ok {
+		return f.name + ":" + strconv.Itoa(line)
+	}
+	if i := strings.LastIndexByte(key, '.'); i > 0 {
+		return f.at(key[:i])
+	}
+	return f.name
+}
 
 // keyError is about a key that is not known or has a value of another type.
 type keyError struct {
@@ -23,12 +39,18 @@ type keyError struct {
 func (e *keyError) Error() string { return e.text }
 
 // decodeTOML decodes a file of which every key is known. Its errors name the line.
-func decodeTOML(name string, b []byte, into any) error {
-	d := toml.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
+func decodeTOML(name string, b []byte, into any) (tomlFile, error) {
+	if err := tomlError(name, toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields().Decode(into), into); err != nil {
+		return tomlFile{}, err
+	}
+	return tomlFile{name, keyLines(b)}, nil
+}
+
+// tomlError is what is said of an error of the decoder.
+func tomlError(name string, err error, into any) error {
 	var unknown *toml.StrictMissingError
 	var bad *toml.DecodeError
-	switch err := d.Decode(into); {
+	switch {
 	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
 		line, _ := unknown.Errors[0].Position()
 		key := unknown.Errors[0].Key()
