@@ -3,7 +3,6 @@ package ops
 import (
 	"fmt"
 	"maps"
-	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -194,33 +193,11 @@ const nobodysID = ^uint32(0)
 // for times. Otherwise EPERM; EINVAL for what is no time, user or group, and for a size
 // other than 0, which would not be a truncation.
 func (at *attachment) change(p *perm, t *times, valid p9.SetAttrMask, attr p9.SetAttr) error {
-	owner := at.privileged() || p.uid == at.caller.UID
-	if valid.Size && attr.Size != 0 {
-		return fmt.Errorf("no file here has a size to set: %w", syscall.EINVAL)
+	if err := checkAttr(valid, attr); err != nil {
+		return err
 	}
-	if valid.MTimeNotSystemTime && attr.MTimeNanoSeconds >= second || valid.ATimeNotSystemTime && attr.ATimeNanoSeconds >= second {
-		return fmt.Errorf("a second has fewer nanoseconds: %w", syscall.EINVAL)
-	}
-	if valid.UID && uint32(attr.UID) == nobodysID || valid.GID && uint32(attr.GID) == nobodysID {
-		return fmt.Errorf("%d is no user or group: %w", nobodysID, syscall.EINVAL)
-	}
-	if valid.Permissions && !owner {
-		return errNotFileOwner
-	}
-	if valid.UID && uint32(attr.UID) != p.uid && !at.privileged() {
-		return tree.ErrNotPrivileged
-	}
-	if valid.GID && uint32(attr.GID) != p.gid && !at.privileged() &&
-		!(owner && slices.Contains(at.caller.GIDs, uint32(attr.GID))) {
-		return fmt.Errorf("only its owner may, to a group of his: %w", syscall.EPERM)
-	}
-	if (valid.ATimeNotSystemTime || valid.MTimeNotSystemTime) && !owner {
-		return errNotFileOwner
-	}
-	if (valid.ATime || valid.MTime) && !owner {
-		if err := at.allowed(*p, mayWrite); err != nil {
-			return err
-		}
+	if err := at.maySetAttr(*p, valid, attr); err != nil {
+		return err
 	}
 	if valid.Permissions {
 		p.mode = uint16(attr.Permissions) & 0o777
@@ -232,6 +209,42 @@ func (at *attachment) change(p *perm, t *times, valid p9.SetAttrMask, attr p9.Se
 		p.gid = uint32(attr.GID)
 	}
 	t.change(valid, attr)
+	return nil
+}
+
+// checkAttr is EINVAL for what nothing can be set to.
+func checkAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
+	if valid.Size && attr.Size != 0 {
+		return fmt.Errorf("no file here has a size to set: %w", syscall.EINVAL)
+	}
+	if valid.MTimeNotSystemTime && attr.MTimeNanoSeconds >= second || valid.ATimeNotSystemTime && attr.ATimeNanoSeconds >= second {
+		return fmt.Errorf("a second has fewer nanoseconds: %w", syscall.EINVAL)
+	}
+	if valid.UID && uint32(attr.UID) == nobodysID || valid.GID && uint32(attr.GID) == nobodysID {
+		return fmt.Errorf("%d is no user or group: %w", nobodysID, syscall.EINVAL)
+	}
+	return nil
+}
+
+// maySetAttr is EPERM, or what allowed says, for who may not set what he asks for.
+func (at *attachment) maySetAttr(p perm, valid p9.SetAttrMask, attr p9.SetAttr) error {
+	owner := at.privileged() || p.uid == at.caller.UID
+	if valid.Permissions && !owner {
+		return errNotFileOwner
+	}
+	if valid.UID && uint32(attr.UID) != p.uid && !at.privileged() {
+		return tree.ErrNotPrivileged
+	}
+	if valid.GID && uint32(attr.GID) != p.gid && !at.privileged() &&
+		!(owner && at.caller.InGroup(uint32(attr.GID))) {
+		return fmt.Errorf("only its owner may, to a group of his: %w", syscall.EPERM)
+	}
+	if (valid.ATimeNotSystemTime || valid.MTimeNotSystemTime) && !owner {
+		return errNotFileOwner
+	}
+	if (valid.ATime || valid.MTime) && !owner {
+		return at.allowed(p, mayWrite)
+	}
 	return nil
 }
 
