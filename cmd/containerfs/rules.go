@@ -163,21 +163,9 @@ type trial struct {
 
 func testRules(c *cli.Context) error {
 	t := &trial{verbose: c.Bool("v"), json: c.Bool("json")}
-	pid := int32(0)
-	switch {
-	case c.NArg() == 1 && !c.IsSet("user") && !c.IsSet("group") && !c.IsSet("exe"):
-		n, err := onlyPID(c.Args().First())
-		if err != nil {
-			return err
-		}
-		pid = int32(n)
-	case c.NArg() > 0 || c.String("user") == "" || !path.IsAbs(c.String("exe")):
-		return usagef("usage: containerfs rules test PID | rules test --user USER [--group GROUP] --exe PATH, an absolute one")
-	default:
-		var err error
-		if t.subject, err = subjectNamed(c.String("user"), c.String("group"), c.String("exe")); err != nil {
-			return err
-		}
+	pid, err := t.whom(c)
+	if err != nil {
+		return err
 	}
 	if name := c.String("rules"); name != "" {
 		f, err := readRules(name)
@@ -196,21 +184,13 @@ func testRules(c *cli.Context) error {
 		}
 	}
 	if pid != 0 {
-		id, err := hostproc.IdentityOf(pid)
-		if err == nil {
-			server := 0
-			if c.String("rules") == "" { // else no server is asked
-				server, _ = serverProcess(c.Context, c.String("server"))
-			}
-			t.never, err = neverMoved(pid, lineage(server))
-		}
+		err := t.lookAt(c, pid)
 		if errors.Is(err, syscall.ESRCH) {
 			err = &pathError{"rules test", c.Args().First(), linux.ESRCH}
 		}
 		if err != nil {
 			return err
 		}
-		t.subject = subjectOf(pid, id)
 	}
 	out := bufio.NewWriter(c.App.Writer)
 	if len(t.file.Rules) == 0 && c.String("rules") == "" && !t.json {
@@ -225,6 +205,35 @@ func testRules(c *cli.Context) error {
 		}
 	}
 	return out.Flush()
+}
+
+// whom takes apart what is asked about: the process of a number, or else a task that there
+// need not be.
+func (t *trial) whom(c *cli.Context) (pid int32, err error) {
+	switch {
+	case c.NArg() == 1 && !c.IsSet("user") && !c.IsSet("group") && !c.IsSet("exe"):
+		n, err := onlyPID(c.Args().First())
+		return int32(n), err
+	case c.NArg() > 0 || c.String("user") == "" || !path.IsAbs(c.String("exe")):
+		return 0, usagef("usage: containerfs rules test PID | rules test --user USER [--group GROUP] --exe PATH, an absolute one")
+	}
+	t.subject, err = subjectNamed(c.String("user"), c.String("group"), c.String("exe"))
+	return 0, err
+}
+
+// lookAt finds out what a process is, and whether it is never moved: ESRCH.
+func (t *trial) lookAt(c *cli.Context, pid int32) error {
+	id, err := hostproc.IdentityOf(pid)
+	if err != nil {
+		return err
+	}
+	server := 0
+	if c.String("rules") == "" { // else no server is asked
+		server, _ = serverProcess(c.Context, c.String("server"))
+	}
+	t.subject = subjectOf(pid, id)
+	t.never, err = neverMoved(pid, lineage(server))
+	return err
 }
 
 // subjectNamed is a task that there need not be.
