@@ -240,6 +240,19 @@ func TestWaitAtOnce(t *testing.T) {
 	}
 }
 
+// TestWaitToTheEnd: the time is waited for as a whole, and looked at its end.
+func TestWaitToTheEnd(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	m.add("/all/Zoe/populated", p9.ModeRegular|0o444, "1\n")
+	m.mu.Unlock()
+	began := time.Now()
+	got := command(nil, "--server", addr, "wait", "--timeout", "1", "/all/Zoe")
+	if took := time.Since(began); got.code != exitBusy || took < time.Second {
+		t.Errorf("after %v of 1s got %+v", took, got)
+	}
+}
+
 // TestWaitRemoved: a container that is removed while it is waited for is empty.
 func TestWaitRemoved(t *testing.T) {
 	m, addr := serveMemory(t)

@@ -107,8 +107,7 @@ const (
 // waitEmpty waits until a container is empty. A zero time is for ever.
 func waitEmpty(s *session, path string, until time.Time) error {
 	populated := join(path, "populated")
-	pause := waitShortest
-	for first := true; ; first = false {
+	for first, pause := true, waitShortest; ; first, pause = false, min(pause*3/2, waitLongest) {
 		text, err := s.readFile(populated)
 		switch {
 		case !first && isGone(err):
@@ -117,10 +116,14 @@ func waitEmpty(s *session, path string, until time.Time) error {
 			return err
 		case text == "0\n":
 			return nil
-		case !until.IsZero() && time.Now().Add(pause).After(until):
+		case until.IsZero():
+			time.Sleep(pause)
+			continue
+		}
+		left := time.Until(until)
+		if left <= 0 {
 			return fmt.Errorf("still populated: %w", linux.EBUSY)
 		}
-		time.Sleep(pause)
-		pause = min(pause*3/2, waitLongest)
+		time.Sleep(min(pause, left))
 	}
 }
