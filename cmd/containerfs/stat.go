@@ -32,12 +32,7 @@ func statCommand() *cli.Command {
 }
 
 func stat(s *session, out io.Writer, path string) error {
-	f, err := s.walk(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	qid, _, attr, err := f.GetAttr(p9.AttrMaskAll)
+	qid, attr, err := s.stat(path)
 	if err != nil {
 		return err
 	}
@@ -54,12 +49,7 @@ func kindOf(attr p9.Attr) string {
 }
 
 func statJSON(s *session, out io.Writer, path string) error {
-	f, err := s.walk(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	qid, _, attr, err := f.GetAttr(p9.AttrMaskAll)
+	qid, attr, err := s.stat(path)
 	if err != nil {
 		return err
 	}

@@ -193,14 +193,20 @@ func (s *session) list(path string) (files, children []string, err error) {
 	return files, children, err
 }
 
-// attr is the attributes of a path.
-func (s *session) attr(path string) (p9.Attr, error) {
+// stat is the number of what a path names, and its attributes.
+func (s *session) stat(path string) (p9.QID, p9.Attr, error) {
 	f, err := s.walk(path)
 	if err != nil {
-		return p9.Attr{}, err
+		return p9.QID{}, p9.Attr{}, err
 	}
 	defer f.Close()
-	_, _, attr, err := f.GetAttr(p9.AttrMaskAll)
+	qid, _, attr, err := f.GetAttr(p9.AttrMaskAll)
+	return qid, attr, err
+}
+
+// attr is the attributes of a path.
+func (s *session) attr(path string) (p9.Attr, error) {
+	_, attr, err := s.stat(path)
 	return attr, err
 }
 
