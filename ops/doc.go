@@ -3,14 +3,14 @@
 //
 // # Vocabulary
 //
-// An attachment is one Tattach: who it is for, and the node that is its root. A
-// node is a place in the name space: a container, one of its control files, or
-// one of the fixed files and directories around them. A file is a fid's view of a
-// node, and the only implementation of p9.File here. A row describes one control
-// file; the rows that a container has follow from its hierarchy's subsystems and
-// are its table. A deed is what a caller did or wanted to: its outcome is what told makes
-// the reply, the audit line and the status file of. To keep is to have in the state
-// directory, for another server.
+// An attachment is one Tattach: who it is for, and the node that is its root. A node is a
+// place in the name space: a container, one of its control files, or one of the fixed
+// files and directories around them. A file is a fid's view of a node, and the only
+// implementation of p9.File here (readOnly refuses what changes something). A row
+// describes one control file; the rows that a container has follow from its hierarchy's
+// subsystems and are its table. A deed is what a caller did or wanted to: its outcome is
+// what told makes the reply, the audit line and the status file of. To keep is to have in
+// the state directory, for another server.
 //
 // # Invariants
 //

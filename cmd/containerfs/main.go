@@ -5,8 +5,8 @@
 //
 // # The server
 //
-// serve is flags and a config file (serve.go, config.go, service.go, activation.go), made
-// into a config. run (serve.go) opens the listeners, makes an engine, which is the host
+// serve is flags and a config file (serve.go, config.go, toml.go, service.go, activation.go),
+// made into a config. run (serve.go) opens the listeners, makes an engine, which is the host
 // with its model and what is served of it (engine.go, model.go, ruleset.go), and serves
 // until it is told to end; a reload changes what can be changed meanwhile (reload.go).
 // Nothing is decided here that is another package's: this is the only place that knows

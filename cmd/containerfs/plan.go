@@ -34,7 +34,7 @@ type plan struct {
 	like map[string]likeFiles // what new containers have, by hierarchy
 
 	shape    []planStep // hierarchies, containers and owners, in this order
-	settings []planStep // in an order that is to be found: see applySettings
+	settings []planStep // in an order that is to be found: see run
 	removals []planStep
 }
 

@@ -34,7 +34,7 @@
 // A subsystem has the files that the base has with its name as prefix, whatever the
 // kernel's version. They pass through: one read of the kernel's file, one write, and
 // the kernel's errno. No lock is held over either. The subsystem `cgroup` has those
-// of version 2's own files that move nothing: freeze, kill, stat, events.
+// of version 2's own files that move nothing: events, freeze, kill, pressure, stat.
 //
 // # Invariants
 //
