@@ -1,11 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -351,19 +353,7 @@ func (s *Store) takeBack(w written) {
 }
 
 func compare(a, b Key) int {
-	switch {
-	case a.Bucket != b.Bucket:
-		return int(a.Bucket) - int(b.Bucket)
-	case a.Num != b.Num && a.Num < b.Num:
-		return -1
-	case a.Num != b.Num:
-		return 1
-	case a.Name < b.Name:
-		return -1
-	case a.Name > b.Name:
-		return 1
-	}
-	return 0
+	return cmp.Or(cmp.Compare(a.Bucket, b.Bucket), cmp.Compare(a.Num, b.Num), strings.Compare(a.Name, b.Name))
 }
 
 // written is what a commit writes.
