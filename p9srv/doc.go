@@ -70,7 +70,8 @@
 //
 // Lock order: Server.mu and session.mu are never held together, and neither is
 // held over a call of a File, a system call or a write to the peer. (The one
-// exception is setting a read deadline, which does not block.)
+// exception is setting a read deadline, which does not block.) The lock of an
+// account is a leaf.
 //
 // # What a File must be
 //
