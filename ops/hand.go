@@ -8,8 +8,9 @@ import (
 
 // hands knows which processes clients have put where they are, since they last
 // executed a program: rules leave these alone (SPEC §21). What they fork is where it
-// is by the same hand. Guarded by the tree's mu.
-type hands map[*tree.Process][]*tree.Hierarchy
+// is by the same hand. It has the numbers of hierarchies: who lives long would have one
+// that is unmounted live as long, with its log. Guarded by the tree's mu.
+type hands map[*tree.Process][]uint64
 
 // observe is told of every change of the tree. byRule: a rule made it.
 func (m hands) observe(e tree.Event, byRule bool) {
@@ -31,10 +32,18 @@ func (m hands) observe(e tree.Event, byRule bool) {
 	}
 }
 
+// add makes a list anew, since children share it, without the hierarchies that are gone.
 func (m hands) add(p *tree.Process, h *tree.Hierarchy) {
-	if !slices.Contains(m[p], h) {
-		m[p] = append(slices.Clip(m[p]), h) // not in place: children share it
+	if m.has(p, h) {
+		return
 	}
+	list := []uint64{h.Number()}
+	for o := range h.Tree().Hierarchies {
+		if m.has(p, o) {
+			list = append(list, o.Number())
+		}
+	}
+	m[p] = list
 }
 
 // byHand is told that a client has put a task where it is already. Inside a change.
@@ -47,4 +56,4 @@ func (r *Recorder) byHand(t *tree.Tree, tid int32, h *tree.Hierarchy) {
 }
 
 // has reports whether a client put a process where it is in a hierarchy. View.
-func (m hands) has(p *tree.Process, h *tree.Hierarchy) bool { return slices.Contains(m[p], h) }
+func (m hands) has(p *tree.Process, h *tree.Hierarchy) bool { return slices.Contains(m[p], h.Number()) }
