@@ -2,7 +2,9 @@ package ops
 
 import (
 	"fmt"
+	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"weak"
 
@@ -46,4 +48,43 @@ func TestUnmountedIsFreed(t *testing.T) {
 			t.Errorf("a process is known to have been put in %d hierarchies; there were never more than 2", n)
 		}
 	})
+}
+
+// TestReleasesOfRemovedContainers: containers that are released and removed faster than
+// agents end do not pile up; those that are there wait for their turn.
+func TestReleasesOfRemovedContainers(t *testing.T) {
+	w, k := aWorld(t)
+	dir := w.agent(`echo x >>began
+while [ ! -e go ]; do sleep 0.05; done
+echo "$1" >>out
+`)
+	const left = leastTidied / 2
+	for i := range maxAgents + left {
+		k.must(k.mkdir(fmt.Sprintf("m/there%d", i)))
+		w.abandon(fmt.Sprintf("m/there%d", i))
+	}
+	waitFor(t, "as many agents as may run", func() bool { return strings.Count(contents(dir+"/began"), "\n") == maxAgents })
+	for range 6 * leastTidied {
+		k.must(k.mkdir("m/b"))
+		w.abandon("m/b")
+		k.must(k.rmdir("m/b"))
+	}
+	q := &w.fs.recorder.releases
+	q.mu.Lock()
+	n := len(q.waiting)
+	q.mu.Unlock()
+	if n < left || n > left+leastTidied {
+		t.Errorf("%d releases wait, of containers that are there %d", n, left)
+	}
+	k.must(os.WriteFile(dir+"/go", nil, 0o600))
+	waitFor(t, "the agents of all that are there", func() bool {
+		out := contents(dir + "/out")
+		for i := range maxAgents + left {
+			if strings.Count(out, fmt.Sprintf("/there%d\n", i)) != 1 {
+				return false
+			}
+		}
+		return strings.Count(out, "\n") == maxAgents+left
+	})
+	q.idle(t)
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +22,9 @@ import (
 // Bounds of release agents (SPEC §8).
 const maxAgents = 8 // at once
 
+// leastTidied is how many releases wait at least before a removed one is looked for.
+const leastTidied = 64
+
 // agentLimit is the time that an agent has; then it is killed. Tests shorten it.
 var agentLimit = 30 * time.Second
 
@@ -32,15 +36,22 @@ var agentEnv = []string{"HOME=/", "PATH=/sbin:/bin:/usr/sbin:/usr/bin"}
 type releaseQueue struct {
 	mu      sync.Mutex
 	waiting []*tree.Container
+	tidyAt  int // so many wait when those are taken out that were removed
 	serving int
 	serve   func(*tree.Container) // nil until run, and after close
 	done    sync.WaitGroup
 }
 
-// add hands on a container. What comes before run waits for it.
+// add hands on a container. What comes before run waits for it. With agents that take
+// their time more containers can be made, released and removed than are served: those
+// that are removed do not wait for ever.
 func (q *releaseQueue) add(c *tree.Container) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if len(q.waiting) >= max(q.tidyAt, leastTidied) {
+		q.waiting = slices.DeleteFunc(q.waiting, (*tree.Container).Removed)
+		q.tidyAt = 2 * len(q.waiting)
+	}
 	q.waiting = append(q.waiting, c)
 	q.startLocked()
 }
