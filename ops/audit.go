@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
@@ -22,20 +20,10 @@ import (
 // left out is said. The text of the lines is quoted by the slog.Handler. All methods may
 // be called concurrently.
 type Audit struct {
-	log *slog.Logger
-	now func() time.Time
-
+	log     *slog.Logger
 	denials atomic.Uint64
-
-	mu         sync.Mutex
-	allowances map[auditKey]*allowance
+	said    *allowances[auditKey]
 }
-
-const (
-	auditBurst = 200
-	auditRate  = 20   // lines a second
-	auditKeys  = 1024 // more share one allowance: an address of IPv6 costs nothing
-)
 
 type auditKey struct {
 	origin string
@@ -43,16 +31,9 @@ type auditKey struct {
 	denial bool
 }
 
-// allowance is what may still be written of a key.
-type allowance struct {
-	tokens     float64
-	at         time.Time // when tokens was right
-	suppressed int
-}
-
 // NewAudit makes an Audit that writes to log.
 func NewAudit(log *slog.Logger) *Audit {
-	return &Audit{log: log, now: time.Now, allowances: make(map[auditKey]*allowance)}
+	return &Audit{log: log, said: newAllowances[auditKey]()}
 }
 
 // take reports whether a line may be written, and how many of its kind were not.
@@ -60,33 +41,7 @@ func (a *Audit) take(key auditKey) (suppressed int, ok bool) {
 	if key.denial {
 		a.denials.Add(1)
 	}
-	now := a.now()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	w := a.allowances[key]
-	if w == nil {
-		if len(a.allowances) >= auditKeys {
-			key = auditKey{denial: key.denial}
-			w = a.allowances[key]
-		}
-		if w == nil {
-			w = &allowance{tokens: auditBurst, at: now}
-			a.allowances[key] = w
-		}
-	}
-	w.refill(now)
-	if w.tokens < 1 {
-		w.suppressed++
-		return 0, false
-	}
-	w.tokens--
-	suppressed, w.suppressed = w.suppressed, 0
-	return suppressed, true
-}
-
-func (w *allowance) refill(now time.Time) {
-	w.tokens = min(auditBurst, w.tokens+auditRate*now.Sub(w.at).Seconds())
-	w.at = now
+	return a.said.take(key, auditKey{denial: key.denial})
 }
 
 // Denials is the number of denials so far, with those that no line was written of.
@@ -95,25 +50,8 @@ func (a *Audit) Denials() uint64 { return a.denials.Load() }
 // Flush says what was left out and not said yet, and forgets who has been quiet. It
 // is to be called every second or so.
 func (a *Audit) Flush() {
-	now := a.now()
-	type left struct {
-		auditKey
-		lines int
-	}
-	var list []left
-	a.mu.Lock()
-	for key, w := range a.allowances {
-		if w.suppressed > 0 {
-			list = append(list, left{key, w.suppressed})
-			w.suppressed = 0
-		}
-		if w.refill(now); w.tokens >= auditBurst {
-			delete(a.allowances, key)
-		}
-	}
-	a.mu.Unlock()
-	for _, l := range list {
-		a.log.Warn("audit lines left out", "lines", l.lines, "denials", l.denial, "origin", l.origin, "uid", l.uid)
+	for _, left := range a.said.flush() {
+		a.log.Warn("audit lines left out", "lines", left.lines, "denials", left.key.denial, "origin", left.key.origin, "uid", left.key.uid)
 	}
 }
 

@@ -125,7 +125,7 @@ func TestAuditRate(t *testing.T) {
 	var b bytes.Buffer
 	a := NewAudit(slog.New(slog.NewTextHandler(&b, nil)))
 	now := time.Unix(1000, 0)
-	a.now = func() time.Time { return now }
+	a.said.now = func() time.Time { return now }
 	count := func(what string) int {
 		n := strings.Count(b.String(), what)
 		b.Reset()
@@ -137,8 +137,8 @@ func TestAuditRate(t *testing.T) {
 		}
 	}
 	flood("x", 1000)
-	if n := count("msg=refused"); n != auditBurst {
-		t.Errorf("%d lines of a flood, want %d", n, auditBurst)
+	if n := count("msg=refused"); n != logBurst {
+		t.Errorf("%d lines of a flood, want %d", n, logBurst)
 	}
 	a.Ended("x") // no denial: counted apart
 	if n := a.Denials(); n != 1000 {
@@ -154,8 +154,8 @@ func TestAuditRate(t *testing.T) {
 		t.Error("what was left out is not said by the next line")
 	}
 	flood("x", 1000)
-	if n := count("msg=refused"); n != auditRate-1 {
-		t.Errorf("%d lines after a second, want %d", n, auditRate-1)
+	if n := count("msg=refused"); n != logRate-1 {
+		t.Errorf("%d lines after a second, want %d", n, logRate-1)
 	}
 	a.Flush()
 	if n := count("left out\" lines=981 denials=true origin=x"); n != 1 {
@@ -167,16 +167,71 @@ func TestAuditRate(t *testing.T) {
 	}
 	now = now.Add(time.Hour)
 	a.Flush()
-	if len(a.allowances) != 0 {
-		t.Errorf("%d that are quiet are remembered", len(a.allowances))
+	if len(a.said.of) != 0 {
+		t.Errorf("%d that are quiet are remembered", len(a.said.of))
 	}
 
 	// Any number of origins is bounded, in memory and in lines.
-	for i := range 10 * auditKeys {
+	for i := range 10 * logKeys {
 		flood(fmt.Sprint(i), 1)
 	}
-	if n := count("msg=refused"); n != auditKeys+auditBurst || len(a.allowances) > auditKeys+1 {
-		t.Errorf("%d lines, %d remembered", n, len(a.allowances))
+	if n := count("msg=refused"); n != logKeys+logBurst || len(a.said.of) > logKeys+1 {
+		t.Errorf("%d lines, %d remembered", n, len(a.said.of))
+	}
+}
+
+// TestLogLimit: of each message so many lines are written, and it is said how many were not.
+func TestLogLimit(t *testing.T) {
+	var b bytes.Buffer
+	l := NewLogLimit(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	now := time.Unix(1000, 0)
+	l.said.now = func() time.Time { return now }
+	log := slog.New(l)
+	count := func(what string) int {
+		n := strings.Count(b.String(), what)
+		b.Reset()
+		return n
+	}
+	for i := range 1000 {
+		log.With("n", i).Error("again")
+		log.WithGroup("g").Warn("again", "n", i)
+	}
+	if n := count("msg=again"); n != logBurst {
+		t.Errorf("%d lines of one message, want %d", n, logBurst)
+	}
+	log.Info("another")
+	if n := count("msg=another"); n != 1 {
+		t.Errorf("%d lines of another", n)
+	}
+	for range 1000 {
+		log.Debug("again")
+	}
+	if n := count("msg=again"); n != 1000 {
+		t.Errorf("%d lines of 1000 that were asked for", n)
+	}
+	now = now.Add(time.Second)
+	log.Error("again", "k", "v")
+	if n := count("msg=again k=v left_out=1800\n"); n != 1 {
+		t.Error("what was left out is not said by the next line")
+	}
+	for range 1000 {
+		log.Error("again")
+	}
+	b.Reset()
+	l.Flush()
+	if n := count("level=WARN msg=\"lines left out\" lines=981 message=again\n"); n != 1 {
+		t.Error("what was left out is not said by Flush")
+	}
+	now = now.Add(time.Hour)
+	l.Flush()
+	if n := count("\n"); n != 0 || len(l.said.of) != 0 {
+		t.Errorf("%d lines of what was said, %d that are quiet are remembered", n, len(l.said.of))
+	}
+	for i := range 10 * logKeys {
+		log.Error(fmt.Sprint(i))
+	}
+	if n := count("\n"); n != logKeys+logBurst || len(l.said.of) > logKeys+1 {
+		t.Errorf("%d lines, %d remembered", n, len(l.said.of))
 	}
 }
 
@@ -189,10 +244,10 @@ func TestAuditHidesNothing(t *testing.T) {
 	k.must(k.mkdir("m/open"))
 	k.must(k.chmod("m/open", 0o777))
 	a, b := w.as(alice), w.as(bob)
-	for range 3 * auditBurst {
+	for range 3 * logBurst {
 		a.mkdir("m/x")
 	}
-	if n := len(w.lines()); n > 2*auditBurst {
+	if n := len(w.lines()); n > 2*logBurst {
 		t.Errorf("%d lines of a flood", n)
 	}
 	a.must(a.mkdir("m/open/a"))

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hugelgupf/p9/linux"
 	"golang.org/x/sys/unix"
@@ -93,6 +94,39 @@ func TestDiskFull(t *testing.T) {
 		}
 		must(os.Remove(ballast))
 		p.kill()
+		retireMirrors(t, state)
+	})
+}
+
+// TestDiskFullLog: on a full disk each change that is refused would have a line of the log,
+// which may be on that disk. So many are written as of a user's changes, and it is said how
+// many were not.
+func TestDiskFullLog(t *testing.T) {
+	onTmpfs(t, "1m", func(t *testing.T, dir string) {
+		state := filepath.Join(dir, "state")
+		s := startServer(t, "--state", state, "--hierarchy", "n=debug")
+		c := s.client("/")
+		fill(t, filepath.Join(dir, "ballast"))
+		began := time.Now()
+		for refused, i := 0, 0; refused < 600; i++ {
+			if err := c.mkdir(fmt.Sprintf("/n/%0200d", i)); err != nil {
+				refused++
+			}
+		}
+		most := 200 + 20*int(time.Since(began)/time.Second+1)
+		n := strings.Count(s.log.String(), "changes could not be kept, and are undone")
+		if n == 0 || n > most {
+			t.Errorf("%d lines of 600 changes that were refused, want %d at most", n, most)
+		}
+		if most < 600 {
+			waitFor(t, "the line of what was left out", func() bool {
+				return strings.Contains(s.log.String(), "left_out=") || strings.Contains(s.log.String(), "lines left out")
+			})
+		}
+		if err := os.Remove(filepath.Join(dir, "ballast")); err != nil {
+			t.Error(err)
+		}
+		s.stop()
 		retireMirrors(t, state)
 	})
 }

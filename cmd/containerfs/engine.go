@@ -43,16 +43,18 @@ type engine struct {
 	auditor    *tree.Auditor
 	behind     atomic.Bool // see model
 	audit      *ops.Audit
-	rules      string   // the file; "" without
-	state      string   // the directory; "" without
-	id         string   // of the mirror and the kernel directories
-	facts      []string // about the host, for ctl
+	limit      *ops.LogLimit // of log
+	rules      string        // the file; "" without
+	state      string        // the directory; "" without
+	id         string        // of the mirror and the kernel directories
+	facts      []string      // about the host, for ctl
 	log        *slog.Logger
 }
 
 // newEngine opens the host and makes its model, with the hierarchies asked for.
 func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
-	e := &engine{log: log, audit: ops.NewAudit(log), rules: conf.Rules, state: conf.State}
+	e := &engine{audit: ops.NewAudit(log), limit: ops.NewLogLimit(log.Handler()), rules: conf.Rules, state: conf.State}
+	e.log = slog.New(e.limit)
 	defer func() {
 		if err != nil {
 			e.close()
@@ -422,6 +424,7 @@ func (e *engine) look(n int) {
 		}
 	}
 	e.audit.Flush()
+	e.limit.Flush()
 }
 
 // keepLast keeps what was measured until now, and where tasks are.
@@ -438,6 +441,7 @@ func (e *engine) keepLast() {
 
 // close ends what newEngine began, in reverse.
 func (e *engine) close() {
+	defer e.limit.Flush()
 	defer e.audit.Flush()
 	if e.fs != nil {
 		e.fs.Close()

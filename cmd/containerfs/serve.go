@@ -183,7 +183,7 @@ func run(ctx context.Context, conf config) (err error) {
 
 	ctx, s.stop = context.WithCancel(ctx)
 	defer s.stop()
-	s.srv = p9srv.New(p9srv.Config{Attacher: s.engine.fs, Logger: log, Audit: s.engine.audit, Descriptors: descriptors()})
+	s.srv = p9srv.New(p9srv.Config{Attacher: s.engine.fs, Logger: s.engine.log, Audit: s.engine.audit, Descriptors: descriptors()})
 	s.serveMetrics(ctx, metrics, alive)
 	s.tasks.Go(func() error { s.engine.maintain(ctx); return nil })
 	for _, l := range s.listeners {
