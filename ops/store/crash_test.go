@@ -68,6 +68,9 @@ func TestTornCommit(t *testing.T) {
 	}
 }
 
+// childShrinks has it write the file anew after each commit.
+const childShrinks = "CONTAINERFS_TEST_STORE_SHRINKS"
+
 // childDir has the test binary be a server that TestKilled kills.
 var childDir = os.Getenv("CONTAINERFS_TEST_STORE")
 
@@ -82,6 +85,9 @@ func TestMain(m *testing.M) {
 // childMain changes things as fast as it can, each in two rows, and says what is
 // kept.
 func childMain(dir string) {
+	if os.Getenv(childShrinks) != "" {
+		shrinkFrom, shrinkPart = 0, 1
+	}
 	s, err := Open(dir, func(Key, []byte) error { return nil })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -116,10 +122,13 @@ func TestKilled(t *testing.T) {
 		rounds = 300
 	}
 	rnd := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
-	for range rounds {
+	for round := range rounds {
 		dir := t.TempDir()
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), "CONTAINERFS_TEST_STORE="+dir)
+		if round%3 == 2 {
+			cmd.Env = append(cmd.Env, childShrinks+"=1")
+		}
 		cmd.Stderr = os.Stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		out, err := cmd.StdoutPipe()

@@ -18,6 +18,8 @@
 //     all checksums together have a sum. The free pages are not kept in the file
 //     but found anew (bbolt's NoFreelistSync), so there is no list of them to be
 //     wrong.
+//   - A file of which hardly anything is used is written anew (shrink), and takes the
+//     name of the other when it is whole and on disk.
 //   - After a commit that failed nothing of it is kept: Undo is called, with the
 //     keys, before anything else is committed.
 //
@@ -30,7 +32,8 @@
 // # Synchronization
 //
 // All methods may be called concurrently. The lock of a Store is a leaf. One
-// goroutine commits; Close ends it after a last commit. Put never blocks and may
+// goroutine commits, and writes the file anew, for which commits wait; Close ends it after a
+// last commit. Put never blocks and may
 // be called with any lock held, Wait must not be called with a lock that Undo
 // takes, but for AwaitInside.
 package store

@@ -53,7 +53,7 @@ func Open(dir string, f func(k Key, value []byte) error) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{lock: lock, pending: make(map[Key]row)}
+	s := &Store{dir: dir, lock: lock, pending: make(map[Key]row)}
 	s.work.L, s.progress.L = &s.mu, &s.mu
 	if err := s.load(filepath.Join(dir, FileName), f); err != nil {
 		lock.Close()
@@ -176,7 +176,7 @@ var options = &bbolt.Options{
 
 // create makes an empty file, which is there as a whole or not at all.
 func create(path string) error {
-	fresh := path + ".new"
+	fresh := path + freshSuffix
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

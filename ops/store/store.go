@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -47,8 +48,13 @@ func (k Key) append(b []byte) []byte {
 
 // Store is an open state directory.
 type Store struct {
-	db   *bbolt.DB
+	dir  string
 	lock *os.File
+
+	// dbMu is held by who is not the committer while he reads db, and while that is
+	// replaced. It comes after mu.
+	dbMu sync.RWMutex
+	db   *bbolt.DB
 
 	// Undo, if any, is called after a commit that failed: of those changes, and of
 	// all that Discard returns, nothing was kept. Set before the
@@ -77,8 +83,10 @@ type Store struct {
 	failures  atomic.Uint64
 
 	// Used by the committer, and so by Undo.
-	sum  digest // of what is in the file
-	torn error  // why it is not known what is
+	sum      digest    // of what is in the file
+	torn     error     // why it is not known what is
+	moved    bool      // the file is another, and the directory may not say so on disk
+	noShrink time.Time // before
 }
 
 // row is the value of a row, nil if it is removed, and what it is about.
@@ -222,6 +230,7 @@ func (s *Store) run() {
 		finish(own, nil)
 		s.progress.Broadcast()
 		s.mu.Unlock()
+		s.shrink()
 	}
 }
 
@@ -283,6 +292,9 @@ func (e *CommitError) Unwrap() []error {
 func (s *Store) commit(rows map[Key]row, own []*owned) error {
 	if s.torn != nil {
 		return s.torn
+	}
+	if err := s.keepName(); err != nil {
+		return err
 	}
 	w := written{sum: s.sum}
 	err := s.db.Update(func(tx *bbolt.Tx) error {
@@ -418,6 +430,8 @@ func (o *Own) Write(rows map[string][]byte) error {
 // All calls f for all rows that are kept, in the order of their keys. What f gets
 // is its own.
 func (o *Own) All(f func(key string, value []byte)) error {
+	o.s.dbMu.RLock()
+	defer o.s.dbMu.RUnlock()
 	return o.s.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(o.bucket))
 		if b == nil {
