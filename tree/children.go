@@ -10,7 +10,8 @@ import (
 //
 // The order is a slice with holes: a removed child stays in it, marked removed,
 // until half of the slice is holes. So a listing that goes on after the id it
-// stopped at finds its place by binary search, however many came and went.
+// stopped at finds its place by binary search, however many came and went. Then both
+// are made anew, since neither gives back the room that it had to have once.
 type childList struct {
 	order []*Container
 	holes int
@@ -66,8 +67,7 @@ func (l *childList) add(c *Container) {
 	if l.byName != nil {
 		l.byName[c.name] = c
 	} else if l.len() > indexAbove {
-		l.byName = make(map[string]*Container, l.len())
-		l.each(0, func(c *Container) bool { l.byName[c.name] = c; return true })
+		l.index()
 	}
 }
 
@@ -76,9 +76,19 @@ func (l *childList) remove(c *Container) {
 	delete(l.byName, c.name)
 	l.holes++
 	if l.holes > len(l.order)/2 {
-		l.order = slices.DeleteFunc(l.order, func(c *Container) bool { return c.removed })
-		l.holes = 0
+		order := make([]*Container, 0, l.len())
+		l.each(0, func(c *Container) bool { order = append(order, c); return true })
+		l.order, l.holes = order, 0
+		if l.byName = nil; len(order) > indexAbove {
+			l.index()
+		}
 	}
+}
+
+// index makes byName.
+func (l *childList) index() {
+	l.byName = make(map[string]*Container, l.len())
+	l.each(0, func(c *Container) bool { l.byName[c.name] = c; return true })
 }
 
 func (l *childList) rename(c *Container, name string) {
