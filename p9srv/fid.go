@@ -75,6 +75,7 @@ func (s *session) insert(n uint32, f *fid) error {
 			s.fids = make(map[uint32]*fid)
 		}
 		s.fids[n] = f
+		s.mostFids = max(s.mostFids, len(s.fids))
 		s.mu.Unlock()
 		return nil
 	}
@@ -89,6 +90,7 @@ func (s *session) drop(n uint32) error {
 	s.mu.Lock()
 	f := s.fids[n]
 	delete(s.fids, n)
+	s.shrinkFids()
 	s.mu.Unlock()
 	if f == nil {
 		return linux.EBADF
@@ -97,11 +99,25 @@ func (s *session) drop(n uint32) error {
 	return s.discard(f)
 }
 
+// shrinkFids makes the table anew when there were many more fids once: what a map has had
+// to hold it keeps the room for. With mu held.
+func (s *session) shrinkFids() {
+	const few = 256
+	if s.mostFids <= few || len(s.fids) > s.mostFids/8 {
+		return
+	}
+	fids := make(map[uint32]*fid, len(s.fids))
+	for n, f := range s.fids {
+		fids[n] = f
+	}
+	s.fids, s.mostFids = fids, len(fids)
+}
+
 // dropAll empties the table. No worker is running.
 func (s *session) dropAll() {
 	s.mu.Lock()
 	fids := s.fids
-	s.fids = nil
+	s.fids, s.mostFids = nil, 0
 	s.mu.Unlock()
 	s.account.fids.Add(-int64(len(fids)))
 	for _, f := range fids {

@@ -65,6 +65,8 @@ type session struct {
 	cond sync.Cond // of mu: writing or outstanding has become less
 	fids map[uint32]*fid
 
+	mostFids int // that there were since fids was made
+
 	// Requests that workers have, by tag, and by each fid number that they name
 	// in order of arrival: a request runs when it is first everywhere.
 	tags   map[uint16]*request
