@@ -148,7 +148,9 @@ tasks it has.`},
 	}},
 	{"SUBSYSTEM ns", `It has no files. It is there with --enable ns, and gives each process with new
 namespaces a container node_PID. In its hierarchy tasks move only into an empty child of their
-container, and only for privileged callers, who alone can make containers there: else EPERM.`, nil},
+container, and only for privileged callers, who alone can make containers there: else EPERM.
+What it has made stays when it is empty: with notify_on_release set at the hierarchy's root, which
+is inherited, a release_agent can remove it.`, nil},
 	{"SUBSYSTEM numtasks", `How many tasks, that is threads, there may be in a container and below. The limit is a
 share of the parent's:
 

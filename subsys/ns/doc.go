@@ -37,7 +37,8 @@
 // EPERM. What the subsystem does by itself passes, and is bounded by the limits
 // on containers (SPEC §3): who may make user namespaces, which is everybody on
 // many hosts, makes containers here, and max.descendants of the parent bounds
-// them. They belong to the server's user.
+// them. They belong to the server's user, and stay when they are empty: a host that starts
+// many has a release agent remove them.
 //
 // # Synchronization
 //
