@@ -192,8 +192,11 @@ func (fs *FS) Mount(name, opts string) error {
 	return err
 }
 
+// mountNamed mounts under a name: one that can be given, or the one that these options have
+// where none is.
 func (fs *FS) mountNamed(name string, o options) error {
-	if !validHierarchyName(name) || (o.name != "" && o.name != name) {
+	valid := validHierarchyName(name) || name == fs.tree.CanonicalName(o.subsystems, o.noprefix)
+	if !valid || (o.name != "" && o.name != name) {
 		return fmt.Errorf("%q cannot be its name: %w", name, syscall.EINVAL)
 	}
 	o.name = name

@@ -111,6 +111,23 @@ func TestUnnamedHierarchyHasItsCanonicalName(t *testing.T) {
 	w.as(root).want("alpha+cpuset+noprefix/weight", "0\n")
 }
 
+// TestCanonicalNameIsTaken: a hierarchy that only its children keep, and that nobody named, is
+// given back by ctl as well.
+func TestCanonicalNameIsTaken(t *testing.T) {
+	w := newWorld(t)
+	k := w.as(root)
+	held := w.attach(root, "beta+alpha")
+	k.must(held.mkdir("a"))
+	k.must(held.root.Close())
+	k.want("ctl", "alpha+beta alpha,beta (unmounted)\n")
+	for _, words := range []string{"mount beta+alpha alpha,beta", "mount alpha+beta alpha", "mount alpha+beta beta,alpha,noprefix", "mount alpha+beta beta,alpha,name=x"} {
+		w.refused(linux.EINVAL, words, func() error { return k.write("ctl", words) })
+	}
+	k.must(k.write("ctl", "mount alpha+beta beta,alpha"))
+	k.want("ctl", "alpha+beta alpha,beta\n")
+	k.want("alpha+beta/a/tasks", "")
+}
+
 func TestHierarchyNames(t *testing.T) {
 	for _, name := range []string{"a", "0", "A.b_c-9", strings.Repeat("n", 50), "all", "alpha", "mount"} {
 		w := newWorld(t)
