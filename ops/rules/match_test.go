@@ -3,8 +3,10 @@ package rules
 import (
 	"fmt"
 	"os/user"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func parse(t *testing.T, text string) *File {
@@ -41,6 +43,7 @@ func TestMatching(t *testing.T) {
 		{"root h c", s, ""},
 		{"nobody-of-that-name h c", s, ""},
 		{"@nobody-of-that-name h c", s, ""},
+		{"@nobody-of-that-name h c", &Subject{}, ""},
 		{"4294967295 h c", &Subject{UID: ^uint32(0)}, ""},
 		{"@4001 h c", s, "group 4001, any process"},
 		{"@4003 h c", s, "supplementary group 4003, any process"},
@@ -66,6 +69,7 @@ func TestMatching(t *testing.T) {
 		{"*:/a-script-of-the h c", long, ""},
 		{"*:kthread h c", none, "everybody, process name kthread"},
 		{"*:/* h c", none, ""},
+		{"*:. h c", none, ""},
 	} {
 		var n Names
 		f := parse(t, test.rule)
@@ -75,6 +79,11 @@ func TestMatching(t *testing.T) {
 		}
 		if n := len(f.Matching(test.s, &n)); (n == 1) != fits {
 			t.Errorf("%s: %d match", test.rule, n)
+		}
+	}
+	for s, want := range map[*Subject]string{s: s.Exe, none: "kthread"} {
+		if why, _ := parse(t, "*:x h c").Rules[0].Why(s, new(Names)); why != want+" is not the process x" {
+			t.Errorf("why not: %q", why)
 		}
 	}
 }
@@ -102,7 +111,7 @@ func TestPath(t *testing.T) {
 	s := &Subject{PID: 77, UID: 0, GID: 0, Exe: "/usr/bin/a.b"}
 	for dest, want := range map[string]string{
 		"/": "", "//a//b/": "a b", "a": "a", "%u": root.Username, "%U": "0", "%g": group.Name, "%G": "0", "%p": "a.b", "%P": "77",
-		`x%u-%U/%p\%p\\%P`: "x" + root.Username + "-0 a.b%p\\77", "%x%%": "%x%%", "%": "%", `\a\/b`: "a b", "...": "...",
+		`x%u-%U/%p\%p\\%P`: "x" + root.Username + "-0 a.b%p\\77", "%x%%": "%x%%", "%": "%", `\a\/b`: "a b", "...": "...", "groups": "groups",
 	} {
 		names, err := parse(t, "* h "+dest).Rules[0].Path(s, new(Names))
 		if got := strings.Join(names, " "); err != nil || got != want {
@@ -115,24 +124,64 @@ func TestPath(t *testing.T) {
 		t.Errorf("who has no name: %q, %v", got, err)
 	}
 	// A program cannot choose a place by its name.
-	for _, exe := range []string{"/bin/..", "/bin/."} {
+	for _, exe := range []string{"/bin/..", "/bin/.", "/"} {
 		if names, err := parse(t, "* h a/%p").Rules[0].Path(&Subject{Exe: exe}, new(Names)); err == nil && len(names) != 2 {
 			t.Errorf("%s leads to %q", exe, names)
 		}
 	}
-	names, err = parse(t, "* h "+strings.Repeat("%p", 100)).Rules[0].Path(&Subject{Exe: "/" + strings.Repeat("a", 100)}, new(Names))
-	if err == nil {
-		t.Errorf("a path of %d bytes", len(names[0]))
+	for dest, fits := range map[string]bool{strings.Repeat("%p", 45): true, strings.Repeat("%p", 45) + "x": false} {
+		names, err := parse(t, "* h "+dest).Rules[0].Path(&Subject{Exe: "/" + strings.Repeat("a", maxPath/45)}, new(Names))
+		if (err == nil) != fits {
+			t.Errorf("a path of %d bytes: %v", len(strings.Join(names, "/")), err)
+		}
 	}
 }
 
 func TestUnknown(t *testing.T) {
-	f := parse(t, "root h c\nnobody-of-that-name h c\n* h c\n@nobody-of-that-name h c\n12 h c\n")
+	f := parse(t, "root h c\nnobody-of-that-name h c\n* h c\n@nobody-of-that-name h c\n12 h c\n@12 h c\n")
 	got := ""
 	for _, r := range f.Unknown(new(Names)) {
 		got += fmt.Sprint(r.Line, " ")
 	}
 	if got != "2 4 " {
 		t.Errorf("unknown are the users of lines %s", got)
+	}
+}
+
+// TestNamesAreRemembered for a while, and only so many.
+func TestNamesAreRemembered(t *testing.T) {
+	var n Names
+	if got := n.User(4000000); got != "4000000" {
+		t.Fatalf("who has no name is %q", got)
+	}
+	n.Group(4000000)
+	if len(n.kept) != 2 {
+		t.Errorf("%d answers of 2 are kept", len(n.kept))
+	}
+	q := question{'U', "4000000"}
+	a := n.kept[q]
+	if a.until.IsZero() || time.Until(a.until) > namesKeptFor {
+		t.Errorf("an answer is kept until %v", a.until)
+	}
+	a.text, a.ok, a.until = "named", true, time.Now().Add(time.Hour)
+	n.kept[q] = a
+	if got := n.User(4000000); got != "named" {
+		t.Errorf("%q was asked for again", got)
+	}
+	a.until = time.Now()
+	n.kept[q] = a
+	if got := n.User(4000000); got != "4000000" {
+		t.Errorf("%q is remembered for too long", got)
+	}
+	for i := len(n.kept); i < namesKept; i++ {
+		n.kept[question{'x', strconv.Itoa(i)}] = answer{}
+	}
+	n.User(4000000)
+	if len(n.kept) != namesKept {
+		t.Errorf("%d answers are kept", len(n.kept))
+	}
+	n.User(4000001)
+	if len(n.kept) != 1 {
+		t.Errorf("%d answers are kept, one more than may be", len(n.kept))
 	}
 }

@@ -19,10 +19,10 @@ peter           cpu             test1/
 %               memory          test2/
 @root            cpu,memory     /administrators/%u/\%p    # another
 *:/usr/bin/x     cpu            default/%g-%G.%p.%P.%U
-peter:           cpu,,memory    /
+peter:           cpu,,memory,cpu    /
 *	*		default/
 * cpu rest/ ignore
-`
+` + "\v% a+b,C_d-e.9\fx\tcreate,ignore\r\n"
 
 func TestParse(t *testing.T) {
 	f, err := Parse("cgrules.conf", []byte(documented))
@@ -42,7 +42,8 @@ func TestParse(t *testing.T) {
 9 *:/usr/bin/x [cpu] false false
 10 peter: [cpu memory] false false
 11 *: [*] false false
-12 *: [cpu] true false`
+12 *: [cpu] true false
+13 *: [a+b C_d-e.9] true true`
 	if got := strings.Join(got, "\n"); got != want {
 		t.Errorf("got\n%s", got)
 	}
@@ -50,6 +51,12 @@ func TestParse(t *testing.T) {
 	var shown strings.Builder
 	for _, r := range f.Rules {
 		shown.WriteString(r.String() + "\n")
+	}
+	if want := "@root\tcpu,memory\t/administrators/%u/\\%p\n"; !strings.Contains(shown.String(), want) {
+		t.Errorf("shown are\n%s", &shown)
+	}
+	if want := "\n*\tcpu\trest/\tignore\n%\ta+b,C_d-e.9\tx\tignore,create\n"; !strings.HasSuffix(shown.String(), want) {
+		t.Errorf("shown are\n%s", &shown)
 	}
 	again, err := Parse("shown", []byte(shown.String()))
 	if err != nil {
@@ -79,6 +86,8 @@ func TestParseRefuses(t *testing.T) {
 		"a:** h c":                         "f:1: process \"**\"",
 		"a , c":                            "f:1: \",\" names no hierarchy",
 		"a h/x c":                          "f:1: \"h/x\" is no name",
+		"a h/x c ignore":                   "f:1: \"h/x\" is no name",
+		"a é c":                            "f:1: \"é\" is no name",
 		"a h ../x":                         "destination \"../x\"",
 		"a h x/./y":                        "destination \"x/./y\"",
 		"a h x\\":                          "ends in a backslash",
@@ -94,6 +103,13 @@ func TestParseRefuses(t *testing.T) {
 		_, err := Parse("f", []byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: %v, want %q", text, err, want)
+		}
+	}
+	for what, text := range map[string]string{
+		"line": "a h c" + strings.Repeat(" ", MaxLine-5), "file": strings.Repeat("#\n", MaxFile/2),
+	} {
+		if _, err := Parse("f", []byte(text)); err != nil {
+			t.Errorf("a %s of as many bytes as may be: %v", what, err)
 		}
 	}
 	if _, err := Read(filepath.Join(t.TempDir(), "none")); err == nil {
