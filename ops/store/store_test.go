@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -170,6 +171,46 @@ func TestNewerFormat(t *testing.T) {
 	}
 }
 
+// TestNoFormat: a file that does not say its format is damaged, whatever other rows there are.
+func TestNoFormat(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir)
+	newer := []byte{0, 0, 0, 0, 0, 0, 0, Format + 1}
+	others := map[Key]string{{Bucket: Facts, Name: "other"}: string(newer), {Bucket: Roots, Name: formatKey.Name}: string(newer)}
+	for k := range others {
+		s.Put(k, newer, nil)
+	}
+	kept(t, s)
+	mustClose(t, s)
+	s, got := open(t, dir)
+	same(t, got, others)
+	s.Put(formatKey, nil, nil)
+	kept(t, s)
+	mustClose(t, s)
+	if _, err := Open(dir, nil); !errors.Is(err, ErrDamaged) {
+		t.Errorf("%v, want that it is damaged", err)
+	}
+}
+
+// TestOpenRefuses is Open with an error of whom the rows are for.
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir)
+	s.Put(key(1), []byte("a"), nil)
+	kept(t, s)
+	mustClose(t, s)
+	refuse := func(Key, []byte) error { return syscall.EXDEV }
+	if _, err := Open(dir, refuse); !errors.Is(err, syscall.EXDEV) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("%v, want EXDEV, with the directory", err)
+	}
+	if _, err := Read(dir, refuse); !errors.Is(err, syscall.EXDEV) {
+		t.Errorf("read: %v, want EXDEV", err)
+	}
+	s, got := open(t, dir)
+	same(t, got, map[Key]string{key(1): "a"})
+	mustClose(t, s)
+}
+
 func TestInUse(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir)
@@ -221,7 +262,7 @@ func TestOthersDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		refused("another group's")
-		if err := os.Chown(dir, 0, 0); err != nil {
+		if err := os.Chmod(dir, 0o750); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -232,38 +273,96 @@ func TestOthersDirectory(t *testing.T) {
 	mustClose(t, s)
 }
 
-// TestFailedCommit has a commit fail: nothing of it is there, who waits is told with
-// the errno, after Undo, and the next commit succeeds.
+// TestFailedCommit has a commit fail: nothing of it is there, nor of what came meanwhile, who
+// waits is told with the errno, after Undo, and the next commit succeeds. What was kept before
+// is.
 func TestFailedCommit(t *testing.T) {
+	for cause, want := range map[error]syscall.Errno{
+		&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}: syscall.ENOSPC,
+		errors.New("nobody knows why"):                             syscall.EIO,
+	} {
+		dir := t.TempDir()
+		s, _ := open(t, dir)
+		before := s.Put(key(9), []byte("z"), nil)
+		if err := s.Wait(before); err != nil {
+			t.Fatal(err)
+		}
+		var meanwhile uint64
+		s.InCommit = func() error {
+			meanwhile = s.Put(key(3), []byte("c"), "about")
+			return cause
+		}
+		var undone []Change
+		s.Undo = func(failed []Change, err error) {
+			undone = append(failed, s.Discard()...)
+			s.InCommit = nil
+		}
+		failures := s.Failures()
+		n := s.Put(key(1), []byte("a"), nil)
+		if err := s.Wait(n); !errors.Is(err, want) || !errors.Is(err, cause) || !strings.HasPrefix(err.Error(), "state: ") {
+			t.Errorf("%v, want %v", err, want)
+		}
+		if err := s.Wait(meanwhile); !errors.Is(err, want) {
+			t.Errorf("what came meanwhile: %v, want %v", err, want)
+		}
+		if err := s.AwaitInside(n); !errors.Is(err, want) {
+			t.Errorf("asked with locks held: %v, want %v", err, want)
+		}
+		if s.Failures() == failures {
+			t.Error("no failure is counted")
+		}
+		if len(undone) != 2 || undone[0].Key != key(1) || undone[1] != (Change{key(3), "about"}) {
+			t.Errorf("undone are %v", undone)
+		}
+		if v, err := s.Get(key(1)); v != nil || err != nil {
+			t.Errorf("the row is %q, %v", v, err)
+		}
+		again := s.Put(key(2), []byte("b"), nil)
+		if err := s.Wait(again); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+		if err := s.Wait(n); !errors.Is(err, want) {
+			t.Errorf("asked again: %v, want %v", err, want)
+		}
+		if err := s.Wait(before); err != nil {
+			t.Errorf("what was kept before: %v", err)
+		}
+		mustClose(t, s)
+		s, got := open(t, dir)
+		same(t, got, map[Key]string{key(2): "b", key(9): "z"})
+		mustClose(t, s)
+	}
+}
+
+// TestCloseSaysWhatIsNotKept, and that nothing is any more.
+func TestCloseSaysWhatIsNotKept(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := open(t, dir)
-	s.InCommit = func() error { return &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC} }
-	var undone []Change
-	s.Undo = func(failed []Change, err error) {
-		undone = append(failed, s.Discard()...)
-		s.InCommit = nil
+	began, fail := make(chan bool), make(chan bool)
+	s.InCommit = func() error {
+		began <- true
+		<-fail
+		return syscall.ENOSPC
 	}
-	n := s.Put(key(1), []byte("a"), nil)
-	if err := s.Wait(n); !errors.Is(err, syscall.ENOSPC) {
+	s.Put(key(1), []byte("a"), nil)
+	<-began
+	closed := make(chan error)
+	go func() { closed <- s.Close() }()
+	for done := false; !done; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		done = s.closed
+		s.mu.Unlock()
+	}
+	if err := s.Own("x").Write(map[string][]byte{"a": []byte("1")}); !errors.Is(err, syscall.EBADF) {
+		t.Errorf("a write when it is closed: %v, want EBADF", err)
+	}
+	fail <- true
+	if err := <-closed; !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("%v, want ENOSPC", err)
 	}
-	if len(undone) != 1 || undone[0].Key != key(1) {
-		t.Errorf("undone are %v", undone)
+	if err := s.Close(); err != nil {
+		t.Errorf("closed again: %v", err)
 	}
-	if v, err := s.Get(key(1)); v != nil || err != nil {
-		t.Errorf("the row is %q, %v", v, err)
-	}
-	again := s.Put(key(2), []byte("b"), nil)
-	if err := s.Wait(again); err != nil {
-		t.Errorf("afterwards: %v", err)
-	}
-	if err := s.Wait(n); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("asked again: %v, want ENOSPC", err)
-	}
-	mustClose(t, s)
-	s, got := open(t, dir)
-	same(t, got, map[Key]string{key(2): "b"})
-	mustClose(t, s)
 }
 
 // TestOwn writes a subsystem's rows: kept when Write returns, gone when it failed.
@@ -278,7 +377,27 @@ func TestOwn(t *testing.T) {
 	if err := o.Write(map[string][]byte{"1": nil, "3": []byte("c")}); !errors.Is(err, syscall.EIO) {
 		t.Errorf("%v, want EIO", err)
 	}
-	s.InCommit = nil
+	// Nor is what has come since a commit began that fails.
+	began, fail := make(chan bool), make(chan bool)
+	s.InCommit = func() error {
+		began <- true
+		<-fail
+		s.InCommit = nil
+		return syscall.EIO
+	}
+	s.Put(key(1), []byte("a"), nil)
+	<-began
+	wrote := make(chan error)
+	go func() { wrote <- o.Write(map[string][]byte{"5": []byte("e")}) }()
+	for waits := false; !waits; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		waits = len(s.own) == 1
+		s.mu.Unlock()
+	}
+	fail <- true
+	if err := <-wrote; !errors.Is(err, syscall.EIO) {
+		t.Errorf("behind a commit that fails: %v, want EIO", err)
+	}
 	if err := o.Write(map[string][]byte{"2": nil, "4": []byte("d")}); err != nil {
 		t.Fatal(err)
 	}
