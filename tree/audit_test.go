@@ -110,3 +110,25 @@ func TestAuditorGoesBack(t *testing.T) {
 		}
 	})
 }
+
+// TestTaskInTheDirectoryOfARemovedContainer: somebody moved it there, or its forker, and it goes
+// back to the root.
+func TestTaskInTheDirectoryOfARemovedContainer(t *testing.T) {
+	f, _, _, root, c, d := moves(t, true)
+	p, q := f.host.Fork(1), f.host.Fork(1)
+	f.attach(c, p)
+	f.attach(d, q)
+	left, _ := f.host.Group(p)
+	f.attach(d, p)
+	if err := f.Rmdir(c, nil); err != nil {
+		t.Fatal(err)
+	}
+	f.host.Steal(p, left)
+	k, l := f.host.Fork(p), f.host.CloneParent(p) // 1 has children elsewhere: the mirror is asked
+	f.Drain()
+	if n := f.Audit(); n == 0 {
+		t.Error("nothing is put right")
+	}
+	f.wantTasks(d, q)
+	f.wantTasks(root, 1, p, k, l)
+}

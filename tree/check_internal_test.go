@@ -110,3 +110,37 @@ func (l *childList) names() (names []string) {
 	l.each(0, func(c *Container) bool { names = append(names, c.name); return true })
 	return names
 }
+
+// TestGroupsOfOneHash: each is found, whichever of them is forgotten.
+func TestGroupsOfOneHash(t *testing.T) {
+	h := new(Hierarchy)
+	for gone := range 3 {
+		var gt groupTable
+		gt.init()
+		var groups []*Group
+		var combinations [][]*Container
+		c := &Container{id: 7, h: h, parent: new(Container)}
+		hash := hashContainers([]*Container{c})
+		for n := range 3 {
+			// Containers of one id are no others' but here: they have one hash.
+			of := []*Container{{id: 7, h: h, parent: c.parent}}
+			groups, combinations = append(groups, gt.make(uint64(n+1), of)), append(combinations, of)
+			if groups[n].hash != hash {
+				t.Fatal("the hash is not of the ids")
+			}
+		}
+		gt.forget(groups[gone])
+		for n, of := range combinations {
+			want := groups[n]
+			if n == gone {
+				want = nil
+			}
+			if got := gt.get(of); got != want {
+				t.Errorf("%d is forgotten: of %d there is %v", gone, n, got)
+			}
+		}
+		if gt.get([]*Container{c}) != nil || gt.byNum[groups[gone].num] != nil || len(gt.idle) != 2 {
+			t.Error("there is one that was forgotten")
+		}
+	}
+}

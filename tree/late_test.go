@@ -164,3 +164,25 @@ func TestForkOfTheNumberOfAThreadThatExecuted(t *testing.T) {
 	f.wantTasks(c, other, k, k2)
 	f.wantTasks(root, 1, p)
 }
+
+// A number that is used again makes a child seem its parent's parent: then it is not known who
+// forked it.
+func TestForkThatNamesADescendant(t *testing.T) {
+	f := newFixture(t, true, plain("a"))
+	root := f.mount(1, "")
+	c := f.mkdir(root, "x")
+	p := f.host.Fork(1)
+	info, err := f.host.Task(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.host.Lose()
+	f.resync() // its fork may be told yet
+	k := f.host.Fork(p)
+	f.Drain()
+	f.Fork(tree.ForkEvent{ParentTID: k, ParentTGID: k, TID: p, TGID: p, Time: f.host.Now(), StartMax: info.Start})
+	f.attach(c, p)
+	f.wantTasks(c, p)
+	third := f.host.CloneParent(k) // it may have been k's parent that forked k
+	f.wantTasks(root, 1, k, third)
+}
