@@ -166,23 +166,29 @@ func TestForkOfTheNumberOfAThreadThatExecuted(t *testing.T) {
 }
 
 // A number that is used again makes a child seem its parent's parent: then it is not known who
-// forked it.
+// forked whom, and the mirror is asked.
 func TestForkThatNamesADescendant(t *testing.T) {
 	f := newFixture(t, true, plain("a"))
 	root := f.mount(1, "")
 	c := f.mkdir(root, "x")
-	p := f.host.Fork(1)
-	info, err := f.host.Task(p)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, q := f.host.Fork(1), f.host.Fork(1)
 	f.host.Lose()
-	f.resync() // its fork may be told yet
+	f.resync() // their forks may be told yet
 	k := f.host.Fork(p)
 	f.Drain()
-	f.Fork(tree.ForkEvent{ParentTID: k, ParentTGID: k, TID: p, TGID: p, Time: f.host.Now(), StartMax: info.Start})
+	tell := func(tid int32) {
+		info, err := f.host.Task(tid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Fork(tree.ForkEvent{ParentTID: k, ParentTGID: k, TID: tid, TGID: tid, Time: f.host.Now(), StartMax: info.Start})
+	}
+	tell(p)
+	tell(q)
 	f.attach(c, p)
-	f.wantTasks(c, p)
-	third := f.host.CloneParent(k) // it may have been k's parent that forked k
-	f.wantTasks(root, 1, k, third)
+	late := f.host.Fork(p)
+	f.host.Lose()
+	tell(late)
+	f.wantTasks(c, p, late)
+	f.wantTasks(root, 1, q, k)
 }

@@ -32,6 +32,13 @@ func TestAnotherLife(t *testing.T) {
 		was.attach(c, p)
 		was.attach(d, ends)
 		was.attach(e, used)
+		last := was.mkdir(root, "last") // of a css group and an id that are not kept
+		was.attach(last, ends)
+		was.attach(d, ends)
+		if err := was.Rmdir(last, nil); err != nil {
+			t.Fatal(err)
+		}
+		was.Sweep(0)
 		was.Update(func() { c.SetNotifyOnRelease(true) })
 		places := make(map[int32]tree.Place)
 		was.View(func() { was.Places(func(tid int32, p tree.Place) { places[tid] = p }) })
