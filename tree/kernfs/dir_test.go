@@ -3,6 +3,7 @@ package kernfs
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -203,6 +204,120 @@ func TestDirStaysBeneath(t *testing.T) {
 	}
 }
 
+// TestClear: the tasks below are given away, and what stays keeps its directory.
+func TestClear(t *testing.T) {
+	d := hierarchy(t)
+	pid := sleeper(t)
+	for _, name := range []string{"..", ".", "", "1/2"} {
+		if err := d.Clear(name, "tasks", nil); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("Clear(%q): %v", name, err)
+		}
+	}
+	if err := d.Clear("1", "tasks", nil); err != nil {
+		t.Errorf("of what is not there: %v", err)
+	}
+	if err := d.Make("1"); err != nil {
+		t.Fatal(err)
+	}
+	sub, err := d.Open("1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	if err := errors.Join(sub.Make("2"), sub.Make("3"), sub.Move("2", pid, false)); err != nil {
+		t.Fatal(err)
+	}
+	var given []int32
+	for _, test := range []struct{ out, want error }{
+		{unix.EPERM, unix.EPERM}, {nil, unix.EBUSY}, {unix.ESRCH, unix.EBUSY}, {unix.EINVAL, unix.EBUSY},
+	} {
+		given = nil
+		err := d.Clear("1", "tasks", func(id int32) error { given = append(given, id); return test.out })
+		if !errors.Is(err, test.want) || !slices.Equal(given, []int32{pid}) {
+			t.Errorf("%v is given away, with %v: %v, want %v", given, test.out, err, test.want)
+		}
+	}
+	// What was empty is gone.
+	if names, err := sub.Dirs(); err != nil || !slices.Equal(names, []string{"2"}) {
+		t.Errorf("left are %v, %v", names, err)
+	}
+	if err := d.Clear("1", "tasks", func(id int32) error { return d.Move(".", id, false) }); err != nil {
+		t.Error(err)
+	}
+	if names, err := d.Dirs(); err != nil || len(names) > 0 {
+		t.Errorf("left are %v, %v", names, err)
+	}
+}
+
+// TestRetireWhatAnotherHas ends as EBUSY, with the directories removed.
+func TestRetireWhatAnotherHas(t *testing.T) {
+	hierarchy(t) // skips where there can be none
+	name := fmt.Sprintf("containerfs-test-r%d", os.Getpid())
+	d, err := OpenNamed(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	another, err := OpenNamed(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := sleeper(t)
+	if err := errors.Join(d.Make("1"), d.Move("1", pid, true)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Retire(d, 50*time.Millisecond); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("%v, want EBUSY", err)
+	}
+	if dirs, err := another.Dirs(); err != nil || len(dirs) > 0 {
+		t.Errorf("left are %v, %v", dirs, err)
+	}
+	if ids, err := another.IDs("tasks"); err != nil || !slices.Contains(ids, pid) {
+		t.Errorf("its task is not in the root: %v", err)
+	}
+	if err := Retire(another, 10*time.Second); err != nil {
+		t.Error(err)
+	}
+	if names, err := Names(); err != nil || slices.Contains(names, name) {
+		t.Errorf("hierarchy %s is left: %v %v", name, names, err)
+	}
+}
+
+// TestNames: what the kernel takes is refused before it is asked, if it could be taken for
+// something else.
+func TestNames(t *testing.T) {
+	for name, valid := range map[string]bool{
+		"": false, "a": true, "azAZ09-_.": true, "a b": false, "a,b": false, "a/b": false, "a\n": false, "\u00e4": false, "a:b": false,
+		"@": false, "[": false, "`": false, "{": false, "/": false, ":": false,
+		strings.Repeat("a", MaxName): true, strings.Repeat("a", MaxName+1): false,
+	} {
+		if validName(name) != valid {
+			t.Errorf("%q: valid %v, want %v", name, !valid, valid)
+		}
+		if valid {
+			continue
+		}
+		if d, err := OpenNamed(name); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("OpenNamed(%q): %v, %v", name, d, err)
+		}
+	}
+	for name, valid := range map[string]bool{
+		"": false, ".": false, "..": false, "a/b": false, "/": false, "a\x00": false, "a": true, "...": true,
+		strings.Repeat("a", unix.NAME_MAX): true, strings.Repeat("a", unix.NAME_MAX+1): false,
+	} {
+		if component(name) != valid {
+			t.Errorf("%q: a component %v, want %v", name, !valid, valid)
+		}
+	}
+}
+
+func TestParseControllers(t *testing.T) {
+	got := ParseControllers("#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t3\t7\t1\nmemory\t0\t1\t0\nshort\t1\n")
+	want := map[string]Controller{"cpu": {"3", "7", true}, "memory": {"0", "1", false}}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 func FuzzParseIDs(f *testing.F) {
 	f.Add([]byte("1\n22\n0\n4194304\n"))
 	f.Add([]byte("1\n\n2"))
@@ -254,7 +369,7 @@ func FuzzParseNamed(f *testing.F) {
 
 func TestParseNamed(t *testing.T) {
 	var got []string
-	ParseNamed("9:name=systemd:/name=no\n4:memory:/a:name=b\n12:cpu,hugetlb,name=x:/y\n0::/name=z\nname=u\n7:name=v\n",
+	ParseNamed("9:name=systemd:/name=no\n4:memory:/a:name=b\n12:cpu,hugetlb,name=x:/y\n0::/name=z\nname=u\n7:name=v\n6:name=w:/",
 		func(name string, controllers []string) { got = append(got, name+" "+strings.Join(controllers, "+")) })
 	if want := []string{"systemd ", "x cpu+hugetlb"}; !slices.Equal(got, want) {
 		t.Fatalf("%q, want %q", got, want)
