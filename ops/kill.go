@@ -3,6 +3,7 @@ package ops
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -144,8 +145,8 @@ func (at *attachment) signalAll(alive []victim, h *hunt, now bool) error {
 			h.stopped = append(h.stopped, v.info)
 		}
 	}
-	if sig == syscall.SIGKILL {
-		h.stopped = nil
+	if sig == syscall.SIGKILL { // but not who was moved away
+		h.stopped = slices.DeleteFunc(h.stopped, func(info tree.TaskInfo) bool { return done[info.TGID] })
 	}
 	return nil
 }

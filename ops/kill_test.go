@@ -7,6 +7,7 @@ import (
 
 	"github.com/hugelgupf/p9/linux"
 
+	"containerfs/tree"
 	"containerfs/tree/hostsim"
 )
 
@@ -183,6 +184,67 @@ func TestWhoMayKill(t *testing.T) {
 	w.host.kernel[kernel] = true
 	k.must(k.write("m/a/kill", "1"))
 	k.want("m/a/tasks", fmt.Sprintln(kernel))
+}
+
+// TestKillStopsNewcomers: those that are born while others are killed are stopped first. One that
+// is not killed goes on: the caller may not kill another, or somebody has moved it away.
+func TestKillStopsNewcomers(t *testing.T) {
+	w, k := aWorld(t)
+	k.must(k.chown("m/a/kill", 1000, 100))
+	var first, second, theirs int32
+	w.host.onKill = func(tgid int32) {
+		if first == 0 {
+			first, second = w.host.Fork(tgid), w.host.Fork(tgid)
+		}
+	}
+	w.host.onStop = func(tgid int32) {
+		if tgid == first {
+			theirs = w.host.Fork(tgid)
+			w.host.SetOwner(theirs, 2000)
+		}
+	}
+	p := w.fork(1000)
+	k.must(k.write("m/a/tasks", fmt.Sprint(p)))
+	al := w.as(alice)
+	if err := al.write("m/a/kill", "1"); errno(err) != linux.EACCES {
+		t.Errorf("%v, want EACCES", err)
+	}
+	w.host.onStop = nil
+	k.want("m/a/tasks", fmt.Sprintf("%d\n%d\n%d\n", first, second, theirs))
+	if len(w.host.stops) != 2 || w.host.stops[first] || w.host.stops[second] {
+		t.Errorf("stopped are %v, want none any more of %d and %d", w.host.stops, first, second)
+	}
+	k.must(k.write("m/a/kill", "1"))
+	k.want("m/a/tasks", "")
+
+	clear(w.host.stops)
+	p, first = w.fork(0), 0
+	k.must(k.write("m/a/tasks", fmt.Sprint(p)))
+	at := k.root.(*file).at
+	h := &hunt{dead: make(map[tree.Entry]time.Time), known: make(map[tree.Entry]bool)}
+	once := func(now bool) (left int) {
+		err := w.tree.Change(func() (err error) {
+			left, err = at.killOnce(w.container("m/a"), h, now)
+			return err
+		})
+		k.must(err)
+		return left
+	}
+	once(true)
+	once(false)
+	if !w.host.stops[first] || !w.host.stops[second] {
+		t.Errorf("stopped are %v, want %d and %d", w.host.stops, first, second)
+	}
+	k.must(k.write("m/tasks", fmt.Sprint(first)))
+	once(false)
+	if left := once(false); left != 0 {
+		t.Errorf("%d are left", left)
+	}
+	w.fs.resume(h)
+	if w.host.stops[first] {
+		t.Error("one that was moved away stays stopped")
+	}
+	k.want("m/tasks", fmt.Sprintf("1\n%d\n", first))
 }
 
 func TestKillGivesUp(t *testing.T) {

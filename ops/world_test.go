@@ -244,7 +244,9 @@ type simulated struct {
 	saved  map[int32]uint32
 	killed int
 	immune map[int32]bool // processes that signals do not end
+	stops  map[int32]bool // those that are stopped
 	onKill func(tgid int32)
+	onStop func(tgid int32)
 	onTask func(tid int32) // before a task is looked at
 }
 
@@ -275,6 +277,15 @@ func (s *simulated) signal(task tree.TaskInfo, sig syscall.Signal) error {
 	switch sig {
 	case syscall.SIGKILL:
 	case syscall.SIGSTOP, syscall.SIGCONT: // nothing here runs by itself
+		s.mu.Lock()
+		if s.stops == nil {
+			s.stops = make(map[int32]bool)
+		}
+		s.stops[task.TGID] = sig == syscall.SIGSTOP
+		s.mu.Unlock()
+		if s.onStop != nil && sig == syscall.SIGSTOP {
+			s.onStop(task.TGID)
+		}
 		return nil
 	default:
 		return syscall.EINVAL
