@@ -208,6 +208,18 @@ func TestOnlyThePrivilegedMount(t *testing.T) {
 	w.attach(netRoot, "beta").want("beta.value", "0\n")
 }
 
+// TestTheServersUserIsPrivileged as root is.
+func TestTheServersUserIsPrivileged(t *testing.T) {
+	w := newWorld(t)
+	w.fs.uid = alice.UID
+	for _, c := range []*Caller{alice, netA, root, netRoot} {
+		u := w.as(c)
+		u.must(u.write("ctl", "mount m alpha"))
+		u.must(u.write("ctl", "umount m"))
+	}
+	w.refused(linux.EPERM, "another's mount", func() error { return w.as(bob).write("ctl", "mount m alpha") })
+}
+
 func TestRemount(t *testing.T) {
 	w := newWorld(t)
 	k := w.as(root)

@@ -352,6 +352,69 @@ func TestReadsWait(t *testing.T) {
 	}
 }
 
+// TestMountOfTheCommandLine is kept when it returns, or not there.
+func TestMountOfTheCommandLine(t *testing.T) {
+	dir := t.TempDir()
+	w := keptWorld(t, dir)
+	w.fs.journal.store.InCommit = func() error { return syscall.ENOSPC }
+	if err := w.fs.Mount("m", "alpha"); errno(wire(err)) != linux.ENOSPC {
+		t.Errorf("%v, want ENOSPC", err)
+	}
+	w.refused(linux.ENOENT, "what could not be kept", func() error { _, err := w.as(root).walk("m"); return err })
+	w.fs.journal.store.InCommit = nil
+	for range 2 { // it is there already
+		if err := w.fs.Mount("m", "alpha"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.fs.journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	keptWorld(t, dir).as(root).want("m/tasks", "1\n")
+}
+
+// TestCheckpoint keeps what has changed by itself where there are tasks, and in the roots; once
+// more where the last has left.
+func TestCheckpoint(t *testing.T) {
+	dir := t.TempDir()
+	w := keptWorld(t, dir)
+	w.mount("mount m alpha")
+	k := w.as(root)
+	paths := []string{"m", "m/a", "m/a/b", "m/left", "m/empty"}
+	for _, path := range paths[1:] {
+		k.must(k.mkdir(path))
+	}
+	measure := func(value string) {
+		for _, path := range paths {
+			c := w.container(path)
+			w.tree.Update(func() { c.State(0).(*fakeState).value = []byte(value) })
+		}
+	}
+	last := func() uint64 { return w.fs.journal.store.Last() }
+	inside, leaves := w.fork(0), w.fork(0)
+	k.must(k.write("m/a/b/tasks", fmt.Sprint(inside)))
+	k.must(k.write("m/left/tasks", fmt.Sprint(leaves)))
+	measure("1\n")
+	w.fs.journal.Checkpoint()
+	before := last()
+	w.fs.journal.Checkpoint()
+	if now := last(); now != before {
+		t.Errorf("%d rows are kept of what has not changed", now-before)
+	}
+	k.must(k.write("m/tasks", fmt.Sprint(leaves)))
+	measure("2\n")
+	w.fs.journal.Checkpoint()
+	measure("3\n")
+	k.must(k.write("m/a/b/alpha.value", "4\n"))
+	if err := w.fs.journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := keptWorld(t, dir).as(root)
+	for path, want := range map[string]string{"m": "2\n", "m/a": "2\n", "m/a/b": "4\n", "m/left": "2\n", "m/empty": "0\n"} {
+		again.want(path+"/alpha.value", want)
+	}
+}
+
 // TestRestoreRefused: rows that do not fit together are refused.
 func TestRestoreRefused(t *testing.T) {
 	for _, tt := range []struct {

@@ -2,6 +2,8 @@ package ops
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,6 +23,10 @@ func TestTasksAndProcs(t *testing.T) {
 	k.must(k.write("m/a/tasks", fmt.Sprintln(t1))) // one thread
 	k.want("m/a/tasks", fmt.Sprintln(t1))
 	k.want("m/a/procs", fmt.Sprintln(p))
+	k.must(k.mkdir("m/a/b"))
+	for c, populated := range map[string]string{"m": "1\n", "m/a": "1\n", "m/a/b": "0\n"} {
+		k.want(c+"/populated", populated)
+	}
 	k.want("m/procs", fmt.Sprintf("1\n%d\n%d\n", p, q))
 	k.must(k.write("m/a/procs", fmt.Sprint(t2))) // all of them, by any
 	k.want("m/a/tasks", fmt.Sprintf("%d\n%d\n%d\n", p, t1, t2))
@@ -156,9 +162,39 @@ func TestWhoMayMove(t *testing.T) {
 	k.must(k.write("m/a/procs", "1"))
 	k.want("m/a/tasks", fmt.Sprintf("1\n%d\n%d\n", mine, theirs))
 
+	// Also where they are the caller's own.
+	own := w.fork(1000)
+	info, err := w.host.Task(own)
+	k.must(err)
+	w.fs.protected[own] = info.Start
+	w.refused(linux.EACCES, "an ancestor of the server's that is his", func() error { return w.as(alice).write("m/a/tasks", fmt.Sprint(own)) })
+	k.must(k.write("m/a/tasks", fmt.Sprint(own)))
+	k.must(k.write("m/tasks", fmt.Sprint(own)))
+
 	// Whoever the task is, the file's mode comes first.
 	k.must(k.chmod("m/a/tasks", 0o644))
 	w.refused(linux.EACCES, "a file that is not his", func() error { return w.as(alice).write("m/a/tasks", fmt.Sprint(mine)) })
+}
+
+// TestAncestry: protected are a process, those that it comes from, and pid 1.
+func TestAncestry(t *testing.T) {
+	w, _ := aWorld(t)
+	first := w.fork(0)
+	second := w.host.Fork(first)
+	w.host.Fork(first)
+	third := w.host.Fork(second)
+	w.host.Fork(third)
+	for pid, want := range map[int32][]int32{third: {hostsim.InitTID, first, second, third}, hostsim.InitTID: {hostsim.InitTID}, 4999: {hostsim.InitTID}} {
+		got := w.fs.ancestry(pid)
+		if tids := slices.Sorted(maps.Keys(got)); !slices.Equal(tids, want) {
+			t.Errorf("of %d: %v, want %v", pid, tids, want)
+		}
+		for tid, start := range got {
+			if info, err := w.host.Task(tid); err != nil || info.Start != start {
+				t.Errorf("%d has started at %d, not %d (%v)", tid, info.Start, start, err)
+			}
+		}
+	}
 }
 
 func TestMoveOfAnotherHierarchysTask(t *testing.T) {
