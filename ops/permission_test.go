@@ -115,6 +115,8 @@ func TestChange(t *testing.T) {
 		refused(linux.EPERM, "utimes by another", bo, p9.SetAttrMask{MTime: true, MTimeNotSystemTime: true}, p9.SetAttr{MTimeSeconds: 5})
 		refused(linux.EPERM, "atime by another", bo, p9.SetAttrMask{ATime: true, ATimeNotSystemTime: true}, p9.SetAttr{})
 		refused(linux.EACCES, "touch by who may not write", bo, p9.SetAttrMask{MTime: true, ATime: true}, p9.SetAttr{})
+		refused(linux.EACCES, "touch -a by who may not write", bo, p9.SetAttrMask{ATime: true}, p9.SetAttr{})
+		refused(linux.EACCES, "touch -m by who may not write", bo, p9.SetAttrMask{MTime: true}, p9.SetAttr{})
 		refused(linux.EINVAL, "size", k, p9.SetAttrMask{Size: true}, p9.SetAttr{Size: 1})
 		refused(linux.EINVAL, "a bad time", k, p9.SetAttrMask{MTime: true, MTimeNotSystemTime: true}, p9.SetAttr{MTimeNanoSeconds: 1e9})
 		refused(0, "truncation", al, p9.SetAttrMask{Size: true}, p9.SetAttr{})
@@ -163,6 +165,22 @@ func TestChange(t *testing.T) {
 		refused(linux.EINVAL, "nobody's uid", k, p9.SetAttrMask{UID: true}, p9.SetAttr{UID: 1<<32 - 1})
 		refused(linux.EINVAL, "no group", k, p9.SetAttrMask{GID: true}, p9.SetAttr{GID: 1<<32 - 1})
 		times(3, 9)
+
+		// Of now is the one that is asked for, and the other as it was.
+		recent := func(sec uint64) bool { return time.Since(time.Unix(int64(sec), 0)) < time.Hour }
+		al.must(al.setattr(path, p9.SetAttrMask{MTime: true}, p9.SetAttr{}))
+		if got, _ := k.attr(path); got.ATimeSeconds != 3 || !recent(got.MTimeSeconds) {
+			t.Errorf("%s: touch -m: atime %d, mtime %d", path, got.ATimeSeconds, got.MTimeSeconds)
+		}
+		set(false, true, p9.SetAttr{MTimeSeconds: 9})
+		al.must(al.setattr(path, p9.SetAttrMask{ATime: true}, p9.SetAttr{}))
+		if got, _ := k.attr(path); got.MTimeSeconds != 9 || !recent(got.ATimeSeconds) {
+			t.Errorf("%s: touch -a: atime %d, mtime %d", path, got.ATimeSeconds, got.MTimeSeconds)
+		}
+		al.must(al.setattr(path, p9.SetAttrMask{ATime: true, MTime: true, MTimeNotSystemTime: true}, p9.SetAttr{MTimeSeconds: 8}))
+		if got, _ := k.attr(path); got.MTimeSeconds != 8 || !recent(got.ATimeSeconds) {
+			t.Errorf("%s: atime of now, mtime not: %d, %d", path, got.ATimeSeconds, got.MTimeSeconds)
+		}
 
 		// A time out of reach is the nearest one.
 		al.must(al.setattr(path, p9.SetAttrMask{MTime: true, MTimeNotSystemTime: true}, p9.SetAttr{MTimeSeconds: 1<<63 - 1}))

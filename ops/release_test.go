@@ -74,6 +74,19 @@ func TestReleaseAgent(t *testing.T) {
 	}
 }
 
+// TestAgentThatIsKept of a server that ran them is not run by one that does not.
+func TestAgentThatIsKept(t *testing.T) {
+	w, _ := aWorld(t)
+	dir := w.agent("echo ran >>out")
+	for _, allowed := range []bool{false, true} {
+		w.fs.allowAgent = allowed
+		w.fs.release(w.container("m/a"))
+		if ran := contents(dir+"/out") != ""; ran != allowed {
+			t.Errorf("ran %v, allowed %v", ran, allowed)
+		}
+	}
+}
+
 func TestWhenAReleaseFires(t *testing.T) {
 	w, k := aWorld(t)
 	releases := func() int {

@@ -43,6 +43,10 @@ func TestRename(t *testing.T) {
 
 	al := w.as(alice)
 	w.refused(linux.EACCES, "without permission", func() error { return al.rename("m/a", "m/z") })
+	k.must(k.chmod("m/x", 0o744))
+	for _, name := range []string{"b", "y"} { // which of them is there is not told
+		w.refused(linux.EACCES, "to where he may not search", func() error { return al.rename("m/a/b", "m/x/"+name) })
+	}
 	open, err := k.open("m/a/b/alpha.value", p9.ReadOnly)
 	k.must(err)
 	defer open.Close()

@@ -58,9 +58,15 @@ func TestWhatFilesKeepIsBounded(t *testing.T) {
 	maxSnapshots = 1
 	f, err := al.open("m/tasks", p9.ReadOnly)
 	al.must(err)
-	if _, err := al.open("m/tasks", p9.ReadOnly); !errors.Is(err, linux.EMFILE) {
+	second, err := al.walk("m/tasks")
+	al.must(err)
+	if _, _, err := second.Open(p9.ReadOnly); !errors.Is(err, linux.EMFILE) {
 		t.Errorf("a second one: %v", err)
 	}
+	if second := second.(*file); second.content != nil || second.bytes != 0 {
+		t.Errorf("what was refused holds %d bytes", second.bytes)
+	}
+	second.Close()
 	f.Close()
 
 	// A read after a write counts as what it shows then.

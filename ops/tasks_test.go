@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
 
 	"containerfs/tree/hostsim"
 )
@@ -237,6 +238,9 @@ func TestProc(t *testing.T) {
 	w.refused(linux.ENOENT, "walk after the exit", func() error { _, err := k.walk(fmt.Sprintf("proc/%d", p)); return err })
 	w.refused(linux.ESRCH, "walk in it", func() error { _, _, err := dir.Walk([]string{"cpuset"}); return err })
 	w.refused(linux.ESRCH, "open", func() error { _, _, err := file.Open(0); return err })
+	for _, f := range []p9.File{dir, file} {
+		w.refused(linux.ESRCH, "getattr", func() error { _, _, _, err := f.GetAttr(p9.AttrMask{}); return err })
+	}
 	// Another process of that number is another directory.
 	w.host.ForkAs(1, p)
 	w.refused(linux.ESRCH, "open after reuse", func() error { _, _, err := file.Open(0); return err })
