@@ -2,6 +2,7 @@ package tree_test
 
 import (
 	"errors"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -134,6 +135,49 @@ func TestManyBriefChanges(t *testing.T) {
 	}
 	if err := f.ChangeBriefly(false, func() error { return nil }); err != nil {
 		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// refusing is a keeper that cannot keep css groups.
+type refusing struct {
+	keeper
+	inside []bool
+	err    error
+}
+
+func (k *refusing) Await(_ uint64, inside bool) error {
+	k.inside = append(k.inside, inside)
+	return k.err
+}
+
+// TestGroupThatCannotBeKept: nobody is in it. Who makes a container and moves a process into it in
+// one change waits inside of that.
+func TestGroupThatCannotBeKept(t *testing.T) {
+	k := &refusing{err: syscall.ENOSPC}
+	f := newFixtureWith(t, true, func(cfg *tree.Config) {
+		cfg.Subsystems = []tree.Subsystem{plain("a")}
+		cfg.Keeper = k
+	})
+	r := f.mount(1, "")
+	c := f.mkdir(r, "c")
+	p := f.host.Fork(1)
+	f.wantErrno(f.move(c, p), syscall.ENOSPC)
+	f.Drain()
+	clone := tree.CloneRequest{Actor: root, Process: f.process(p)}
+	_, err := f.Clone(clone)
+	f.wantErrno(err, syscall.ENOSPC)
+	f.wantTasks(r, 1, p)
+	if r.NumChildren() != 1 {
+		t.Errorf("%d containers, want c alone", r.NumChildren())
+	}
+	k.err = nil
+	to, err := f.Clone(clone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.wantTasks(to, p)
+	if want := []bool{false, true, true}; !slices.Equal(k.inside, want) {
+		t.Errorf("waited inside of a change %v, want %v", k.inside, want)
 	}
 }
 

@@ -192,3 +192,39 @@ func TestForkThatNamesADescendant(t *testing.T) {
 	f.wantTasks(c, p, late)
 	f.wantTasks(root, 1, q, k)
 }
+
+// A fork that is told long after a task of that number was found is another's.
+func TestLateForkIsOfTheNextTask(t *testing.T) {
+	f, _, _, root, _, d := moves(t, true)
+	other := f.host.Fork(1)
+	f.attach(d, other)
+	p := f.host.Fork(1)
+	f.host.Lose()
+	f.resync() // p's fork may be told yet
+	for range 200 {
+		f.host.Now()
+	}
+	f.host.Exit(p)
+	f.host.Lose()
+	f.host.ForkAs(other, p)
+	f.wantTasks(d, other, p)
+	f.wantTasks(root, 1)
+}
+
+// A child that the model finds elsewhere than its parent can have forked others in its parent's
+// name.
+func TestSiblingOfAChildThatIsFoundElsewhere(t *testing.T) {
+	f, _, _, root, c, d := moves(t, true)
+	shell := f.host.Fork(1)
+	runc := f.host.Fork(shell)
+	f.attach(c, runc)
+	k := f.host.CloneParent(runc)
+	f.host.Lose()
+	f.host.Exit(runc) // the last child of shell that is known
+	f.Drain()
+	deny := func(tree.TaskInfo, *tree.Container, *tree.Container) error { return syscall.EACCES }
+	f.wantErrno(f.Attach(tree.AttachRequest{To: d, ID: k, Allow: deny}), syscall.EACCES)
+	l := f.host.CloneParent(k)
+	f.wantTasks(c, k, l)
+	f.wantTasks(root, 1, shell)
+}

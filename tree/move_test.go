@@ -349,6 +349,99 @@ func TestChildOfAThreadThatIsThereStaysWhenTheMoveFails(t *testing.T) {
 	f.wantTasks(root, 1)
 }
 
+// TestProcessMovesAtOnce: the mirror is asked once for all of its threads, and for each where one
+// stays.
+func TestProcessMovesAtOnce(t *testing.T) {
+	f, _, _, root, c, d := moves(t, true)
+	p := f.host.Fork(1)
+	t1, t2 := f.host.Thread(p), f.host.Thread(p)
+	var asked []int32
+	f.host.Fail = func(op string, tid int32) error {
+		if op == "move" {
+			asked = append(asked, tid)
+		}
+		return nil
+	}
+	for _, test := range []struct {
+		to   *tree.Container
+		want []int32
+	}{{c, []int32{p}}, {d, []int32{p}}, {root, []int32{p, t1}}} {
+		if test.to == root {
+			f.attach(root, t2)
+		}
+		asked = nil
+		if err := f.moveProcess(test.to, t1); err != nil {
+			t.Fatal(err)
+		}
+		if slices.Sort(asked); !slices.Equal(asked, test.want) {
+			t.Errorf("to %s the mirror has moved %v, want %v", test.to.Path(), asked, test.want)
+		}
+	}
+	f.wantTasks(root, 1, p, t1, t2)
+}
+
+// TestThreadThatMovedUnawaresIsPutBack: one that was born before the mirror moved its process at
+// once, and of which the move did not know.
+func TestThreadThatMovedUnawaresIsPutBack(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		fails func(f *fixture, s *probe, thread *int32)
+	}{
+		{"before it is known", func(_ *fixture, s *probe, _ *int32) {
+			s.onAttach = func(*tree.Task, *tree.Container, *tree.Container) error { return syscall.EIO }
+		}},
+		{"by its own move", func(f *fixture, _ *probe, thread *int32) {
+			before, failed := f.host.Fail, false
+			f.host.Fail = func(op string, tid int32) error {
+				if op == "move" && *thread != 0 && tid == *thread && !failed {
+					failed = true
+					return syscall.EIO
+				}
+				return before(op, tid)
+			}
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f, first, _, root, c, _ := moves(t, true)
+			p := f.host.Fork(1)
+			var thread int32
+			f.before("move", func() {
+				thread = f.host.Thread(p)
+				f.Drain()
+			})
+			test.fails(f, first, &thread)
+			f.wantErrno(f.moveProcess(c, p), syscall.EIO)
+			f.wantTasks(c)
+			f.wantTasks(root, 1, p, thread)
+		})
+	}
+}
+
+// TestTaskThatIsNotPutBack is taken where it is by the next Audit.
+func TestTaskThatIsNotPutBack(t *testing.T) {
+	f, first, _, root, c, _ := moves(t, true)
+	p := f.host.Fork(1)
+	first.onAttach = func(*tree.Task, *tree.Container, *tree.Container) error {
+		f.host.Fail = func(op string, _ int32) error {
+			if op == "move" {
+				return syscall.EPERM
+			}
+			return nil
+		}
+		return syscall.EIO
+	}
+	f.wantErrno(f.move(c, p), syscall.EIO)
+	f.host.Fail, first.onAttach = nil, nil
+	f.wantTasks(root, 1, p)
+	if !f.Strayed() {
+		t.Error("nobody will look for it")
+	}
+	if n := f.Audit(); n != 1 {
+		t.Errorf("%d were put right, want 1", n)
+	}
+	f.wantTasks(c, p)
+}
+
 func TestProcessThatMayNotMoveWholeIsLeftAlone(t *testing.T) {
 	f, first, _, root, c, _ := moves(t, true)
 	p := f.host.Fork(1)
@@ -429,6 +522,23 @@ func TestGroupThatWasLeftIsEnteredAgainAndGoesWhenSwept(t *testing.T) {
 	if now, _ := f.host.Group(p); now == was {
 		t.Error("a group's number is used twice")
 	}
+}
+
+// TestRmdirOfATaskWhoseNumberIsUsedAgain: who is shown with the number of a member is another.
+func TestRmdirOfATaskWhoseNumberIsUsedAgain(t *testing.T) {
+	bothWays(t, func(t *testing.T, mirror bool) {
+		f, _, _, root, c, _ := moves(t, mirror)
+		p := f.host.Fork(1)
+		f.attach(c, p)
+		f.lookOnce(1, func() {
+			f.host.Exit(p)
+			f.host.ForkAs(1, p)
+		})
+		if err := f.Rmdir(c, nil); err != nil {
+			t.Fatal(err)
+		}
+		f.wantTasks(root, 1, p)
+	})
 }
 
 func TestRmdirSeesTheChildOfADeadMember(t *testing.T) {

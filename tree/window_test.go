@@ -26,6 +26,26 @@ func TestForkAfterTheSplitIsInTheNewContainer(t *testing.T) {
 	f.attach(c, p)
 	f.wantTasks(c, p, k)
 	f.wantTasks(root, 1)
+
+	// A thread's event names the parent of its process.
+	f.lookOnce(2, func() { k = f.host.Thread(p); f.host.Drain() })
+	f.attach(root, p)
+	f.wantTasks(root, 1, p, k)
+}
+
+// TestExecAfterTheSplit is behind the fork of who executes.
+func TestExecAfterTheSplit(t *testing.T) {
+	f, _, _, root, c, _ := moves(t, false)
+	p := f.host.Fork(1)
+	var k int32
+	f.lookOnce(2, func() {
+		k = f.host.Fork(p)
+		f.host.Exec(f.host.Thread(k))
+		f.host.Drain()
+	})
+	f.attach(c, p)
+	f.wantTasks(c, p, k)
+	f.wantTasks(root, 1)
 }
 
 func TestRmdirWaitsForTheForkOfAMemberThatEndsMeanwhile(t *testing.T) {
