@@ -146,6 +146,8 @@ func TestLongestPath(t *testing.T) {
 	w.refused(linux.ENAMETOOLONG, "rename far above", func() error { return k.rename("m/a", "m/aa") })
 	k.must(k.rename("m/a", "m/b"))
 	w.refused(linux.ENAMETOOLONG, "rename", func() error { return dir.RenameAt(fits, dir, fits+"m") })
+	k.must(dir.RenameAt(fits, dir, fits[1:]))
+	k.must(dir.RenameAt(fits[1:], dir, fits))
 }
 
 func TestRmdir(t *testing.T) {

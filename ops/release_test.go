@@ -133,9 +133,17 @@ func TestWhenAReleaseFires(t *testing.T) {
 	expect(4, "with a reference")
 	c.Put()
 	expect(5, "the last reference dropped")
+	c.Get()
+	c.Get()
+	k.must(k.write("m/a/notify_on_release", "1")) // clears releasable
+	c.Put()
+	expect(5, "one of two references dropped")
+	k.want("m/a/releasable", "0\n")
+	c.Put()
+	expect(6, "the last reference dropped, and nothing else")
 	k.must(k.write("m/notify_on_release", "1"))
 	k.must(k.rmdir("m/a"))
-	expect(5, "the root")
+	expect(6, "the root")
 	k.must(k.mkdir("m/a"))
 	k.want("m/a/notify_on_release", "1\n")
 }

@@ -99,6 +99,33 @@ func (f *fixture) process(tid int32) (p *tree.Process) {
 	return p
 }
 
+// TestCloneOfWhoIsGone: nothing is made for another of its number, or for what is left of it.
+func TestCloneOfWhoIsGone(t *testing.T) {
+	for name, end := range map[string]func(f *fixture, p int32){
+		"ended":                   func(f *fixture, p int32) { f.host.Exit(p) },
+		"its number is in use":    func(f *fixture, p int32) { f.host.Exit(p); f.host.ForkAs(1, p) },
+		"its first thread ended":  func(f *fixture, p int32) { f.host.Thread(p); f.host.Exit(p) },
+		"since it was looked up":  func(f *fixture, p int32) { f.lookOnce(1, func() { f.host.Exit(p); f.host.Drain() }) },
+		"right after the look":    func(f *fixture, p int32) { f.looked(1, func() { f.host.Exit(p); f.host.Drain() }) },
+		"replaced after the look": func(f *fixture, p int32) { f.looked(1, func() { f.host.Exit(p); f.host.ForkAs(1, p); f.host.Drain() }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothWays(t, func(t *testing.T, mirror bool) {
+				f := newFixture(t, mirror, &cloner{plain: "s"})
+				r := f.mount(1, "")
+				p := f.host.Fork(1)
+				process := f.process(p)
+				end(f, p)
+				_, err := f.Clone(tree.CloneRequest{Actor: root, Process: process})
+				f.wantErrno(err, syscall.ESRCH)
+				if n := r.NumChildren(); n != 0 {
+					t.Errorf("%d containers were made", n)
+				}
+			})
+		})
+	}
+}
+
 func TestClone(t *testing.T) {
 	bothWays(t, func(t *testing.T, mirror bool) {
 		s := &cloner{plain: "s"}

@@ -42,6 +42,10 @@ func TestErrorsChangeNothing(t *testing.T) {
 	}
 	held := f.mkdir(root, "held")
 	held.Get()
+	ended := f.mount(4, "").Hierarchy()
+	if err := f.Unmount(ended); err != nil {
+		t.Fatal(err)
+	}
 	p := f.host.Fork(1)
 	f.attach(inner, p)
 	deny := func() error { return syscall.EACCES }
@@ -66,7 +70,13 @@ func TestErrorsChangeNothing(t *testing.T) {
 		{"mount what is not registered", func() error { return mount(tree.Mount{Subsystems: 1 << 40}) }, syscall.EINVAL},
 		{"mount under another name", func() error { return mount(tree.Mount{Subsystems: 1, Name: "x"}) }, syscall.EBUSY},
 		{"mount what is bound", func() error { return mount(tree.Mount{Subsystems: 5}) }, syscall.EBUSY},
+		{"mount what is mounted, with other names of files", func() error { return mount(tree.Mount{Subsystems: 1, Noprefix: true}) }, syscall.EBUSY},
 		{"mount under a name in use", func() error { return mount(tree.Mount{Subsystems: 4, Name: "one"}) }, syscall.EBUSY},
+		{"remount what is no hierarchy any more", func() error {
+			return f.Remount(tree.RemountRequest{Hierarchy: ended, Subsystems: 4})
+		}, syscall.ENOENT},
+		{"remount with nothing", func() error { return remount(0, false) }, syscall.EINVAL},
+		{"remount with what is not registered", func() error { return remount(1|1<<40, false) }, syscall.EINVAL},
 		{"remount with prefix", func() error { return remount(2, true) }, syscall.EINVAL},
 		{"remount with what is bound", func() error { return remount(2, false) }, syscall.EBUSY},
 		{"remount with children", func() error { return remount(1, false) }, syscall.EBUSY},
@@ -96,6 +106,25 @@ func TestErrorsChangeNothing(t *testing.T) {
 		}
 	}
 	held.Put()
+}
+
+// TestRenameAmongMany: these are found by a map.
+func TestRenameAmongMany(t *testing.T) {
+	f := newFixture(t, true, plain("a"))
+	root := f.mount(1, "")
+	for i := range 20 {
+		f.mkdir(root, fmt.Sprint(i))
+	}
+	c := root.Child("7")
+	if err := f.Rename(tree.RenameRequest{Parent: root, Old: "7", New: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	if root.Child("x") != c || root.Child("7") != nil {
+		t.Errorf("x is %v, 7 is %v", root.Child("x"), root.Child("7"))
+	}
+	if again := f.mkdir(root, "7"); root.Child("7") != again || root.Child("x") != c {
+		t.Error("the former name cannot be used again")
+	}
 }
 
 func TestMkdirThatFailsHalfWayDestroysWhatItMade(t *testing.T) {

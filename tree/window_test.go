@@ -18,6 +18,39 @@ func (f *fixture) lookOnce(nth int, do func()) {
 	f.t.Cleanup(func() { f.host.Look = nil })
 }
 
+// looked calls do once, after the nth look at a task from now on.
+func (f *fixture) looked(nth int, do func()) {
+	f.host.Looked = func(int32) {
+		if nth--; nth == 0 {
+			f.host.Looked = nil
+			do()
+		}
+	}
+}
+
+// TestTaskThatEndsBeforeItIsKnown: its exit was told when the model had no such task.
+func TestTaskThatEndsBeforeItIsKnown(t *testing.T) {
+	bothWays(t, func(t *testing.T, mirror bool) {
+		for _, again := range []bool{false, true} {
+			f, _, _, root, c, _ := moves(t, mirror)
+			p := f.host.Fork(1)
+			f.host.Lose() // the model learns of it by the attach
+			want := []int32{1}
+			f.looked(2, func() { // the first is a glance
+				f.host.Exit(p)
+				f.host.Drain()
+				if again {
+					f.host.ForkAs(1, p)
+					want = append(want, p)
+				}
+			})
+			f.wantErrno(f.move(c, p), syscall.ESRCH)
+			f.wantTasks(c)
+			f.wantTasks(root, want...)
+		}
+	})
+}
+
 func TestForkAfterTheSplitIsInTheNewContainer(t *testing.T) {
 	f, _, _, root, c, _ := moves(t, false)
 	p := f.host.Fork(1)
