@@ -341,6 +341,9 @@ func TestReadsWait(t *testing.T) {
 		<-began
 		shown := make(chan string, 1)
 		go func() { shown <- tt.look() }()
+		for len(shown) == 0 && goroutinesIn("store.(*Store).Wait(") < 2 { // the change waits as well
+			time.Sleep(time.Millisecond)
+		}
 		fail <- true
 		if err := <-refused; errno(err) != linux.EIO {
 			t.Errorf("%v, want EIO", err)

@@ -177,6 +177,19 @@ func TestWhoMayKill(t *testing.T) {
 	w.refused(linux.EACCES, "pid 1", func() error { return k.write("m/a/kill", "1") })
 	k.must(k.write("m/tasks", "1"))
 
+	// The server need not be root.
+	refuses := w.fork(0)
+	k.must(k.write("m/a/tasks", fmt.Sprint(refuses)))
+	w.host.refuse = map[int32]bool{refuses: true}
+	w.refused(linux.EPERM, "what the server may not kill", func() error { return k.write("m/a/kill", "1") })
+	w.host.refuse = nil
+	w.host.Thread(refuses)
+	w.host.killed = 0
+	k.must(k.write("m/a/kill", "1"))
+	if w.host.killed != 1 {
+		t.Errorf("a process of two threads was killed %d times", w.host.killed)
+	}
+
 	// A kernel thread is no process that could be killed.
 	kernel, p := w.fork(0), w.fork(0)
 	k.must(k.write("m/a/tasks", fmt.Sprint(kernel)))

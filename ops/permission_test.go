@@ -153,6 +153,10 @@ func TestChange(t *testing.T) {
 		if got, _ := k.attr(path); got.ATimeSeconds != got.MTimeSeconds || got.ATimeNanoSeconds != got.MTimeNanoSeconds {
 			t.Errorf("%s: touched at %d, %d", path, got.ATimeSeconds, got.MTimeSeconds)
 		}
+		set(false, true, p9.SetAttr{MTimeSeconds: 7})
+		if got, _ := k.attr(path); time.Since(time.Unix(int64(got.ATimeSeconds), 0)) > time.Hour || got.MTimeSeconds != 7 {
+			t.Errorf("%s: mtime alone is set: atime %d, mtime %d", path, got.ATimeSeconds, got.MTimeSeconds)
+		}
 		set(true, true, p9.SetAttr{ATimeSeconds: 5, MTimeSeconds: 7})
 		times(5, 7)
 		set(false, true, p9.SetAttr{MTimeSeconds: 9})

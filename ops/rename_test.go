@@ -133,9 +133,12 @@ func (w *world) inOrder(requests ...func() error) []error {
 }
 
 // waiting is how many goroutines wait for a mutex.
-func waiting() int {
+func waiting() int { return goroutinesIn("runtime_SemacquireMutex(") }
+
+// goroutinesIn is how many goroutines are in a function.
+func goroutinesIn(function string) int {
 	buf := make([]byte, 1<<20)
-	return strings.Count(string(buf[:runtime.Stack(buf, true)]), "runtime_SemacquireMutex(")
+	return strings.Count(string(buf[:runtime.Stack(buf, true)]), function)
 }
 
 func TestNamesThatChangeWhileARequestWaits(t *testing.T) {

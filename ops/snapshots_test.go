@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -85,6 +86,18 @@ func TestWhatFilesKeepIsBounded(t *testing.T) {
 			t.Errorf("after a write: %q, %v", text, err)
 		}
 	}
+	// Or is refused, and then the file holds nothing.
+	maxSnapshots = 4 << 10
+	held, err = al.open("m/tasks", p9.ReadOnly)
+	al.must(err)
+	maxSnapshots = 1
+	if _, err := f.WriteAt(bytes.Repeat([]byte("1"), 1000), 0); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := readAll(f); !errors.Is(err, linux.EMFILE) {
+		t.Errorf("after a write that makes it too large: %d bytes, %v", len(text), err)
+	}
+	held.Close()
 	f.Close()
 	if n := len(w.fs.snapshots.bytes); n != 0 {
 		t.Errorf("%d users are still noted when all is closed", n)

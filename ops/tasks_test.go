@@ -126,8 +126,8 @@ func TestWhoMayMove(t *testing.T) {
 	k.must(k.chown("m/a", 1000, 100))
 	k.must(k.chmod("m/a/tasks", 0o666))
 	k.must(k.chmod("m/a/procs", 0o666))
-	mine, theirs, was := w.fork(1000), w.fork(2000), w.fork(2000)
-	w.host.saved[was] = 1000
+	mine, theirs, was, runs := w.fork(1000), w.fork(2000), w.fork(2000), w.fork(1000)
+	w.host.saved[was], w.host.saved[runs] = 1000, 0 // runs is a program of root's that she has started
 	for _, c := range []*Caller{alice, netA} {
 		u := w.as(c)
 		for _, file := range []string{"m/a/tasks", "m/a/procs"} {
@@ -136,7 +136,7 @@ func TestWhoMayMove(t *testing.T) {
 			w.refused(linux.EACCES, "root's task", move(w.fork(0)))
 			w.refused(linux.EACCES, "pid 1", move(hostsim.InitTID))
 			w.refused(linux.ESRCH, "no such task comes first", move(4999))
-			for _, pid := range []int32{mine, was} {
+			for _, pid := range []int32{mine, was, runs} {
 				if !c.Local {
 					k.must(k.chmod("m/tasks", 0o644))
 					w.refused(linux.EACCES, "over the network, out of what is not his", move(pid))

@@ -244,6 +244,7 @@ type simulated struct {
 	saved  map[int32]uint32
 	killed int
 	immune map[int32]bool // processes that signals do not end
+	refuse map[int32]bool // those that the server may not signal
 	stops  map[int32]bool // those that are stopped
 	onKill func(tgid int32)
 	onStop func(tgid int32)
@@ -274,6 +275,9 @@ func (s *simulated) Owner(tid int32) (ruid, suid uint32, err error) {
 }
 
 func (s *simulated) signal(task tree.TaskInfo, sig syscall.Signal) error {
+	if s.refuse[task.TGID] {
+		return syscall.EPERM
+	}
 	switch sig {
 	case syscall.SIGKILL:
 	case syscall.SIGSTOP, syscall.SIGCONT: // nothing here runs by itself
