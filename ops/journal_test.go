@@ -20,6 +20,7 @@ import (
 
 	"containerfs/ops/store"
 	"containerfs/tree"
+	"containerfs/tree/hostsim"
 )
 
 // keepIn has a world keep what it is in a directory, and be what was kept there.
@@ -327,6 +328,7 @@ func TestReadsWait(t *testing.T) {
 		{func() error { return k.rmdir("m/old") }, func() string { _, err := other.attr("m/old"); return fmt.Sprint(err) }, "<nil>"},
 		{func() error { return k.write("m/old/alpha.value", "7\n") }, func() string { s, _ := other.read("m/old/alpha.value"); return s }, "0\n"},
 		{func() error { return k.chmod("m/old", 0o711) }, func() string { a, _ := other.attr("m/old"); return fmt.Sprintf("%o", a.Mode.Permissions()) }, "755"},
+		{func() error { return k.chmod("events", 0o444) }, func() string { a, _ := other.attr("events"); return fmt.Sprintf("%o", a.Mode.Permissions()) }, "440"},
 		{func() error { return k.write("ctl", "mount d delta") }, func() string { return fmt.Sprint(slices.Contains(other.names(""), "d")) }, "false"},
 		{func() error { return k.rename("m/old", "m/new") }, func() string { return fmt.Sprint(slices.Contains(other.names("m"), "new")) }, "false"},
 	} {
@@ -355,6 +357,35 @@ func TestReadsWait(t *testing.T) {
 	}
 }
 
+// TestNeitherKeptNorUndone: where what is kept cannot be read either, nothing is changed any more.
+func TestNeitherKeptNorUndone(t *testing.T) {
+	w := keptWorld(t, t.TempDir())
+	w.mount("mount m alpha")
+	k := w.as(root)
+	k.must(k.mkdir("m/a"))
+	j := w.fs.journal
+	k.must(j.Await(j.store.Put(containerKey(w.container("m/a")), []byte("\xff"), nil), false))
+	j.store.InCommit = func() error { return syscall.ENOSPC }
+	if err := k.write("m/a/max.depth", "3"); errno(err) != linux.ENOSPC {
+		t.Errorf("%v, want ENOSPC", err)
+	}
+	j.store.InCommit = nil
+	pid := w.fork(0)
+	for what, do := range map[string]func() error{
+		"mkdir":   func() error { return k.mkdir("m/b") },
+		"rmdir":   func() error { return k.rmdir("m/a") },
+		"rename":  func() error { return k.rename("m/a", "m/b") },
+		"chmod":   func() error { return k.chmod("m/a", 0o700) },
+		"write":   func() error { return k.write("m/a/max.depth", "4") },
+		"move":    func() error { return k.write("m/a/tasks", fmt.Sprint(pid)) },
+		"mount":   func() error { return k.write("ctl", "mount n beta") },
+		"options": func() error { _, err := w.fs.Attach(root, "beta"); return err },
+	} {
+		w.refused(linux.EIO, what, do)
+	}
+	k.want("m/tasks", fmt.Sprintf("1\n%d\n", pid)) // what does not change is shown
+}
+
 // TestMountOfTheCommandLine is kept when it returns, or not there.
 func TestMountOfTheCommandLine(t *testing.T) {
 	dir := t.TempDir()
@@ -374,6 +405,136 @@ func TestMountOfTheCommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	keptWorld(t, dir).as(root).want("m/tasks", "1\n")
+}
+
+// live is a server on a host that another was on before, with what that has kept in a directory.
+func live(t *testing.T, host *simulated, dir string, mirror bool) *world {
+	t.Helper()
+	w := &world{t: t, host: host, subs: fakes(), log: new(logBuffer)}
+	recorder := NewRecorder(64 << 10)
+	j, err := OpenJournal(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close() })
+	j.Anchor(mirror)
+	tc := tree.Config{Host: host, Observer: recorder, Keeper: j}
+	var exists map[uint64]bool
+	if mirror {
+		tc.Mirror = host.Mirror()
+		exists = make(map[uint64]bool)
+		for _, g := range j.KeptGroups() {
+			exists[g] = slices.Contains(host.Groups(), g)
+		}
+	}
+	for _, s := range w.subs {
+		tc.Subsystems = append(tc.Subsystems, s)
+	}
+	if w.tree, err = tree.New(tc); err != nil {
+		t.Fatal(err)
+	}
+	host.Run(w.tree)
+	w.fs = New(Config{Tree: w.tree, Host: host, Recorder: recorder, Journal: j, Log: slog.New(slog.NewTextHandler(w.log, nil))})
+	t.Cleanup(w.fs.Close)
+	w.fs.uid, w.fs.gid = 0, 0
+	if _, err := w.fs.Restore(exists); err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Resync(w.tree.Resync); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// TestAnotherLife: tasks are where they were, by the mirror or by the list, unless what is known
+// of them is of another boot, of a copy, or of a server that knew it the other way.
+func TestAnotherLife(t *testing.T) {
+	for _, mirror := range []bool{true, false} {
+		host := &simulated{Host: hostsim.New(), kernel: make(map[int32]bool), saved: make(map[int32]uint32)}
+		dir := t.TempDir()
+		w := live(t, host, dir, mirror)
+		if s := w.fs.journal.State(); !s.Fresh || s.void() || s.Mirror == "" {
+			t.Errorf("a new directory is %+v", s)
+		}
+		id := w.fs.journal.State().Mirror
+		w.mount("mount m alpha")
+		w.mount("mount n beta")
+		k := w.as(root)
+		k.must(k.mkdir("m/a"))
+		k.must(k.mkdir("n/b"))
+		k.must(k.chmod("events", 0o444))
+		p, q, ends := w.fork(0), w.fork(0), w.fork(0)
+		for _, pid := range []int32{p, q, ends} {
+			k.must(k.write("m/a/tasks", fmt.Sprint(pid)))
+		}
+		k.must(k.write("n/b/tasks", fmt.Sprint(p)))
+		if !mirror { // what was acknowledged is there, however the server ends
+			kept := make(map[uint64]bool)
+			if _, err := store.Read(dir, func(k store.Key, _ []byte) error {
+				if k.Bucket == store.Tasks {
+					kept[k.Num] = true
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			for _, pid := range []int32{p, q, ends} {
+				if !kept[uint64(pid)] {
+					t.Errorf("where %d is was not kept", pid)
+				}
+			}
+		}
+		host.Exit(ends)
+		w.tree.Drain()
+		w.fs.journal.SaveTasks()
+		copied := t.TempDir()
+		stop := func(w *world) {
+			t.Helper()
+			w.fs.Close()
+			if err := w.fs.journal.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop(w)
+		text, err := os.ReadFile(filepath.Join(dir, store.FileName))
+		k.must(err)
+		k.must(os.WriteFile(filepath.Join(copied, store.FileName), text, 0o600))
+		if got, err := MirrorOf(dir); got != id || err != nil {
+			t.Errorf("the mirror of the directory is %q, %v; want %q", got, err, id)
+		}
+
+		w = live(t, host, dir, mirror)
+		if s := w.fs.journal.State(); s != (State{Mirror: id}) {
+			t.Errorf("the same directory is %+v", s)
+		}
+		k = w.as(root)
+		k.want("m/a/tasks", fmt.Sprintf("%d\n%d\n", p, q))
+		k.want("n/b/tasks", fmt.Sprintln(p))
+		if a, err := k.attr("events"); err != nil || a.Mode.Permissions() != 0o444 {
+			t.Errorf("events has mode %o, %v", a.Mode.Permissions(), err)
+		}
+		if err := w.tree.Check(); err != nil {
+			t.Error(err)
+		}
+
+		void := func(what string, w *world, want State) {
+			t.Helper()
+			if s := w.fs.journal.State(); s.Mirror == "" || s.Copied != want.Copied || s.Rebooted != want.Rebooted || s.Unanchored != want.Unanchored {
+				t.Errorf("%s: it is %+v", what, s)
+			} else if (s.Mirror != id) != want.Copied {
+				t.Errorf("%s: its mirror is %q, was %q", what, s.Mirror, id)
+			}
+			k := w.as(root)
+			k.want("m/a/tasks", "")
+			k.want("n/tasks", fmt.Sprintf("1\n%d\n%d\n", p, q))
+			stop(w)
+		}
+		void("a copy", live(t, host, copied, mirror), State{Copied: true})
+		w.fs.journal.store.Put(bootKey, []byte("another"), nil)
+		stop(w)
+		void("another boot", live(t, host, dir, mirror), State{Rebooted: true})
+		void("known the other way", live(t, host, dir, !mirror), State{Unanchored: true})
+	}
 }
 
 // TestCheckpoint keeps what has changed by itself where there are tasks, and in the roots; once
