@@ -129,10 +129,11 @@ func TestPath(t *testing.T) {
 			t.Errorf("%s leads to %q", exe, names)
 		}
 	}
-	for dest, fits := range map[string]bool{strings.Repeat("%p", 45): true, strings.Repeat("%p", 45) + "x": false} {
-		names, err := parse(t, "* h "+dest).Rules[0].Path(&Subject{Exe: "/" + strings.Repeat("a", maxPath/45)}, new(Names))
-		if (err == nil) != fits {
-			t.Errorf("a path of %d bytes: %v", len(strings.Join(names, "/")), err)
+	program := &Subject{Exe: "/" + strings.Repeat("a", 89)}
+	for dest, fits := range map[string]bool{strings.Repeat("%p", 46): true, strings.Repeat("%p", 46) + "x": false} {
+		names, err := parse(t, "* h "+dest).Rules[0].Path(program, new(Names))
+		if length := len("/" + strings.Join(names, "/")); (err == nil) != fits || fits && length != maxPath {
+			t.Errorf("a path of %d bytes: %v", length, err)
 		}
 	}
 }
