@@ -30,11 +30,16 @@ func TestTemplateFor(t *testing.T) {
 		"/m/a/alice": "",
 		"/m/b":       "2:1", // but its rule makes nothing
 		"/o/a":       "",
+
+		"/m/a/%u/x/y": "", // below what a rule makes
 	} {
 		var got []string
 		tmpl := template(path)
 		for i, r := range f.Rules {
 			for n := 1; n <= len(r.elements); n++ {
+				if tmpl.For("other", r, n) {
+					t.Errorf("%s is for another hierarchy", path)
+				}
 				if r.Concerns(tmpl.Hierarchy()) && tmpl.For(tmpl.Hierarchy(), r, n) {
 					got = append(got, fmt.Sprintf("%d:%d", i, n))
 				}
@@ -71,6 +76,9 @@ func TestTemplateErrors(t *testing.T) {
 		if _, err := NewTemplate(c.path, c.set, c.delegate); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q, delegate %v: %v, want %q", c.path, c.delegate, err, c.want)
 		}
+	}
+	if _, err := NewTemplate("/m/%g-%u", nil, true); err != nil {
+		t.Errorf("what is delegated, and nothing set: %v", err)
 	}
 	tmpl, err := NewTemplate("/m/u%U", map[string]string{"b": "", "a_exclusive": "1", "c": ""}, true)
 	if err != nil {
