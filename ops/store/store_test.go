@@ -1,6 +1,8 @@
 package store
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -168,6 +170,80 @@ func TestNewerFormat(t *testing.T) {
 	mustClose(t, s)
 	if _, err := Open(dir, nil); !errors.Is(err, ErrNewer) {
 		t.Errorf("%v, want a newer format", err)
+	}
+}
+
+// TestRowsInOthersPlaces has two rows of a page change places, or their values: all are there, and
+// whole, and the database would not find them, or find another's.
+func TestRowsInOthersPlaces(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir)
+	want := make(map[Key]string)
+	for n := range uint64(8) {
+		v := fmt.Sprint("value ", n)
+		s.Put(key(n+1), []byte(v), nil)
+		want[key(n+1)] = v
+	}
+	kept(t, s)
+	mustClose(t, s)
+	whole, err := os.ReadFile(filepath.Join(dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two := []byte("value 3"), []byte("value 4")
+	const rowSize = len("value 3") + sumSize
+	const element = 16 // flags, place of key and value from here on, their lengths
+	swapped := map[string]int{}
+	for from := 0; ; {
+		i := bytes.Index(whole[from:], one)
+		if i < 0 {
+			break
+		}
+		i += from
+		from = i + 1
+		j := i + rowSize + 8 // behind the next key
+		if !bytes.HasPrefix(whole[j:], two) {
+			continue
+		}
+		page := i / os.Getpagesize() * os.Getpagesize()
+		for what, swap := range map[string]func(b []byte) bool{
+			"values": func(b []byte) bool {
+				copy(b[i:], whole[j:j+rowSize])
+				copy(b[j:], whole[i:i+rowSize])
+				return true
+			},
+			"places": func(b []byte) bool {
+				// Of an inner page or of a bucket inside of a page.
+				for at := page; at+2*element <= i; at++ {
+					e, next := b[at:at+element], b[at+element:at+2*element]
+					place, after := binary.NativeEndian.Uint32(e[4:]), binary.NativeEndian.Uint32(next[4:])
+					if at+int(place)+8 == i && at+element+int(after)+8 == j {
+						binary.NativeEndian.PutUint32(e[4:], after+element)
+						binary.NativeEndian.PutUint32(next[4:], place-element)
+						return true
+					}
+				}
+				return false
+			},
+		} {
+			broken := bytes.Clone(whole)
+			if !swap(broken) {
+				continue
+			}
+			got := make(map[Key]string)
+			_, err := check(broken, func(k Key, v []byte) error { got[k] = string(v); return nil })
+			switch {
+			case err == nil: // a page that is free
+				same(t, got, want)
+			case !errors.Is(err, ErrDamaged):
+				t.Errorf("%s: %v", what, err)
+			default:
+				swapped[what]++
+			}
+		}
+	}
+	if swapped["values"] == 0 || swapped["places"] == 0 {
+		t.Errorf("refused were %v, want both", swapped)
 	}
 }
 
