@@ -318,6 +318,13 @@ func TestReadsWait(t *testing.T) {
 	w.mount("mount m alpha")
 	k, other := w.as(root), w.as(alice)
 	k.must(k.mkdir("m/old"))
+	dir, err := other.open("m", p9.ReadOnly)
+	k.must(err)
+	defer dir.Close()
+	lists := func() string {
+		ents, err := dir.Readdir(0, 1000)
+		return fmt.Sprint(slices.ContainsFunc(ents, func(e p9.Dirent) bool { return e.Name == "a" }), err)
+	}
 	for _, tt := range []struct {
 		change func() error
 		look   func() string
@@ -325,6 +332,7 @@ func TestReadsWait(t *testing.T) {
 	}{
 		{func() error { return k.mkdir("m/a") }, func() string { return fmt.Sprint(slices.Contains(other.names("m"), "a")) }, "false"},
 		{func() error { return k.mkdir("m/a") }, func() string { _, err := other.attr("m/a"); return fmt.Sprint(err) }, linux.ENOENT.Error()},
+		{func() error { return k.mkdir("m/a") }, lists, "false <nil>"},
 		{func() error { return k.rmdir("m/old") }, func() string { _, err := other.attr("m/old"); return fmt.Sprint(err) }, "<nil>"},
 		{func() error { return k.write("m/old/alpha.value", "7\n") }, func() string { s, _ := other.read("m/old/alpha.value"); return s }, "0\n"},
 		{func() error { return k.chmod("m/old", 0o711) }, func() string { a, _ := other.attr("m/old"); return fmt.Sprintf("%o", a.Mode.Permissions()) }, "755"},
@@ -355,6 +363,28 @@ func TestReadsWait(t *testing.T) {
 		}
 		w.fs.journal.store.InCommit = nil
 	}
+
+	// When it is kept it is shown to who has waited.
+	began, done := make(chan bool), make(chan bool)
+	w.fs.journal.store.InCommit = func() error {
+		began <- true
+		<-done
+		return nil
+	}
+	made := make(chan error, 1)
+	go func() { made <- k.mkdir("m/a") }()
+	<-began
+	shown := make(chan string, 1)
+	go func() { shown <- lists() }()
+	for len(shown) == 0 && goroutinesIn("store.(*Store).Wait(") < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	w.fs.journal.store.InCommit = nil
+	done <- true
+	if got := <-shown; got != "true <nil>" {
+		t.Errorf("listed is %q when it is kept", got)
+	}
+	k.must(<-made)
 }
 
 // TestNeitherKeptNorUndone: where what is kept cannot be read either, nothing is changed any more.
@@ -499,6 +529,17 @@ func TestAnotherLife(t *testing.T) {
 		text, err := os.ReadFile(filepath.Join(dir, store.FileName))
 		k.must(err)
 		k.must(os.WriteFile(filepath.Join(copied, store.FileName), text, 0o600))
+		groups := func(dir string, want int) {
+			t.Helper()
+			j, err := OpenJournal(dir, slog.New(slog.DiscardHandler))
+			k.must(err)
+			j.Anchor(mirror)
+			if got := j.KeptGroups(); len(got) != want {
+				t.Errorf("there are the css groups %v, want %d", got, want)
+			}
+			k.must(j.Close())
+		}
+		groups(dir, 2)
 		if got, err := MirrorOf(dir); got != id || err != nil {
 			t.Errorf("the mirror of the directory is %q, %v; want %q", got, err, id)
 		}
@@ -532,6 +573,7 @@ func TestAnotherLife(t *testing.T) {
 		void("a copy", live(t, host, copied, mirror), State{Copied: true})
 		w.fs.journal.store.Put(bootKey, []byte("another"), nil)
 		stop(w)
+		groups(dir, 0)
 		void("another boot", live(t, host, dir, mirror), State{Rebooted: true})
 		void("known the other way", live(t, host, dir, !mirror), State{Unanchored: true})
 	}
