@@ -150,7 +150,7 @@ func bombMain(role string) {
 //go:norace
 //go:nosplit
 func goOff() {
-	pause := [2]int64{0, 200_000} // nanoseconds, where there is no room
+	pause := unix.Timespec{Nsec: 200_000} // where there is no room
 	for {
 		_, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 		if errno != 0 {

@@ -5,8 +5,10 @@
 // A process of a storm is a raw fork of the Go program that called it. It has
 // one thread and no runtime: it must not allocate, grow its stack, or take a
 // lock that another thread might have had. All that it runs is therefore one
-// nosplit function, grow, which does raw system calls only. Threads come from
-// the Go runtime, in the storm's first process.
+// nosplit function, grow, which does raw system calls only, and no division of 64
+// bits: where words have 32 that is a function of the runtime, in which the thread
+// can be told to wait for others, that are not there. Threads come from the Go
+// runtime, in the storm's first process.
 package storm
 
 import (
@@ -205,6 +207,12 @@ func plant(p *Params, rng uint64, family int) int {
 	return 0
 }
 
+// below makes a number under n of the lower half of a random one. It divides 32 bits.
+//
+//go:norace
+//go:nosplit
+func below(random uint64, n int) int { return int(uint32(random) % uint32(n)) }
+
 // grow is the life of a process and of all that descend from it. Each is a
 // copy that goes on here with less to do, hence a loop and no recursion. A
 // negative Life is slept to its end.
@@ -214,7 +222,7 @@ func plant(p *Params, rng uint64, family int) int {
 func grow(p *Params, rng uint64, family int) {
 	var (
 		depth = p.Depth
-		ts    [2]int64
+		ts    [2]uintptr
 		args  [8]uint64 // struct clone_args
 		argv  [2]uintptr
 	)
@@ -234,16 +242,19 @@ func grow(p *Params, rng uint64, family int) {
 			rng ^= rng << 17
 			life := int64(p.Life)
 			if life > 0 {
-				life = int64((rng >> 8) % uint64(life))
+				life = int64(below(rng>>8, int(life>>10)+1)) << 10
 			} else {
 				life = -life
 			}
 			if life > 0 {
-				ts[0], ts[1] = life/1e9, life%1e9
+				for ts[0] = 0; life >= 1e9; life -= 1e9 {
+					ts[0]++
+				}
+				ts[1] = uintptr(life)
 				syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 			}
 			if family <= 0 {
-				if int((rng>>20)%100) < p.SetUID {
+				if below(rng>>20, 100) < p.SetUID {
 					syscall.RawSyscall(syscall.SYS_SETRESUID, anotherUser, anotherUser, anotherUser)
 				}
 				break
@@ -251,18 +262,18 @@ func grow(p *Params, rng uint64, family int) {
 			// What the last generation cannot pass on it makes itself.
 			share := 1
 			if depth > 0 {
-				share = 1 + int((rng>>24)%uint64(family))
+				share = 1 + below(rng>>24, family)
 			}
 			var flags uint64
-			if int((rng>>32)%100) < p.Parent {
+			if below(rng>>32, 100) < p.Parent {
 				flags |= unix.CLONE_PARENT
 			}
-			if int((rng>>40)%100) < p.Vfork {
+			if below(rng>>40, 100) < p.Vfork {
 				flags |= unix.CLONE_VFORK
 			}
 			var pid uintptr
 			var errno syscall.Errno
-			if int((rng>>48)%100) < p.Clone3 {
+			if below(rng>>48, 100) < p.Clone3 {
 				args[0], args[4] = flags, uint64(unix.SIGCHLD)
 				if flags&unix.CLONE_PARENT != 0 {
 					args[4] = 0 // the kernel gives the parent's
@@ -280,7 +291,7 @@ func grow(p *Params, rng uint64, family int) {
 			default:
 				family -= share
 				// Who has another parent may be gone, and its pid somebody else's.
-				if share == 1 && flags&unix.CLONE_PARENT == 0 && int((rng>>20)%100) < p.Kill {
+				if share == 1 && flags&unix.CLONE_PARENT == 0 && below(rng>>20, 100) < p.Kill {
 					syscall.RawSyscall(syscall.SYS_KILL, pid, uintptr(unix.SIGKILL), 0)
 				}
 			}
@@ -288,7 +299,7 @@ func grow(p *Params, rng uint64, family int) {
 		if born {
 			continue
 		}
-		if int((rng>>16)%100) >= p.Orphans {
+		if below(rng>>16, 100) >= p.Orphans {
 			for {
 				_, _, errno := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), 0, 0, 0, 0, 0)
 				if errno != 0 && errno != syscall.EINTR {
@@ -296,7 +307,7 @@ func grow(p *Params, rng uint64, family int) {
 				}
 			}
 		}
-		if int((rng>>56)%100) < p.Exec {
+		if below(rng>>56, 100) < p.Exec {
 			argv[0] = uintptr(unsafe.Pointer(&truePath))
 			syscall.RawSyscall(syscall.SYS_EXECVE, argv[0], uintptr(unsafe.Pointer(&argv)), 0)
 		}
