@@ -273,7 +273,7 @@ func TestRmdirLeavesHistory(t *testing.T) {
 }
 
 func TestReset(t *testing.T) {
-	const second = 1_000_000_000
+	const second uint64 = 1_000_000_000
 	f := newFixture(t, true)
 	f.mkdir("a")
 	f.mkdir("a/b")

@@ -266,7 +266,11 @@ func (f *fixture) usage(path string) uint64 {
 func (f *fixture) expect(pairs ...any) {
 	f.t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
-		path, want := pairs[i].(string), uint64(pairs[i+1].(int))
+		path := pairs[i].(string)
+		want, ok := pairs[i+1].(uint64)
+		if !ok {
+			want = uint64(pairs[i+1].(int))
+		}
 		if got := f.usage(path); got != want {
 			f.t.Errorf("usage of /%s is %d, want %d", path, got, want)
 		}
