@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"syscall"
 
@@ -18,6 +19,10 @@ const MaxWrite = 4096
 
 // magic is the type that statfs answers.
 const magic = 0x27e0eb
+
+// pageSize is the size of the blocks that statfs tells of, as in the kernel's own file
+// systems of this kind: clients that count pages of this host learn it there.
+var pageSize = uint32(os.Getpagesize())
 
 // magicRemote is what it answers for a log: the type of FUSE, which is a file
 // server as well. GNU tail takes cgroup's type, and v9fs's own, for a file system
@@ -131,7 +136,7 @@ func (f *file) StatFS() (p9.FSStat, error) {
 	if err := f.gone(); err != nil {
 		return p9.FSStat{}, wire(err)
 	}
-	st := p9.FSStat{Type: magic, BlockSize: blockSize, NameLength: maxName}
+	st := p9.FSStat{Type: magic, BlockSize: pageSize, NameLength: maxName}
 	if s, ok := f.n.(stream); ok && s.stream(f.at.fs) != nil {
 		st.Type = magicRemote
 	}

@@ -2,6 +2,7 @@ package ops
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -219,7 +220,7 @@ func TestListingFromFarBehind(t *testing.T) {
 
 func TestAttributes(t *testing.T) {
 	_, k := aWorld(t)
-	if st, err := k.root.StatFS(); err != nil || st.Type != 0x27e0eb || st.NameLength != 255 {
+	if st, err := k.root.StatFS(); err != nil || st.Type != 0x27e0eb || st.NameLength != 255 || int(st.BlockSize) != os.Getpagesize() {
 		t.Errorf("statfs %+v, %v", st, err)
 	}
 	k.must(k.write("m/a/alpha.value", "some text"))

@@ -332,6 +332,25 @@ func TestKillFrozen(t *testing.T) {
 	}
 }
 
+// TestPagesOfAnotherHost: pages are as large as those of the server's host.
+func TestPagesOfAnotherHost(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	m.add("/all/Zoe/tasks", p9.ModeRegular|0o444, "1\n")
+	m.add("/all/Zoe/bc.physpages.held", p9.ModeRegular|0o444, "48\n")
+	m.mu.Unlock()
+	top := func() string {
+		return command(nil, "--server", addr, "top", "-b", "-n", "1", "-d", "0.1", "--json", "/all/Zoe").stdout
+	}
+	if got := top(); !strings.Contains(got, `"memory_bytes":3145728`) {
+		t.Errorf("48 pages of 64 KiB: %s", got)
+	}
+	m.failWith("statfs /", linux.ENOSYS)
+	if got := top(); !strings.Contains(got, `"memory_bytes":null`) {
+		t.Errorf("48 pages of who knows what: %s", got)
+	}
+}
+
 // TestWriteIsOneCommand: a value is one Twrite with echo's newline, standard
 // input one without; what would have to be cut up is refused.
 func TestWriteIsOneCommand(t *testing.T) {

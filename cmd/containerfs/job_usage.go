@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"time"
 )
 
@@ -17,15 +16,15 @@ type jobUsage struct {
 
 // What a job's usage is read from, best first.
 var (
-	jobCPU        = []measure{{"cpuacct.usage", 1, false}}
+	jobCPU        = []measure{{"cpuacct.usage", false, false}}
 	jobMemoryPeak = []measure{
-		{"memory.peak", 1, true},
-		{"memory.max_usage_in_bytes", 1, true},
-		{"bc.physpages.maxheld", int64(os.Getpagesize()), false},
+		{"memory.peak", false, true},
+		{"memory.max_usage_in_bytes", false, true},
+		{"bc.physpages.maxheld", true, false},
 	}
 	jobTasksPeak = []measure{
-		{"pids.peak", 1, true},
-		{"bc.numproc.maxheld", 1, false},
+		{"pids.peak", false, true},
+		{"bc.numproc.maxheld", false, false},
 	}
 )
 

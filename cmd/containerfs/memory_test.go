@@ -136,6 +136,14 @@ func (f *memoryFile) GetAttr(p9.AttrMask) (qid p9.QID, mask p9.AttrMask, attr p9
 	return
 }
 
+// memoryPage is the size of pages of the host of this server, which is another one.
+const memoryPage = 64 << 10
+
+func (f *memoryFile) StatFS() (st p9.FSStat, err error) {
+	err = f.do("statfs", f.path, func(*node) error { st.BlockSize = memoryPage; return nil })
+	return
+}
+
 func (f *memoryFile) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 	return f.do("setattr", f.path, func(n *node) error {
 		if valid.Permissions {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
@@ -31,6 +32,8 @@ const (
 type session struct {
 	client *p9.Client
 	root   explainedFile
+
+	pageSize func() (int64, error) // askPageSize, once
 }
 
 // connect dials a server and attaches to its root.
@@ -66,6 +69,7 @@ func connect(ctx context.Context, addr string) (*session, error) {
 	conn.SetDeadline(time.Time{})
 	s := &session{client: client}
 	s.root = explainedFile{root, s}
+	s.pageSize = sync.OnceValues(s.askPageSize)
 	return s, nil
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,18 +17,18 @@ type usage struct {
 	Memory *int64   `json:"memory_bytes"`
 }
 
-// measure is a file that has a number, and in which unit.
+// measure is a file that has a number, which may be of pages of the server's host.
 type measure struct {
 	name   string
-	unit   int64
+	pages  bool
 	kernel bool
 }
 
 // memoryFiles are where a container's memory can be read, best first.
 var memoryFiles = []measure{
-	{"memory.current", 1, true},
-	{"memory.usage_in_bytes", 1, true},
-	{"bc.physpages.held", int64(os.Getpagesize()), false},
+	{"memory.current", false, true},
+	{"memory.usage_in_bytes", false, true},
+	{"bc.physpages.held", true, false},
 }
 
 // sampler measures the containers below a path.
@@ -119,11 +118,24 @@ func (s *session) measured(path string, files []string, of []measure) *int64 {
 			return nil // its processes are where they come from: this is the server's directory
 		}
 		if n, ok := s.number(path, files, f.name); ok {
-			n *= f.unit
+			if f.pages {
+				size, err := s.pageSize()
+				if err != nil {
+					return nil
+				}
+				n *= size
+			}
 			return &n
 		}
 	}
 	return nil
+}
+
+// askPageSize asks what a page of the server's host has: it can be of another kind than
+// ours, or have another kernel.
+func (s *session) askPageSize() (int64, error) {
+	st, err := s.root.StatFS()
+	return int64(st.BlockSize), err
 }
 
 // number reads a number, if the container has it and we may.
