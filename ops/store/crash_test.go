@@ -50,10 +50,10 @@ func TestTornCommit(t *testing.T) {
 		}
 		for try := range 10 {
 			torn := append([]byte{}, after...)
-			copy(torn, before[:2*4096]) // neither meta page
-			for page := 2; page < len(before)/4096; page++ {
+			copy(torn, before[:2*pageSize]) // neither meta page
+			for page := 2; page < len(before)/pageSize; page++ {
 				if try > 0 && rnd.IntN(2) == 0 {
-					copy(torn[page*4096:][:4096], before[page*4096:])
+					copy(torn[page*pageSize:][:pageSize], before[page*pageSize:])
 				}
 			}
 			if try == 1 {
@@ -94,14 +94,16 @@ func childMain(dir string) {
 		os.Exit(1)
 	}
 	var out sync.Mutex
-	for client := range uint64(4) {
+	const clients = 4
+	for client := range uint64(clients) {
 		go func() {
 			for n := 1; ; n++ {
 				v := fmt.Sprint(n, strings.Repeat("x", n%700))
 				s.mu.Lock() // both in one commit, as a change of the tree is
 				s.pending[key(client*2+1)] = row{value: []byte(v)}
-				s.mu.Unlock()
-				if err := s.Wait(s.Put(key(client*2+2), []byte(v), nil)); err != nil {
+				s.pending[key(client*2+2)] = row{value: []byte(v)}
+				s.mu.Unlock() // a commit can begin here
+				if err := s.Wait(s.Put(key(clients*2+1), []byte{'x'}, nil)); err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(1)
 				}

@@ -20,6 +20,9 @@ import (
 
 func key(n uint64) Key { return Key{Bucket: Containers, Num: n} }
 
+// pageSize is that of a file that is made here: bbolt takes the kernel's.
+var pageSize = os.Getpagesize()
+
 // open opens a directory and returns what is in it.
 func open(t testing.TB, dir string) (*Store, map[Key]string) {
 	t.Helper()
@@ -85,6 +88,35 @@ func TestRandomRows(t *testing.T) {
 	}
 }
 
+// TestPageSizes: a state is read and changed whatever pages the kernel has that it was
+// made under, as in a directory that goes to another host with its disk, or where another
+// kernel is booted.
+func TestPageSizes(t *testing.T) {
+	for _, size := range []int{4 << 10, 16 << 10, 64 << 10} {
+		dir := t.TempDir()
+		options.PageSize = size
+		err := create(filepath.Join(dir, FileName))
+		options.PageSize = 0
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := make(map[Key]string)
+		for round := range 3 {
+			s, got := open(t, dir)
+			same(t, got, want)
+			if s.db.Info().PageSize != size {
+				t.Fatalf("pages of %d bytes, want %d", s.db.Info().PageSize, size)
+			}
+			for n := range uint64(500) {
+				v := strings.Repeat("x", int(n)) + fmt.Sprint(round)
+				s.Put(key(n+1), []byte(v), nil)
+				want[key(n+1)] = v
+			}
+			mustClose(t, s)
+		}
+	}
+}
+
 // TestDamage changes a byte anywhere, or cuts the file anywhere: it is refused, and
 // not touched, or what is read is all that there was.
 func TestDamage(t *testing.T) {
@@ -116,14 +148,14 @@ func TestDamage(t *testing.T) {
 		at := rnd.IntN(len(broken))
 		switch {
 		case i < 600: // headers, where everything hangs on
-			at = rnd.IntN(len(broken)/4096)*4096 + rnd.IntN(96)
+			at = rnd.IntN(len(broken)/pageSize)*pageSize + rnd.IntN(96)
 			fallthrough
 		case i < 2500:
 			what = "bit"
 			broken[at] ^= 1 << rnd.IntN(8)
 		case i < 2600:
 			what = "page"
-			copy(broken[at/4096*4096:], whole[rnd.IntN(len(whole)/4096)*4096:][:4096])
+			copy(broken[at/pageSize*pageSize:], whole[rnd.IntN(len(whole)/pageSize)*pageSize:][:pageSize])
 		default:
 			broken = broken[:at]
 		}
