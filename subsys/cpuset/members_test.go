@@ -67,6 +67,16 @@ func TestLeaveTwice(t *testing.T) {
 			}
 		}
 		f.mask(thread, "0-3")
+
+		// What it had is still known when it was refused to leave.
+		f.narrow(task, 2)
+		f.ok(f.attach(task, "a"))
+		f.last.err = syscall.EIO
+		f.errno(f.attach(task, "/"), syscall.EIO)
+		f.last.err = nil
+		f.set("a", "memory_migrate", "0") // any change
+		f.ok(f.attach(task, "/"))
+		f.mask(task, "2")
 	})
 }
 
@@ -99,6 +109,8 @@ func TestUnknownOrigin(t *testing.T) {
 	f.narrow(stranger, 0)
 	f.ok(f.Resync())
 	f.in(stranger, "a")
+	f.made("b", "1", "0")
+	f.ok(f.attach(stranger, "b")) // where it has no mask of its own either
 	f.ok(f.attach(stranger, "/"))
 	f.mask(stranger, "0-3")
 
@@ -255,6 +267,22 @@ func TestRefusedAttach(t *testing.T) {
 		f.errno(f.attach(second, "b"), syscall.EIO)
 		f.mask(second, "1")
 
+		// Who was not let in is not touched any more, nor is one let in again with what
+		// he had before.
+		f.last.err = nil
+		other := f.fork(initTID)
+		f.narrow(other, 2, 3)
+		f.last.err = syscall.EIO
+		f.errno(f.attach(other, "a"), syscall.EIO)
+		f.last.err = nil
+		f.mask(other, "2-3")
+		f.narrow(other, 1)
+		f.cpuset.Enforce()
+		f.mask(other, "1")
+		f.ok(f.attach(other, "a"))
+		f.ok(f.attach(other, "/"))
+		f.mask(other, "1")
+
 		// Children that were forked meanwhile go back as well.
 		f.last.err = nil
 		f.ok(f.attachProcess(task, "/"))
@@ -354,6 +382,29 @@ func TestWriteReachesAll(t *testing.T) {
 	delete(f.machine.allowed, task)
 	f.set("a", "cpus", "2")
 	f.mask(task, "2")
+}
+
+// TestQuiet: what goes well is not in the log.
+func TestQuiet(t *testing.T) {
+	f, _ := newKept(t)
+	f.made("a", "0-1", "0")
+	f.set("a", "memory_migrate", "1")
+	task := f.fork(initTID)
+	thread := f.thread(task)
+	f.ok(f.attachProcess(task, "a"))
+	f.set("a", "cpus", "1-2")
+	f.set("a", "mems", "1")
+	f.narrow(thread, 3)
+	f.cpuset.Enforce()
+	f.last.err = syscall.EIO
+	f.errno(f.attachProcess(task, "/"), syscall.EIO)
+	f.last.err = nil
+	f.ok(f.attachProcess(task, "/"))
+	f.cpuset.Enforce()
+	f.ok(f.cpuset.Close())
+	if f.log.Len() > 0 {
+		t.Errorf("the log has\n%s", &f.log)
+	}
 }
 
 func TestEnforce(t *testing.T) {

@@ -96,6 +96,20 @@ func TestOriginsAreRemembered(t *testing.T) {
 	}
 }
 
+// What is new since the last Enforce is kept when the server ends.
+func TestOriginsAreKeptAtTheEnd(t *testing.T) {
+	f, r := newKept(t)
+	f.made("a", "0", "0")
+	member := f.fork(initTID)
+	f.narrow(member, 1)
+	f.ok(f.attach(member, "a"))
+	f.ok(f.cpuset.Close())
+	f.wait()
+	f.restart(r, func() {})
+	f.ok(f.attach(member, "/"))
+	f.mask(member, "1")
+}
+
 // Only what has changed is written.
 func TestOriginsAreWrittenOnce(t *testing.T) {
 	f, r := newKept(t)

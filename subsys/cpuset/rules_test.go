@@ -219,8 +219,9 @@ func TestHotplug(t *testing.T) {
 	f.made("a/b", "1", "0")
 	f.made("a/b/c", "1", "0")
 	f.made("d", "1-2", "0")
+	f.made("e", "1", "0")
 	tids := make(map[string]int32)
-	for _, path := range []string{"", "a", "a/b", "a/b/c", "d"} {
+	for _, path := range []string{"", "a", "a/b", "a/b/c", "d", "e"} {
 		tids[path] = f.fork(hostsim.InitTID)
 		if path != "" {
 			f.ok(f.attach(tids[path], path))
@@ -244,7 +245,7 @@ func TestHotplug(t *testing.T) {
 	expect(map[string]string{"": "0-3", "a": "0-1", "a/b": "1", "a/b/c": "1", "d": "1-2"})
 
 	online(0, 2, 3)
-	expect(map[string]string{"": "0,2-3", "a": "0", "a/b": "0", "a/b/c": "0", "d": "2"})
+	expect(map[string]string{"": "0,2-3", "a": "0", "a/b": "0", "a/b/c": "0", "d": "2", "e": "0,2-3"})
 	f.errno(f.write("d", "cpus", "1-2"), syscall.EINVAL)
 	f.set("a/b", "memory_migrate", "1") // not refused for what is offline
 
@@ -255,7 +256,7 @@ func TestHotplug(t *testing.T) {
 	expect(map[string]string{"a": "2-3", "a/b": "2-3", "a/b/c": "2-3", "d": "2"})
 
 	online(0, 1, 2, 3)
-	expect(map[string]string{"a": "0-1", "a/b": "1", "a/b/c": "1", "d": "1-2"})
+	expect(map[string]string{"a": "0-1", "a/b": "1", "a/b/c": "1", "d": "1-2", "e": "1"})
 
 	// A write knows without Enforce.
 	f.machine.online[cpus] = NewSet(0, 1, 2)

@@ -66,6 +66,12 @@ func TestParseSet(t *testing.T) {
 			t.Errorf("%q: %q, %v, want %q", tc.text, set, err, tc.want)
 		}
 	}
+	for c := range 256 { // on a machine of more CPUs than there are bytes
+		text := []byte{byte(c)}
+		if set, err := ParseSet(text, 1024); err == nil && set != nil && (c < '0' || c > '9') {
+			t.Errorf("%q is %v", text, set)
+		}
+	}
 }
 
 // TestParseSetCost: what numbers that the machine lacks cost in memory does not grow

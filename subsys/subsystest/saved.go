@@ -7,8 +7,8 @@ import (
 	"containerfs/tree"
 )
 
-// saved: what was written is as it was in another life, and what was never written
-// is as new. A subsystem that can be written to is a Saver.
+// saved: what was written is as it was in another life, all of it or one value, and what
+// was never written is as new. A subsystem that can be written to is a Saver.
 func (w *world) saved() error {
 	s, ok := w.subject.(tree.Saver)
 	if !ok {
@@ -25,6 +25,11 @@ func (w *world) saved() error {
 	}
 	if b := w.save(s, fresh); len(b) > 0 {
 		return fmt.Errorf("%q is saved of a new container", b)
+	}
+	for i := range w.Values {
+		if err := w.savedAlone(i); err != nil {
+			return err
+		}
 	}
 	a, err := w.mkdir(w.root, "a")
 	if err != nil {
@@ -54,6 +59,23 @@ func (w *world) saved() error {
 		c.Close()
 	}
 	return err
+}
+
+// savedAlone: a value that needs none of the others is not forgotten where it is the only
+// one.
+func (w *world) savedAlone(i int) error {
+	c, err := w.tree.Mkdir(tree.MkdirRequest{Actor: boss, Parent: w.root, Name: "alone"})
+	if err != nil {
+		return err
+	}
+	refused := w.writeAll(c, w.Values[i:i+1])
+	if i == 0 && refused != nil {
+		return refused
+	}
+	if b := w.save(w.subject.(tree.Saver), c); refused == nil && len(b) == 0 {
+		return fmt.Errorf("nothing is saved of a container with %q in %s", w.Values[i].Text, w.Values[i].File)
+	}
+	return w.tree.Rmdir(c, nil)
 }
 
 func (w *world) save(s tree.Saver, c *tree.Container) (b []byte) {
