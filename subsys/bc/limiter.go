@@ -46,20 +46,29 @@ func (s *Subsystem) pass(r resource, write func(*tree.Actor, *tree.Container, []
 		if err != nil || c.IsRoot() {
 			return err
 		}
-		n := is
-		if n == unlimited {
-			n = -1
-		}
-		if _, err = s.limiter.Limit(c, names[r], n); err != nil {
-			_ = s.tree.Change(func() error {
-				s.tree.Update(func() {
-					if a := s.state(c).open(r); a.limit == is {
-						a.limit = max(was, a.barrier)
-					}
+		// Whoever gives the kernel a limit last finds the one that is in force, be it
+		// another's who was faster.
+		for {
+			n := is
+			if n == unlimited {
+				n = -1
+			}
+			if _, err := s.limiter.Limit(c, names[r], n); err != nil {
+				_ = s.tree.Change(func() error {
+					s.tree.Update(func() {
+						if a := s.state(c).open(r); a.limit == is {
+							a.limit = max(was, a.barrier)
+						}
+					})
+					return nil
 				})
+				return err
+			}
+			was = is
+			s.tree.View(func() { is = s.state(c).account(r).limit })
+			if is == was {
 				return nil
-			})
+			}
 		}
-		return err
 	}
 }

@@ -83,7 +83,15 @@ func TestLimiter(t *testing.T) {
 	if l.limits["/a physpages"] != -1 || limit(numfile) != 11 {
 		t.Errorf("limits are %v and %d", l.limits, limit(numfile))
 	}
-	l.during = nil
+	// Also the same limit: the kernel has the last one in the end.
+	l.during = func() {
+		l.during = nil
+		must(write(a, "physpages.limit", "20"))
+	}
+	must(write(a, "physpages.limit", "10"))
+	if l.limits["/a physpages"] != 20 || limit(physpages) != 20 {
+		t.Errorf("limits are %v and %d, want 20", l.limits, limit(physpages))
+	}
 	l.refuse = true
 	if err := write(a, "numproc.limit", "4"); !errors.Is(err, syscall.EBUSY) {
 		t.Errorf("the kernel's errno: %v", err)
