@@ -359,12 +359,7 @@ func (s *Subsystem) write(c *tree.Container, f kernfs.File, data []byte) error {
 		return gone(err)
 	}
 	defer dir.Close()
-	n.noteBefore(f, dir)
-	if err := dir.Command(f.Name, data); err != nil {
-		return gone(err)
-	}
-	n.remember(f, dir, data)
-	return nil
+	return gone(n.command(f, dir, data))
 }
 
 // find is the node of a container that may have gone.

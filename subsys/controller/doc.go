@@ -33,8 +33,9 @@
 //
 // A subsystem has the files that the base has with its name as prefix, whatever the
 // kernel's version. They pass through: one read of the kernel's file, one write, and
-// the kernel's errno. No lock is held over either. The subsystem `cgroup` has those
-// of version 2's own files that move nothing: events, freeze, kill, pressure, stat.
+// the kernel's errno. No lock is held over either, but over a change of `devices`. The
+// subsystem `cgroup` has those of version 2's own files that move nothing: events, freeze,
+// kill, pressure, stat.
 //
 // # Invariants
 //
@@ -63,5 +64,5 @@
 // What makes, removes and moves runs under changeMu. The leader of a trunk, the
 // first of its subsystems that is bound, is the one that acts in callbacks. Origins
 // are guarded by the Tree's mu. Reads and writes of files take a node from a View
-// and hold nothing then.
+// and hold nothing then, but for what notes the setting that a write has made.
 package controller

@@ -10,7 +10,6 @@ import (
 	"syscall"
 
 	"containerfs/tree"
-	"containerfs/tree/kernfs"
 )
 
 // Limits has limits of subsystems of ours be the kernel's own, in containers of the
@@ -75,7 +74,7 @@ func (l *Limits) limitTasks(c *tree.Container, who int, n int64) (ok bool, err e
 	dir, err := node.open()
 	if err == nil {
 		if err = dir.Command("pids.max", []byte(value)); err == nil {
-			node.remember(kernfs.File{Name: "pids.max", Reads: true}, dir, nil)
+			node.remember("pids.max", dir)
 		}
 		dir.Close()
 	}
@@ -174,6 +173,6 @@ func (l *Limits) limitPages(c *tree.Container, n int64) (ok bool, err error) {
 	if err := dir.Command(file, []byte(value)); err != nil {
 		return true, gone(err)
 	}
-	node.remember(kernfs.File{Name: file, Reads: true}, dir, nil)
+	node.remember(file, dir)
 	return true, nil
 }

@@ -32,9 +32,6 @@ const maxDevices = 256
 
 // noteBefore notes what a file shows that nobody has set yet. No lock is held.
 func (n *node) noteBefore(f kernfs.File, dir *kernfs.Dir) {
-	if !f.Reads {
-		return
-	}
 	known := false
 	n.t.tree.View(func() {
 		_, set := n.set.Values[f.Name]
@@ -58,28 +55,50 @@ func (n *node) noteBefore(f kernfs.File, dir *kernfs.Dir) {
 	})
 }
 
-// remember notes what a write has set. No lock is held.
-func (n *node) remember(f kernfs.File, dir *kernfs.Dir, data []byte) {
-	var value string
-	switch list := f.Name == "devices.allow" || f.Name == "devices.deny"; {
+// command has the kernel take a write, and notes what that has set. No lock is held while
+// the kernel takes its time.
+func (n *node) command(f kernfs.File, dir *kernfs.Dir, data []byte) error {
+	switch {
 	case f.Reads:
-		b, err := dir.Read(f.Name, nil)
-		if err != nil {
-			return
+		n.noteBefore(f, dir)
+		if err := dir.Command(f.Name, data); err != nil {
+			return err
 		}
-		value = string(b)
-	case !list:
-		return // a command
+		n.remember(f.Name, dir)
+		return nil
+	case f.Name == "devices.allow" || f.Name == "devices.deny":
+		return n.changeDevices(f.Name, dir, data)
+	}
+	return dir.Command(f.Name, data)
+}
+
+// remember notes what a file shows that was written. Of several writers the last one
+// finds what the kernel has in the end.
+func (n *node) remember(name string, dir *kernfs.Dir) {
+	n.t.noting.Lock()
+	defer n.t.noting.Unlock()
+	b, err := dir.Read(name, nil)
+	if err != nil {
+		return
 	}
 	n.t.tree.Update(func() {
-		if f.Reads {
-			if n.set.Values == nil {
-				n.set.Values = make(map[string]string)
-			}
-			n.set.Values[f.Name] = value
-			return
+		if n.set.Values == nil {
+			n.set.Values = make(map[string]string)
 		}
-		line := f.Name + " " + strings.TrimSpace(string(data))
+		n.set.Values[name] = string(b)
+	})
+}
+
+// changeDevices is a write to devices.allow or devices.deny. As nothing shows in which
+// order the kernel took several, they are made one after the other.
+func (n *node) changeDevices(name string, dir *kernfs.Dir, data []byte) error {
+	n.t.noting.Lock()
+	defer n.t.noting.Unlock()
+	if err := dir.Command(name, data); err != nil {
+		return err
+	}
+	n.t.tree.Update(func() {
+		line := name + " " + strings.TrimSpace(string(data))
 		if line == "devices.allow a" || line == "devices.deny a" {
 			n.set.Devices = nil // all before is undone
 		}
@@ -88,6 +107,7 @@ func (n *node) remember(f kernfs.File, dir *kernfs.Dir, data []byte) {
 			n.set.Devices = append(n.set.Devices, line)
 		}
 	})
+	return nil
 }
 
 // own is what clients have set in the files of the subsystem. With mu.

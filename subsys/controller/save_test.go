@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -189,5 +190,49 @@ func TestOriginsIn(t *testing.T) {
 	r.M["v2 7"] = []byte("{")
 	if _, err := o.All(); !errors.Is(err, syscall.EIO) {
 		t.Errorf("damaged: %v", err)
+	}
+}
+
+// TestSettingsAtOnce: of values that are written at once, the one is kept that the kernel
+// has in the end.
+func TestSettingsAtOnce(t *testing.T) {
+	b := newBench(t, Config{Names: []string{"devices", "pids"}, ID: fmt.Sprintf("test-o%d", os.Getpid())})
+	a := b.mkdir(b.root, "a")
+	write := func(file *tree.File, text string) {
+		if err := b.WriteFile(&tree.Actor{}, a, file, []byte(text)); err != nil {
+			t.Errorf("%s: %v", file.Name, err)
+		}
+	}
+	read := func(file *tree.File) string {
+		t.Helper()
+		v, err := b.ReadFile(a, file, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(v)
+	}
+	devices, pids := b.SubsystemID("devices"), b.SubsystemID("pids")
+	allow, deny, max := b.file(devices, "allow"), b.file(devices, "deny"), b.file(pids, "max")
+	limits, access := &b.subs[pids].node(a).set, &b.subs[devices].node(a).set
+	write(deny, "a")
+	for round := range 1000 {
+		var writers sync.WaitGroup
+		writers.Go(func() { write(max, "10") })
+		writers.Go(func() { write(max, "20") })
+		writers.Wait()
+		shown := read(max)
+		var kept string
+		b.View(func() { kept = limits.Values["pids.max"] })
+		if kept != shown {
+			t.Fatalf("round %d: %q is kept, and the kernel has %q", round, kept, shown)
+		}
+		writers.Go(func() { write(allow, "c 1:3 r") })
+		writers.Go(func() { write(deny, "c 1:3 r") })
+		writers.Wait()
+		shown = read(b.file(devices, "list"))
+		b.View(func() { kept = access.Devices[len(access.Devices)-1] })
+		if (kept == "devices.allow c 1:3 r") != strings.Contains(shown, "c 1:3 r") {
+			t.Fatalf("round %d: %q is kept last, and the kernel has %q", round, kept, shown)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +47,9 @@ type trunk struct {
 	subs  []*Subsystem // in order of registration
 
 	nodes map[uint64]*node // by container, but for roots; changed with both of the Tree's locks
+
+	// noting is held while it is noted what clients have set. It comes before the Tree's mu.
+	noting sync.Mutex
 
 	// The rest is guarded by changeMu.
 	hier    *tree.Hierarchy // that controllers are bound to, nil for none
