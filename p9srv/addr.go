@@ -141,7 +141,7 @@ func portAddr(network, host, port string) (Addr, error) {
 		bits = 32
 	}
 	// Not names of services: what a listener is on must be plain to see.
-	n, err := parseDecimal(port, bits)
+	n, err := strconv.ParseUint(port, 10, bits)
 	if err != nil {
 		return Addr{}, fmt.Errorf("port %q is no number of a port", port)
 	}
@@ -159,16 +159,8 @@ func portAddr(network, host, port string) (Addr, error) {
 	return Addr{Network: network, Address: net.JoinHostPort(host, strconv.FormatUint(n, 10))}, nil
 }
 
-// parseDecimal takes digits only, where strconv takes signs too.
-func parseDecimal(s string, bits int) (uint64, error) {
-	if s == "" || strings.Trim(s, "0123456789") != "" {
-		return 0, fmt.Errorf("%q is no number", s)
-	}
-	return strconv.ParseUint(s, 10, bits)
-}
-
 func parseCID(s string) (uint32, error) {
-	n, err := parseDecimal(s, 32)
+	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil || uint32(n) == anyCID {
 		return 0, fmt.Errorf("%q is no CID", s)
 	}
@@ -187,7 +179,7 @@ func (a Addr) cid() uint32 {
 // port is the port of an address that has one.
 func (a Addr) port() uint32 {
 	_, port, _ := net.SplitHostPort(a.Address)
-	n, _ := parseDecimal(port, 32)
+	n, _ := strconv.ParseUint(port, 10, 32)
 	return uint32(n)
 }
 

@@ -32,6 +32,10 @@ func TestParseAddr(t *testing.T) {
 		{"tcp://h:1/x", ""},
 		{"tcp://h:http", ""},
 		{"tcp://h:+1", ""},
+		{"tcp://h:-1", ""},
+		{"tcp://h:1_0", ""},
+		{"tcp://h:0x10", ""},
+		{"vsock://+2:1", ""},
 		{"tcp://h:65536", ""},
 		{"tcp://a/b:1", ""},
 		{"tcp://h:1?no_root_squash", ""}, // is a listener's
@@ -128,6 +132,37 @@ func TestListenUnixInLockedDirectory(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("waits for ever for a lock that anybody can have")
+	}
+}
+
+// TestListenUnixWaits has another server be about to listen.
+func TestListenUnixWaits(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sock")
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	listening := make(chan error, 1)
+	go func() {
+		_, err := Listen(Export{Addr: Addr{Network: "unix", Address: path}})
+		listening <- err
+	}()
+	time.Sleep(100 * time.Millisecond)
+	other, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatalf("the second one is there first: %v", err)
+	}
+	defer other.Close()
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-listening; err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("the second one: %v", err)
 	}
 }
 

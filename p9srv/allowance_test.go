@@ -31,6 +31,8 @@ func TestAllowance(t *testing.T) {
 			})
 			tree.Put("big", make([]byte, 1<<20))
 			tree.SetSlow(func(name string) bool { return slow && name == "big" })
+			idle := dial(t, a) // has taken all its replies
+			idle.Script(hello)
 			before := inuse()
 			const many = 40
 			var wires []*p9test.Wire
@@ -73,6 +75,8 @@ func TestAllowance(t *testing.T) {
 			if !strings.Contains(log.String(), "replies were not taken") {
 				t.Error("nobody was hung up on")
 			}
+			idle.Send("Tclunk 1 0")
+			idle.Want("Rclunk 1")
 		})
 	}
 }

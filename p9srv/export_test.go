@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -20,6 +21,12 @@ func TestParseExport(t *testing.T) {
 		{"tcp://127.0.0.1:1?no_root_squash", "tcp://127.0.0.1:1?no_root_squash"},
 		{"tcp://127.0.0.1:1?attach=a%26b/c=d", "tcp://127.0.0.1:1?attach=a%26b/c%3Dd"},
 		{"unix:///x?access=ro&as=a", "unix:///x?as=a&access=ro"},
+		{"unix:///x?as=azAZ09._-", "unix:///x?as=azAZ09._-"},
+		{"unix:///x?as=" + strings.Repeat("a", 256), "unix:///x?as=" + strings.Repeat("a", 256)},
+		{"unix:///x?as=" + strings.Repeat("a", 257), ""},
+		{"unix:///x?as=-a", ""},
+		{"unix:///x?as=a%7B", ""},
+		{"unix:///x?as=a:b", ""},
 		{"unix!/x?no_root_squash", "unix:///x?no_root_squash"},
 		{"tls://:1?" + files + "&users=a,root", "tls://:1?" + files + "&users=a,root"},
 		{"tls://:1?" + files + "&as=a&allow=10.0.0.1", "tls://:1?" + files + "&as=a&allow=10.0.0.1/32"},
@@ -167,7 +174,24 @@ func TestCheck(t *testing.T) {
 	if _, err := os.Stat(filepath.Dir(none)); err == nil {
 		t.Error("a directory was made")
 	}
-	for _, a := range []Addr{{Network: "tcp", Address: "0.0.0.0:0"}, {Network: "vsock", Address: ":1"}, {Network: "unix", Address: file}} {
+	for _, a := range []Addr{{Network: "tcp", Address: "127.0.0.1:0"}, {Network: "tcp", Address: "localhost:0"}} {
+		if err := CheckLocal(a); err != nil {
+			t.Error(err)
+		}
+		l, err := ListenLocal(a)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if !l.Addr().(*net.TCPAddr).IP.IsLoopback() {
+			t.Errorf("%s listens on %s", a, l.Addr())
+		}
+		l.Close()
+	}
+	for _, a := range []Addr{
+		{Network: "tcp", Address: "0.0.0.0:0"}, {Network: "tcp", Address: "127.0.0.1"}, {Network: "tcp", Address: ":0"}, {Network: "tcp", Address: "10.0.0.1:0"},
+		{Network: "tls", Address: "127.0.0.1:0"}, {Network: "vsock", Address: ":1"}, {Network: "unix", Address: file},
+	} {
 		_, err := ListenLocal(a)
 		if got := CheckLocal(a); err == nil || got == nil || got.Error() != err.Error() {
 			t.Errorf("%s: %v, and ListenLocal says %v", a, got, err)
@@ -187,6 +211,12 @@ func TestAnnounce(t *testing.T) {
 		{"tcp://127.0.0.1:0?as=daemon&attach=/cpu/vm42&allow=10.0.0.0/8,::1", []string{`INFO listener "peers from 10.0.0.0/8 ::1/128 as daemon, to read and write, in /cpu/vm42"`}},
 		{"tcp://127.0.0.1:0?as=root", []string{`INFO listener "peers from everywhere as root, to read and write"`, "WARN as=root"}},
 		{"tcp://127.0.0.1:0?trust=uname", []string{`INFO listener "peers from everywhere as whom they say, to read and write"`, "WARN trust=uname"}},
+		{"tls://:1?cert=/c&key=/k&ca=/a&allow=10.0.0.0/8", []string{`INFO listener "unprivileged users by certificate, from 10.0.0.0/8, to read and write"`}},
+		{"tls://:1?cert=/c&key=/k&ca=/a&users=daemon,root", []string{
+			`INFO listener "users daemon root by certificate, from everywhere, to read and write"`, "WARN users=root"}},
+		{"tls://:1?cert=/c&key=/k&ca=/a&as=daemon&access=ro", []string{`INFO listener "who has a certificate, from everywhere as daemon, to read"`}},
+		{"unix:///x", []string{`INFO listener "users of this host by their credentials, to read and write"`}},
+		{"unix:///x?as=daemon", []string{`INFO listener "users of this host as daemon, to read and write"`}},
 		{"vsock://:1?cid.3.as=root&cid.4.as=daemon&cid.4.attach=a&cid.5.trust=uname", []string{
 			`INFO listener "CID 3 as root, to read and write; CID 4 as daemon, to read and write, in /a; CID 5 as whom they say, to read and write"`, "WARN as=root", "WARN trust=uname"}},
 	} {

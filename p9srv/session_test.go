@@ -55,6 +55,51 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// TestCreateOnOpenFid: a directory that is open stays what the fid stands for.
+func TestCreateOnOpenFid(t *testing.T) {
+	_, a := start(t, p9srv.Config{})
+	dial(t, a).Script(hello + `
+		Twalk 1 0 1 d
+		Rwalk...
+		Tlopen 1 1 0
+		Rlopen...
+		Tlcreate 1 1 x 0 0644 0
+		Rlerror 1 EINVAL
+		Treaddir 1 1 0 8000
+		Rreaddir...
+		Twalk 1 0 2 d x
+		Rwalk 1 d2
+		Tclunk 1 2
+		Rlerror 1 EBADF`)
+}
+
+// TestUnknownFid: every request that names a fid is refused for one that there is not, be
+// it the second one.
+func TestUnknownFid(t *testing.T) {
+	_, a := start(t, p9srv.Config{})
+	w := dial(t, a)
+	w.Script(hello + `
+		Twalk 1 0 1 f
+		Rwalk...`)
+	for _, request := range []string{
+		"Tstatfs 1 77", "Tlopen 1 77 0", "Tlcreate 1 77 x 0 0644 0", "Tsymlink 1 77 x y 0", "Tmknod 1 77 x 0 0 0 0",
+		"Trename 1 77 0 x", "Trename 1 1 77 x", "Treadlink 1 77", "Tgetattr 1 77 1", "Tsetattr 1 77 1 0 0 0 0 0 0 0 0",
+		"Treaddir 1 77 0 100", "Tfsync 1 77 0", "Tlock 1 77 0 0 0 0 0 x", "Tgetlock 1 77 0 0 0 0 x",
+		"Tlink 1 77 1 x", "Tlink 1 0 77 x", "Tmkdir 1 77 x 0755 0", "Trenameat 1 77 f 0 x", "Trenameat 1 0 f 77 x", "Tunlinkat 1 77 f 0",
+		"Twalk 1 77 2 f", "Twalk 1 77 2", "Tread 1 77 0 1", "Twrite 1 77 0 x", "Tclunk 1 77", "Tremove 1 77",
+	} {
+		w.Send(request)
+		if got := w.Receive(); got != "Rlerror 1 EBADF" {
+			t.Errorf("%s: %s", request, got)
+		}
+	}
+	w.Script(`
+		Tclunk 1 1
+		Rclunk 1
+		Tclunk 1 0
+		Rclunk 1`)
+}
+
 func TestLibraryClient(t *testing.T) {
 	_, a := start(t, p9srv.Config{})
 	root := p9test.Client(t, p9test.Dial(t, a))

@@ -41,6 +41,19 @@ func TestStats(t *testing.T) {
 		Tclunk 1 1
 		Rclunk 1
 	`)
+	// Several of a kind that come at once.
+	at := []byte{}
+	for _, text := range []string{"Tgetattr 1 0 1", "Tgetattr 2 77 1", "Tgetattr 3 0 1"} {
+		b, err := p9test.Encode(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at = append(at, b...)
+	}
+	if _, err := w.Write(at); err != nil {
+		t.Fatal(err)
+	}
+	w.Want("Rgetattr 1...", "Rlerror 2 EBADF", "Rgetattr 3...")
 	w.Send("Tclunk ~ 1") // NOTAG
 	w.Want("Rlerror...")
 	st := srv.Stats()
@@ -54,7 +67,7 @@ func TestStats(t *testing.T) {
 	}{
 		"version": {1, nil}, "attach": {1, nil}, "mkdir": {1, nil}, "flush": {1, nil},
 		"walk":  {4, map[string]uint64{"ENOENT": 2, "EBADF": 1}},
-		"clunk": {2, map[string]uint64{"EINVAL": 1}},
+		"clunk": {2, map[string]uint64{"EINVAL": 1}}, "getattr": {3, map[string]uint64{"EBADF": 1}},
 	} {
 		v := got[verb]
 		good := v.Count
