@@ -53,7 +53,10 @@ func TestDescendants(t *testing.T) {
 	if of, _ := Descendants([]int{os.Getpid()}); !slices.Contains(of, below[1]) || slices.ContainsFunc(of, func(p Process) bool { return p.PID == os.Getpid() }) {
 		t.Errorf("ours are %v", of)
 	}
-	if last := below[1]; !last.Same() || (Process{last.PID, last.Start + 1}).Same() {
+	if of, err := Descendants([]int{pid, below[0].PID}); err != nil || !slices.Equal(of, below[1:]) {
+		t.Errorf("below the first two are %v, %v", of, err)
+	}
+	if last := below[1]; last.Start == 0 || !last.Same() || (Process{last.PID, last.Start + 1}).Same() {
 		t.Errorf("%+v is not the one that it is", last)
 	}
 }
