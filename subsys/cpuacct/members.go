@@ -85,6 +85,10 @@ func (s *Subsystem) Attach(task *tree.Task, from, to *tree.Container) (func(), e
 		if task.Moving() && task.Container(to.Hierarchy()) == to {
 			at = dest // forked while its forker was moved: it was never in from
 		}
+		if t, ok := s.tracks[task]; ok {
+			t.at = at // a Move can have come before
+			s.tracks[task] = t
+		}
 		if err == nil {
 			s.applyLocked(task, at, now)
 		}

@@ -436,6 +436,15 @@ func TestStolen(t *testing.T) {
 	}
 	f.run(k, 5)
 	f.expect("a", 5, "", 15)
+
+	// Also of one that was read before.
+	f.run(k, 3)
+	f.sim.Steal(k, 0)
+	if f.Audit() != 1 {
+		t.Error("not mended")
+	}
+	f.run(k, 2)
+	f.expect("a", 8, "", 20)
 }
 
 // TestSize: there may be a million containers; the Tree's slot is 16 bytes more.
