@@ -177,8 +177,12 @@ func (x *examination) listener(e p9srv.Export) {
 			x.add(statusWarning, "root squash", fmt.Sprintf("%s lets CID %d be root", at, cid), "say as= another user, and attach= what it is to see")
 		}
 	}
-	if e.As == "root" && outside {
+	switch {
+	case e.As != "root" || e.Network == "vsock":
+	case outside:
 		x.add(statusWrong, "root squash", at+" makes everybody from outside root", "say as= another user")
+	default:
+		x.add(statusWarning, "root squash", at+" makes every user of this host root", "leave out as=, or say another user")
 	}
 	if len(x.findings) == before {
 		if e.Socket != nil {

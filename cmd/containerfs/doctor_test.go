@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerfs/ops/store"
+	"containerfs/p9srv"
 	"containerfs/subsys"
 	"containerfs/tree"
 )
@@ -51,6 +52,45 @@ func stateDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// TestDoctorListener: who can be root, or anybody, without having to be root of this host.
+func TestDoctorListener(t *testing.T) {
+	for _, tt := range []struct {
+		export string
+		want   []string // how findings begin
+	}{
+		{"unix:///x", []string{"ok listener: unix:///x"}},
+		{"tcp://127.0.0.1:1", []string{"ok listener"}},
+		{"tcp://localhost:1?trust=uname", []string{"ok listener"}},
+		{"tcp://127.0.0.1:1?no_root_squash", []string{"warning root squash: tcp://127.0.0.1:1 lets root stay root"}},
+		{"tcp://0.0.0.0:1?as=daemon", []string{"warning listener: tcp://0.0.0.0:1 is open to everybody who can reach it, as the user daemon"}},
+		{"tcp://host:1?as=daemon", []string{"warning listener: tcp://host:1 is open to everybody"}},
+		{"tcp://0.0.0.0:1?as=daemon&access=ro", []string{"ok listener"}},
+		{"tcp://0.0.0.0:1?as=daemon&allow=10.0.0.0/8", []string{"ok listener"}},
+		{"tcp://0.0.0.0:1?trust=uname&access=ro", []string{"wrong listener: tcp://0.0.0.0:1 is open to everybody who can reach it, and believes"}},
+		{"tcp://0.0.0.0:1?trust=uname&allow=10.0.0.0/8&no_root_squash", []string{"wrong root squash: tcp://0.0.0.0:1 lets root of other hosts be root here"}},
+		{"tcp://0.0.0.0:1?as=root&allow=10.0.0.0/8", []string{"wrong root squash: tcp://0.0.0.0:1 makes everybody from outside root"}},
+		{"tcp://127.0.0.1:1?as=root", []string{"warning root squash: tcp://127.0.0.1:1 makes every user of this host root"}},
+		{"unix:///x?as=root", []string{"warning root squash: unix:///x makes every user of this host root"}},
+		{"vsock://:1?as=root&allow=3", []string{"warning root squash: vsock://*:1 lets CID 3 be root"}},
+		{"tls://0.0.0.0:1?cert=/c&key=/k&ca=/a", []string{"ok listener"}},
+		{"tls://0.0.0.0:1?cert=/c&key=/k&ca=/a&as=root", []string{"wrong root squash"}},
+		{"vsock://:1?as=daemon&allow=3", []string{"ok listener"}},
+		{"vsock://:1?cid.3.as=root&cid.4.as=daemon", []string{"warning root squash: vsock://*:1 lets CID 3 be root"}},
+		{"vsock://:1?cid.3.trust=uname", []string{"ok listener"}},
+		{"vsock://:1?cid.3.trust=uname&no_root_squash", []string{"warning root squash: vsock://*:1 lets root stay root", "warning root squash: vsock://*:1 lets CID 3 be root"}},
+		{"vsock://:1?cid.3.as=daemon&no_root_squash", []string{"warning root squash: vsock://*:1 lets root stay root"}},
+	} {
+		e, err := p9srv.ParseExport(tt.export)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Split(strings.TrimSpace(found(func(x *examination) { x.listener(e) })), "\n")
+		if !slices.EqualFunc(got, tt.want, strings.HasPrefix) {
+			t.Errorf("%s:\n%s", tt.export, strings.Join(got, "\n"))
+		}
+	}
 }
 
 // TestDoctorState: each thing that can be wrong with a state directory is told, and
