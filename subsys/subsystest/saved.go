@@ -2,6 +2,7 @@ package subsystest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"containerfs/tree"
@@ -62,8 +63,9 @@ func (w *world) saved() error {
 }
 
 // savedAlone: a value that needs none of the others is not forgotten where it is the only
-// one.
+// one, and no other comes with it.
 func (w *world) savedAlone(i int) error {
+	s := w.subject.(tree.Saver)
 	c, err := w.tree.Mkdir(tree.MkdirRequest{Actor: boss, Parent: w.root, Name: "alone"})
 	if err != nil {
 		return err
@@ -72,10 +74,21 @@ func (w *world) savedAlone(i int) error {
 	if i == 0 && refused != nil {
 		return refused
 	}
-	if b := w.save(w.subject.(tree.Saver), c); refused == nil && len(b) == 0 {
+	saved := w.save(s, c)
+	if refused == nil && len(saved) == 0 {
 		return fmt.Errorf("nothing is saved of a container with %q in %s", w.Values[i].Text, w.Values[i].File)
 	}
-	return w.tree.Rmdir(c, nil)
+	if refused == nil && !w.OfHost {
+		err = w.unchanged("forgotten and restored", func() error {
+			for _, b := range [][]byte{nil, saved} {
+				if err := w.tree.Change(func() error { return s.Restore(c, b) }); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, c)
+	}
+	return errors.Join(err, w.tree.Rmdir(c, nil))
 }
 
 func (w *world) save(s tree.Saver, c *tree.Container) (b []byte) {
