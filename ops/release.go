@@ -142,7 +142,7 @@ func runAgent(ctx context.Context, agent, path string) error {
 	defer theirs.Close()
 	cmd.ExtraFiles = []*os.File{theirs}
 	// What the server itself was started with does not have the flag.
-	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+	if err := keepFromAgents(); err != nil {
 		return fmt.Errorf("close descriptors: %w", err)
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -156,6 +156,25 @@ func runAgent(ctx context.Context, agent, path string) error {
 		return &os.PathError{Op: "exec", Path: agent, Err: syscall.Errno(errno)}
 	}
 	return err
+}
+
+// keepFromAgents has the kernel close, in whatever is executed, the descriptors that there
+// are but for the first three. It can be told so at once since Linux 5.11.
+func keepFromAgents() error {
+	const first = 3
+	if unix.CloseRange(first, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return nil
+	}
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, f := range fds {
+		if fd, err := strconv.Atoi(f.Name()); err == nil && fd >= first {
+			unix.CloseOnExec(fd) // or it is closed by now
+		}
+	}
+	return nil
 }
 
 // agentStarter is the name by which this program is asked to become an agent.

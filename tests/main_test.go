@@ -20,6 +20,10 @@ func TestMain(m *testing.M) {
 		spawnerMain()
 		return
 	}
+	if what := os.Getenv("CONTAINERFS_TEST_LACKS"); what != "" {
+		fmt.Fprintln(os.Stderr, lacksMain(what))
+		os.Exit(1)
+	}
 	if os.Getenv("CONTAINERFS_TEST_EXECS") != "" {
 		if err := execsMain(os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -1,6 +1,8 @@
 package kernfs
 
 import (
+	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -11,29 +13,41 @@ import (
 // one's, it is a detached mount: the kernel keeps the hierarchy for as long as
 // somebody has it open or it has directories.
 func OpenControllers(names ...string) (*Dir, error) {
-	return openDetached("cgroup", strings.Join(names, ","), func(cfg int) error {
-		for _, name := range names {
-			if err := unix.FsconfigSetFlag(cfg, name); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return openDetached("cgroup", strings.Join(names, ","), names)
 }
 
 // OpenUnified opens the root directory of version 2, wherever it is mounted.
 func OpenUnified() (*Dir, error) {
-	return openDetached("cgroup2", "cgroup2", func(int) error { return nil })
+	// A mount sets the options of the whole host.
+	return openDetached("cgroup2", "cgroup2", unifiedOptions())
 }
 
-func openDetached(fs, called string, configure func(cfg int) error) (*Dir, error) {
+// unifiedOptions are those that version 2 has where the host has mounted it.
+func unifiedOptions() (options []string) {
+	text, err := os.ReadFile("/proc/1/mountinfo")
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(text)) {
+		_, after, _ := strings.Cut(line, " - ")
+		if m := strings.Fields(after); len(m) >= 3 && m[0] == "cgroup2" {
+			options = slices.DeleteFunc(strings.Split(m[2], ","), func(o string) bool { return o == "rw" || o == "ro" })
+		}
+	}
+	return options
+}
+
+func openDetached(fs, called string, options []string) (*Dir, error) {
 	cfg, err := unix.Fsopen(fs, unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return nil, &OpError{"fsopen", fs, refusal("fsopen", err)}
+		err = refusal("fsopen", err)
+		return mountApart(fs, called, options, &OpError{"fsopen", fs, err})
 	}
 	defer unix.Close(cfg)
-	if err := configure(cfg); err != nil {
-		return nil, &OpError{"configure hierarchy", called, err}
+	for _, o := range options {
+		if err := unix.FsconfigSetFlag(cfg, o); err != nil {
+			return nil, &OpError{"configure hierarchy", called, err}
+		}
 	}
 	if err := unix.FsconfigCreate(cfg); err != nil {
 		return nil, &OpError{"make hierarchy", called, err}
@@ -141,5 +155,5 @@ func (d *Dir) Xattr(name string) (string, error) {
 // MayWrite reports whether this process may write a control file, "." for the
 // directory itself.
 func (d *Dir) MayWrite(name string) bool {
-	return unix.Faccessat2(d.fd, name, unix.W_OK, unix.AT_EACCESS) == nil
+	return unix.Faccessat(d.fd, name, unix.W_OK, unix.AT_EACCESS) == nil
 }

@@ -3,6 +3,8 @@ package kernfs
 import (
 	"errors"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -279,9 +281,70 @@ func (d *Dir) ID() (uint64, error) {
 	return st.Ino, nil
 }
 
+// Owner is the user that the directory belongs to.
+func (d *Dir) Owner() (uid uint32, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(d.fd, &st); err != nil {
+		return 0, d.fail("stat", ".", err)
+	}
+	return st.Uid, nil
+}
+
 func (d *Dir) openat(name string, flags int) (int, error) {
+	if !hasOpenat2() {
+		return d.walkat(name, flags)
+	}
 	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: beneath}
 	return retry(func() (int, error) { return unix.Openat2(d.fd, name, &how) })
+}
+
+// hasOpenat2 reports whether the kernel has openat2: since Linux 5.6, if no filter of system
+// calls refuses it.
+var hasOpenat2 = sync.OnceValue(func() bool {
+	fd, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC})
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == nil
+})
+
+// walkat does what openat2 does, name by name: ELOOP or ENOTDIR for a link, and EXDEV for
+// what is above d or on another file system.
+func (d *Dir) walkat(name string, flags int) (fd int, err error) {
+	var ours unix.Stat_t
+	if err := unix.Fstat(d.fd, &ours); err != nil {
+		return -1, err
+	}
+	at, last := d.fd, false
+	for !last {
+		how := unix.O_PATH | unix.O_DIRECTORY
+		part, rest, more := strings.Cut(name, "/")
+		if name, last = rest, !more; last {
+			how = flags
+		}
+		fd, err = -1, unix.EXDEV
+		if part != "" && part != ".." {
+			fd, err = retry(func() (int, error) {
+				return unix.Openat(at, part, how|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+			})
+		}
+		if at != d.fd {
+			unix.Close(at)
+		}
+		if err != nil {
+			return -1, err
+		}
+		var its unix.Stat_t
+		if err = unix.Fstat(fd, &its); err == nil && its.Dev != ours.Dev {
+			err = unix.EXDEV
+		}
+		if err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+		at = fd
+	}
+	return fd, nil
 }
 
 func (d *Dir) fail(op, name string, err error) error {

@@ -16,8 +16,8 @@
 //
 // Everything is reached from a Dir's descriptor with openat2 and
 // RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS and
-// RESOLVE_NO_XDEV: whatever a name says, nothing outside of the directory is
-// touched. A Dir keeps its own descriptor and, for the moves to come, up to 512 of the
+// RESOLVE_NO_XDEV, or where the kernel lacks that name by name with the same refusals:
+// whatever a name says, nothing outside of the directory is touched. A Dir keeps its own descriptor and, for the moves to come, up to 512 of the
 // files that it has moved tasks by (Held); no other one outlives the call that opened it.
 // So the number of cgroups makes no difference.
 //

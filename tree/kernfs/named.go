@@ -83,23 +83,36 @@ func openNamed(name, controller string) (*Dir, error) {
 			return nil, &OpError{"take controller", controller, err}
 		}
 	}
-	cfg, err := configure(name, what)
-	if err != nil {
-		return nil, err
+	d, err := makeNamed(name, what)
+	if exists && errors.Is(err, unix.EINVAL) {
+		err = &OpError{"make hierarchy", name, unix.EBUSY} // it is there no more
 	}
-	defer unix.Close(cfg)
-	err = unix.FsconfigCreate(cfg)
-	if exists && err == unix.EINVAL {
-		err = unix.EBUSY // it is there no more
-	}
-	if err != nil {
-		return nil, &OpError{"make hierarchy", name, refusal("create", err)}
-	}
-	d, err := mountDetached(cfg, name)
 	if err == nil {
 		_ = unix.Fchmod(d.fd, dirMode)
 	}
 	return d, err
+}
+
+// makeNamed opens a named hierarchy, and makes it if what says of what.
+func makeNamed(name, what string) (*Dir, error) {
+	cfg, err := configure(name, what)
+	if err != nil {
+		options := []string{"name=" + name}
+		if what != "" {
+			options = append(options, what)
+		}
+		d, err := mountApart("cgroup", name, options, err)
+		var op *OpError
+		if errors.As(err, &op) && op.Op == "make hierarchy" {
+			op.Err = refusal("mount", op.Err)
+		}
+		return d, err
+	}
+	defer unix.Close(cfg)
+	if err := unix.FsconfigCreate(cfg); err != nil {
+		return nil, &OpError{"make hierarchy", name, refusal("create", err)}
+	}
+	return mountDetached(cfg, name)
 }
 
 // isFree tells why a hierarchy that is made cannot have a controller, as far as
@@ -206,10 +219,10 @@ func refusal(step string, err error) error {
 	case err == unix.EPERM:
 		return &refused{"no privilege: CAP_SYS_ADMIN is needed", err}
 	case err == unix.ENOSYS:
-		return &refused{"the kernel has no fsopen, or a filter forbids it", err}
-	case step == "fsopen" && err == unix.ENODEV:
+		return &refused{"the kernel has no fsopen, or a filter forbids it, and it cannot be mounted otherwise", err}
+	case step != "name" && err == unix.ENODEV:
 		return &refused{"the kernel has no cgroup v1", err}
-	case step == "name" && err == unix.ENOENT:
+	case step != "fsopen" && err == unix.ENOENT:
 		return &refused{"the kernel was booted with cgroup_no_v1=named", err}
 	}
 	return err

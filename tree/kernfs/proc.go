@@ -34,7 +34,7 @@ var proc = sync.OnceValues(func() (root *Dir, own bool) {
 
 // openProc makes an instance. Kernels before 5.8 have one for each pid namespace.
 func openProc() (*Dir, error) {
-	root, err := openDetached("proc", "/proc", func(int) error { return nil })
+	root, err := openDetached("proc", "/proc", nil)
 	if err != nil {
 		return nil, err
 	}
