@@ -87,8 +87,11 @@ func (m *mountSide) mount(view, aname string) (string, error) {
 	if err := os.Mkdir(m.view(view), 0o755); err != nil {
 		return "", err
 	}
-	out, err := m.run(0, "mount -t 9p -o trans=unix,version=9p2000.L,cache=none,access=user"+
-		fmt.Sprintf(",aname=%s %s %s", quote(aname), m.s.sock, m.view(view)))
+	options := "trans=unix,version=9p2000.L,cache=none,access=user"
+	if aname != "" { // newer kernels (7.3) take no option that is empty
+		options += ",aname=" + aname
+	}
+	out, err := m.run(0, fmt.Sprintf("mount -t 9p -o %s %s %s", quote(options), m.s.sock, m.view(view)))
 	if err != nil {
 		os.Remove(m.view(view))
 	}

@@ -120,6 +120,9 @@ func parseMountOptions(s, network string) mountOptions {
 		}
 		key, _, _ := strings.Cut(opt, "=")
 		given[key] = true
+		if opt == "aname=" {
+			opt = "aname=/" // the same, and newer kernels (7.3) take no option that is empty
+		}
 		o.data = append(o.data, opt)
 	}
 	for _, opt := range mountDefaults(network) {

@@ -23,6 +23,7 @@ func TestMountOptions(t *testing.T) {
 		{"", "unix", 0, []string{"version=9p2000.L", "cache=none", "access=user", "msize=65536"}},
 		{"", "tls", 0, []string{"version=9p2000.L", "cache=none", own, "msize=65536"}},
 		{"ro,nosuid,aname=cpu", "tcp", unix.MS_RDONLY | unix.MS_NOSUID, []string{"aname=cpu", "version=9p2000.L", "cache=none", "access=user", "msize=65536"}},
+		{"aname=", "unix", 0, []string{"aname=/", "version=9p2000.L", "cache=none", "access=user", "msize=65536"}},
 		{"rw,_netdev,x-systemd.automount,access=any,version=9p2000", "tls", 0, []string{"access=any", "version=9p2000", "cache=none", "msize=65536"}},
 	} {
 		got := parseMountOptions(tt.in, tt.network)
