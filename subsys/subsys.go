@@ -77,6 +77,10 @@ func Names(enable []string) []string {
 	return names
 }
 
+// Commands are what has to be written to a control file, one after the other, for it to show
+// something in place of what it shows now.
+func Commands(name, now, want string) []string { return controller.Commands(name, now, want) }
+
 // AbsentError is All's for one of Enable that this kernel does not have.
 type AbsentError = controller.AbsentError
 

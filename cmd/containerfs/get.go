@@ -212,7 +212,7 @@ func setEach(s *session, path string, values []setting, undo *undoList) error {
 		if err := s.writeFile(file, v.value); err != nil {
 			return &pathError{"set", file, err}
 		}
-		undo.add("set "+file, func() error { return write(s, file, []byte(old[i])) })
+		undo.add("set "+file, func() error { return s.resetFile(file, old[i]) })
 	}
 	return nil
 }

@@ -230,7 +230,14 @@ func (p *plan) planSetting(key, container string, v setting) error {
 		if strings.TrimSuffix(before, "\n") == v.value {
 			return nil, nil
 		}
-		return func() error { return write(p.s, path, []byte(before)) }, p.s.writeFile(path, v.value)
+		undo := func() error { return p.s.resetFile(path, before) }
+		err = p.s.setFile(path, before, v.value)
+		if err != nil {
+			if now, _ := p.s.readFile(path); now != before {
+				err = errors.Join(err, undo()) // the lines that were taken
+			}
+		}
+		return undo, err
 	}})
 	return nil
 }
@@ -277,7 +284,7 @@ func (p *plan) remake(c *savedContainer) error {
 	for _, name := range settingOrder(c.Set) {
 		now, err := p.s.readFile(join(c.Path, name))
 		if err == nil && strings.TrimSuffix(now, "\n") != c.Set[name] {
-			err = p.s.writeFile(join(c.Path, name), c.Set[name])
+			err = p.s.setFile(join(c.Path, name), now, c.Set[name])
 		}
 		errs = append(errs, err)
 	}

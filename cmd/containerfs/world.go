@@ -11,6 +11,7 @@ import (
 	"github.com/hugelgupf/p9/p9"
 
 	"containerfs/cmd/containerfs/internal/localhost"
+	"containerfs/subsys"
 )
 
 // hostFact begins the line of ctl that says which host the server is on.
@@ -156,6 +157,26 @@ func (s *session) readFile(path string) (string, error) {
 // writeFile gives a control file a command.
 func (s *session) writeFile(path, command string) error {
 	return write(s, path, []byte(command+"\n"))
+}
+
+// setFile has a control file show a value in place of what it shows now, by as many commands
+// as the kernel wants for that.
+func (s *session) setFile(path, now, value string) error {
+	for _, command := range subsys.Commands(path[strings.LastIndexByte(path, '/')+1:], now, value) {
+		if err := s.writeFile(path, command); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resetFile has a control file show a value that it had, whatever it shows now.
+func (s *session) resetFile(path, value string) error {
+	now, err := s.readFile(path)
+	if err != nil {
+		now = "" // one that cannot be read
+	}
+	return s.setFile(path, now, value)
 }
 
 // numbers reads the ids in a control file, one a line.

@@ -166,7 +166,7 @@ func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 			values[name] = before
 		}
 	}
-	writes := (&settings{Values: values, Devices: own.Devices}).commands()
+	writes := (&settings{Values: values, Devices: own.Devices}).commands(n.set.Values)
 	for _, w := range writes {
 		if name, _, _ := strings.Cut(w, " "); !s.owns(name) {
 			return fmt.Errorf("settings of %s: %s is not its file", s.name, name)
@@ -235,23 +235,37 @@ func (n *node) setAgain() {
 		}
 		var own *settings
 		n.t.tree.View(func() { own = s.own(n) })
-		s.setAll(c, own.commands(), "a setting cannot be set again")
+		s.setAll(c, own.commands(nil), "a setting cannot be set again")
 	}
 }
 
-// commands are the writes that make settings, as NAME VALUE.
-func (s *settings) commands() (writes []string) {
+// commands are the writes that make settings, as NAME VALUE, of files that show something
+// now, as far as that is known.
+func (s *settings) commands(now map[string]string) (writes []string) {
 	for _, name := range slices.Sorted(maps.Keys(s.Values)) {
-		for _, value := range commandsOf(name, s.Values[name]) {
+		for _, value := range Commands(name, now[name], s.Values[name]) {
 			writes = append(writes, name+" "+value)
 		}
 	}
 	return append(writes, s.Devices...)
 }
 
-// commandsOf are what has to be written to a file so that it shows something.
-func commandsOf(name, shows string) (all []string) {
-	for line := range strings.Lines(shows) {
+// Commands are what has to be written to a control file, one after the other, for it to
+// show something: of one line as it is, else each line by itself, after those that undo
+// what the file shows now for devices of which there is no line any more.
+func Commands(name, now, want string) (all []string) {
+	reset, byDevice := resets(name)
+	now, want = strings.TrimSuffix(now, "\n"), strings.TrimSuffix(want, "\n")
+	if !byDevice && name != "memory.oom_control" && !strings.Contains(want, "\n") {
+		return []string{want}
+	}
+	for line := range strings.Lines(now) {
+		device, _, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if byDevice && device != "default" && !strings.Contains("\n"+want, "\n"+device+" ") {
+			all = append(all, device+" "+reset)
+		}
+	}
+	for line := range strings.Lines(want) {
 		line = strings.TrimSuffix(line, "\n")
 		switch value, ok := strings.CutPrefix(line, "oom_kill_disable "); {
 		case name != "memory.oom_control":
@@ -263,6 +277,26 @@ func commandsOf(name, shows string) (all []string) {
 		all = append(all, line)
 	}
 	return all
+}
+
+// resets tells of the files that have a line for each device with a setting: what is
+// written for a device so that it has none.
+func resets(name string) (value string, byDevice bool) {
+	switch {
+	case name == "io.max":
+		return "rbps=max wbps=max riops=max wiops=max", true
+	case name == "io.latency":
+		return "target=0", true
+	case name == "rdma.max":
+		return "hca_handle=max hca_object=max", true
+	case name == "misc.max":
+		return "max", true
+	case name == "io.weight", name == "io.bfq.weight", strings.HasPrefix(name, "blkio.") && strings.HasSuffix(name, "weight_device"):
+		return "default", true
+	case strings.HasPrefix(name, "blkio.throttle."):
+		return "0", true
+	}
+	return "", false
 }
 
 // owns reports whether the subsystem has a file, by the kernel's name.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -234,5 +235,60 @@ func TestSettingsAtOnce(t *testing.T) {
 		if (kept == "devices.allow c 1:3 r") != strings.Contains(shown, "c 1:3 r") {
 			t.Fatalf("round %d: %q is kept last, and the kernel has %q", round, kept, shown)
 		}
+	}
+}
+
+// TestCommands: what is written for a file to show something.
+func TestCommands(t *testing.T) {
+	for _, tt := range []struct {
+		name, now, want string
+		all             []string
+	}{
+		{"pids.max", "max\n", "9", []string{"9"}},
+		{"cpuset.cpus", "0-1\n", "", []string{""}},
+		{"io.max", "", "8:0 rbps=1 wbps=max\n8:16 rbps=max wbps=2", []string{"8:0 rbps=1 wbps=max", "8:16 rbps=max wbps=2"}},
+		{"io.max", "8:0 rbps=1\n8:16 rbps=2\n", "8:16 rbps=3\n", []string{"8:0 rbps=max wbps=max riops=max wiops=max", "8:16 rbps=3"}},
+		{"io.max", "8:0 rbps=1\n", "", []string{"8:0 rbps=max wbps=max riops=max wiops=max"}},
+		{"io.weight", "default 100\n8:0 50\n", "default 200\n", []string{"8:0 default", "default 200"}},
+		{"rdma.max", "rxe0 hca_handle=2 hca_object=max\n", "", []string{"rxe0 hca_handle=max hca_object=max"}},
+		{"blkio.throttle.read_bps_device", "8:0 1\n", "8:16 2", []string{"8:0 0", "8:16 2"}},
+		{"memory.oom_control", "", "oom_kill_disable 1\nunder_oom 0\n", []string{"1"}},
+		{"net_prio.ifpriomap", "lo 0\neth0 1\n", "lo 2\neth0 0", []string{"lo 2", "eth0 0"}},
+	} {
+		if got := Commands(tt.name, tt.now, tt.want); !slices.Equal(got, tt.all) {
+			t.Errorf("%s from %q to %q: %q, want %q", tt.name, tt.now, tt.want, got, tt.all)
+		}
+	}
+}
+
+// TestTakenBackByDevice: of a file with a line for each device a change that could not be
+// kept is taken back as well.
+func TestTakenBackByDevice(t *testing.T) {
+	disks, _ := filepath.Glob("/sys/block/*/dev")
+	if len(disks) == 0 {
+		t.Skip("this host has no disk")
+	}
+	number, err := os.ReadFile(disks[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := strings.TrimSpace(string(number))
+	b := newBench(t, Config{Names: []string{"blkio"}, ID: fmt.Sprintf("test-d%d", os.Getpid())})
+	s := b.subs[0]
+	s.Enforce()
+	s.t.adopted = true
+	const file = "throttle.read_bps_device"
+	a := b.mkdir(b.root, "a")
+	if err := b.WriteFile(&tree.Actor{}, a, b.file(0, file), []byte(disk+" 1048576")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.ReadFile(a, b.file(0, file), nil); err != nil || string(got) != disk+" 1048576\n" {
+		t.Fatalf("it shows %q, %v", got, err)
+	}
+	if err := b.Change(func() error { return s.Restore(a, nil) }); err != nil {
+		t.Error(err)
+	}
+	if got, err := b.ReadFile(a, b.file(0, file), nil); err != nil || len(got) != 0 {
+		t.Errorf("taken back it shows %q, %v", got, err)
 	}
 }
