@@ -205,6 +205,8 @@ func (f *facts) find(name string) (place, error) {
 		return place{version: 2, mount: f.unified}, nil
 	case name == Core:
 		return place{}, errors.New("version 2 of cgroups is not mounted here")
+	case name == "blkio" && slices.Contains(f.v2, "io"): // which a hierarchy of blkio would be taken from
+		return place{}, absentf("blkio is in version 2 here, which calls it io")
 	case known && enabled:
 		return place{version: 1, set: []string{name}, fresh: true}, nil
 	case known:

@@ -40,6 +40,14 @@ func TestFind(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want an error with %q", name, got, err, why)
 		}
 	}
+	blkio := parseFacts([]byte(v1Cgroups+"blkio\t0\t1\t1\n"), []byte(v1Self), []byte(v1Mounts))
+	if got, err := blkio.find("blkio"); err != nil || !got.fresh {
+		t.Errorf("blkio: %+v, %v", got, err)
+	}
+	blkio.v2 = []string{"io"}
+	if got, err := blkio.find("blkio"); err == nil || !strings.Contains(err.Error(), "io") {
+		t.Errorf("blkio of version 2: %+v, %v", got, err)
+	}
 	// What is in use somewhere else can be had when it is not any more.
 	old := parseFacts([]byte(v1Cgroups), []byte("4:blkio:/\n5:pids,name=containerfs-s1:/7\n"), nil)
 	for name, want := range map[string]bool{"rdma": true, "memory": true, "io": true, "pids": false, Core: false} {

@@ -95,6 +95,9 @@ func (t *trunk) open(gone func(id string) bool) (err error) {
 		t.root, err = kernfs.OpenUnified()
 	default:
 		t.root, err = kernfs.OpenControllers(t.set...)
+		if errors.Is(err, unix.EINVAL) {
+			return absentf("%s of version 1 is switched off in this kernel (cgroup_no_v1): %v", join(t.set), err)
+		}
 	}
 	if err != nil {
 		return err
@@ -161,9 +164,12 @@ func (t *trunk) delegation() (string, error) {
 		}
 		trusted, _ := dir.Xattr("trusted.delegate")
 		user, _ := dir.Xattr("user.delegate")
+		owner, err := dir.Owner()
 		mine := os.Geteuid() != 0 && dir.MayWrite(".") && dir.MayWrite("cgroup.subtree_control")
 		dir.Close()
-		if trusted == "1" || user == "1" || mine {
+		// One above root's server can be a user's, as of the session in which it was started.
+		given := (trusted == "1" || user == "1") && err == nil && int(owner) == os.Geteuid()
+		if given || mine {
 			return path, nil
 		}
 	}
