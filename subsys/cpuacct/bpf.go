@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 )
 
 // ringSize holds the finals of some 80,000 tasks until they are read.
@@ -44,7 +45,13 @@ type switches struct {
 
 func openSwitches() (watcher, error) {
 	s := new(switches)
-	if err := s.open(); err != nil {
+	err := s.open()
+	if errors.Is(err, syscall.EPERM) {
+		s.close()
+		s = new(switches)
+		err = withLockedMemory(s.open)
+	}
+	if err != nil {
 		s.close()
 		// The verifier's log is for who writes programs.
 		var v *ebpf.VerifierError
@@ -54,6 +61,20 @@ func openSwitches() (watcher, error) {
 		return nil, fmt.Errorf("BPF: %w", err)
 	}
 	return s, nil
+}
+
+// withLockedMemory runs f while the memory that this process may lock has no limit, if that
+// can be had: what BPF needs counts before Linux 5.11.
+func withLockedMemory(f func() error) error {
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &was); err != nil {
+		return err
+	}
+	none := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none); err == nil {
+		defer unix.Setrlimit(unix.RLIMIT_MEMLOCK, &was)
+	}
+	return f()
 }
 
 func (s *switches) open() (err error) {
@@ -95,7 +116,7 @@ func program(o offsets, ring int) asm.Instructions {
 	}
 	code := asm.Instructions{
 		asm.LoadMem(prev, asm.R1, 8, asm.DWord),
-		asm.LoadMem(word, prev, o.state, asm.Word),
+		asm.LoadMem(word, prev, o.state, o.stateSize),
 		asm.And.Imm(word, taskDead),
 		asm.JEq.Imm(word, 0, "out"),
 	}
@@ -172,7 +193,10 @@ func (s *switches) close() {
 }
 
 // offsets are where this kernel's task_struct has what the program reads.
-type offsets struct{ state, pid, start, run, user, system int16 }
+type offsets struct {
+	state, pid, start, run, user, system int16
+	stateSize                            asm.Size
+}
 
 // taskOffsets looks them up once: the kernel does not change under a server.
 var taskOffsets = sync.OnceValues(func() (o offsets, err error) {
@@ -192,17 +216,32 @@ var taskOffsets = sync.OnceValues(func() (o offsets, err error) {
 		size int
 		at   *int16
 	}{
-		{"__state", 4, &o.state}, {"pid", 4, &o.pid}, {"start_boottime", 8, &o.start},
+		{"pid", 4, &o.pid}, {"start_boottime", 8, &o.start},
 		{"utime", 8, &o.user}, {"stime", 8, &o.system}, {"se", 0, &o.run},
 	} {
 		if *m.at, err = offsetOf(task, m.name, m.size); err != nil {
 			return o, err
 		}
 	}
+	if o.state, o.stateSize, err = stateOf(task); err != nil {
+		return o, err
+	}
 	run, err := offsetOf(entity, "sum_exec_runtime", 8)
 	o.run += run
 	return o, err
 })
+
+// stateOf is where a task's state is: under another name before Linux 5.14.
+func stateOf(task *btf.Struct) (int16, asm.Size, error) {
+	at, err := offsetOf(task, "__state", 4)
+	if err == nil {
+		return at, asm.Word, nil
+	}
+	if at, errOld := offsetOf(task, "state", 8); errOld == nil {
+		return at, asm.DWord, nil
+	}
+	return 0, 0, err
+}
 
 // offsetOf is where a structure has a member of that name and size; 0 is any.
 func offsetOf(s *btf.Struct, name string, size int) (int16, error) {
