@@ -63,6 +63,11 @@ func TestControllersV2(t *testing.T) {
 	t.Run("together", k.together)
 	t.Run("delegated", k.delegated)
 	t.Run("a controller is taken away", k.taken)
+	t.Run("every controller", k.everyV2)
+	t.Run("io throttles", k.reads)
+	t.Run("lines for devices", k.rows)
+	t.Run("in a user's session", k.inUsersSession)
+	t.Run("mounted elsewhere", k.unmounted)
 }
 
 // TestControllersV1 does it in a guest with version 1.
@@ -830,6 +835,33 @@ func TestNoMirror(t *testing.T) {
 	}
 	s.run("write", "/h/a/kill", "1")
 	waitFor(t, "the child to be killed", func() bool { return !lives(child) })
+	s.run("rmdir", "/h/a")
+}
+
+// TestSwitchedOff: where the kernel keeps its controllers from version 1, those of version 2
+// work, and what there is not is said.
+func TestSwitchedOff(t *testing.T) {
+	if !inside {
+		runInsideOn(t, machine{words: "cgroup_no_v1=all cgroup_disable=memory"}, "^TestSwitchedOff$")
+		return
+	}
+	for name, why := range map[string]string{"freezer": "cgroup_no_v1", "memory": "cgroup_disable"} {
+		if code, _, stderr := refusedStart(t, "--enable", name); code != usage || !strings.Contains(stderr, why) {
+			t.Errorf("enable %s: exit code %d, and nothing of %s:\n%s", name, code, why, stderr)
+		}
+	}
+	s := startServer(t, "--enable", "pids", "--enable", "cpuset", "--hierarchy", "h=pids,cpuset")
+	if got := s.run("read", "/ctl"); !strings.Contains(got, "mirror: on") {
+		t.Errorf("ctl says\n%s", got)
+	}
+	p := startSpawner(t)
+	s.run("mkdir", "/h/a")
+	s.run("set", "/h/a", "cpuset.cpus=0", "cpuset.mems=0", "pids.max=9")
+	s.run("write", "/h/a/procs", fmt.Sprint(p.pid()))
+	if got := s.run("read", "/h/a/pids.current"); got != "1\n" {
+		t.Errorf("pids.current is %q", got)
+	}
+	s.run("write", "/h/procs", fmt.Sprint(p.pid()))
 	s.run("rmdir", "/h/a")
 }
 
