@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -104,19 +105,26 @@ func (c *Classifier) fill(made *tree.Container, t *template) error {
 	return nil
 }
 
-// write writes to a control file, as echo does.
+// write writes to a control file, as echo does, each line of a value by itself: that is how
+// the kernel takes those of files with a line for each device.
 func (c *Classifier) write(to *tree.Container, name, value string) error {
 	var r *row
 	c.fs.tree.View(func() { r = c.fs.table(to).byName[name] })
 	if r == nil {
 		return syscall.ENOENT
 	}
-	f, data := controlFile{to, r}, []byte(value+"\n")
-	err := errTooLong
-	if len(data) <= MaxWrite {
-		err = f.write(c.at, data)
+	f := controlFile{to, r}
+	for line := range strings.SplitSeq(strings.TrimSuffix(value, "\n"), "\n") {
+		data := []byte(line + "\n")
+		err := errTooLong
+		if len(data) <= MaxWrite {
+			err = f.write(c.at, data)
+		}
+		if err = c.did(deed{op: "write", node: f, data: data}, err); err != nil {
+			return err
+		}
 	}
-	return c.did(deed{op: "write", node: f, data: data}, err)
+	return nil
 }
 
 // delegate gives a container to the user and the group of a process, with its control files

@@ -125,10 +125,11 @@ func TestTemplateFails(t *testing.T) {
 	}
 }
 
-// TestTemplateOrder: a value that wants another to be there is written once that is.
+// TestTemplateOrder: a value that wants another to be there is written once that is, and each
+// line by itself.
 func TestTemplateOrder(t *testing.T) {
 	r := newRuled(t, 100, "")
-	r.forceWith("1000 m a create\n", r.template("/m/a", false, "alpha.poke", "second", "alpha.value", "first"))
+	r.forceWith("1000 m a create\n", r.template("/m/a", false, "alpha.poke", "second", "alpha.value", "first\nof two"))
 	var wrote []string
 	for _, s := range r.subs {
 		s.write = func(data string) error {
@@ -144,7 +145,7 @@ func TestTemplateOrder(t *testing.T) {
 	r.exec(p, "/x")
 	r.settle()
 	r.at(p, "/a", "/")
-	if got := strings.Join(wrote, ""); got != "first\nsecond\n" {
+	if got := strings.Join(wrote, ","); got != "first\n,of two\n,second\n" {
 		t.Errorf("written in the order %q", got)
 	}
 }

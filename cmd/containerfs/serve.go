@@ -92,7 +92,7 @@ subsystems of flags come in addition. A table [[template]] says what containers 
 that rules make (option create) at a path of theirs:
 
   path      /HIERARCHY/DESTINATION, as in the rules
-  set       control files and what is written to them
+  set       control files and what is written to them, each line by itself
   delegate  true: the user's and the group's of the process that it is made for, but
             for the files in set
 
