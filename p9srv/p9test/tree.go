@@ -177,9 +177,16 @@ type file struct {
 	closed bool
 }
 
+// name is what the node is called, which another fid's request can be changing.
+func (f *file) name() string {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	return f.n.name
+}
+
 // enter locks the tree for an operation.
 func (f *file) enter(op string) func() {
-	f.t.pass(op, f.n.name)
+	f.t.pass(op, f.name())
 	f.t.mu.Lock()
 	if f.closed {
 		f.t.faults = append(f.t.faults, op+" after close of "+f.n.name)
@@ -189,7 +196,7 @@ func (f *file) enter(op string) func() {
 
 func (f *file) Slow() bool {
 	slow := f.t.slow.Load()
-	return slow != nil && (*slow)(f.n.name)
+	return slow != nil && (*slow)(f.name())
 }
 
 func (f *file) Walk(names []string) ([]p9.QID, p9.File, error) {
@@ -249,7 +256,7 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 }
 
 func (f *file) Close() error {
-	f.t.pass("close", f.n.name)
+	f.t.pass("close", f.name())
 	f.t.mu.Lock()
 	defer f.t.mu.Unlock()
 	if f.closed {
