@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -53,7 +54,7 @@ func (c *Classifier) make(parent *tree.Container, name string, t *template, s *r
 		return nil, err
 	}
 	if err = c.fill(made, t); err == nil && t.Delegate {
-		err = c.delegate(made, t.Files(), s)
+		err = c.delegate(made, t.Set, s)
 	}
 	if err == nil {
 		d := deed{op: "rename", node: containerDir{parent}, name: makingName, to: name}
@@ -85,10 +86,24 @@ func (c *Classifier) did(d deed, err error) error {
 	return err
 }
 
+// SettingOrder sorts names of control files, with those behind that others have to come
+// before: a set is exclusive once there is one.
+func SettingOrder[T any](m map[string]T) []string {
+	isLate := func(name string) int {
+		if strings.HasSuffix(name, "exclusive") {
+			return 1
+		}
+		return 0
+	}
+	return slices.SortedFunc(maps.Keys(m), func(a, b string) int {
+		return cmp.Or(isLate(a)-isLate(b), strings.Compare(a, b))
+	})
+}
+
 // fill writes what a template sets to the control files of a new container. What one file
 // takes may depend on another: those that failed are tried again for as long as one is taken.
 func (c *Classifier) fill(made *tree.Container, t *template) error {
-	for files := t.Files(); len(files) > 0; {
+	for files := SettingOrder(t.Set); len(files) > 0; {
 		var failed []string
 		var first error
 		for _, name := range files {
@@ -129,7 +144,7 @@ func (c *Classifier) write(to *tree.Container, name, value string) error {
 
 // delegate gives a container to the user and the group of a process, with its control files
 // but for some. Until then they are the server's, so that nobody has opened these.
-func (c *Classifier) delegate(made *tree.Container, but []string, s *rules.Subject) error {
+func (c *Classifier) delegate(made *tree.Container, but map[string]string, s *rules.Subject) error {
 	t := c.fs.tree
 	err := t.Change(func() (err error) {
 		t.Update(func() {
@@ -138,7 +153,7 @@ func (c *Classifier) delegate(made *tree.Container, but []string, s *rules.Subje
 				return
 			}
 			a := attrsOf(made)
-			for _, name := range but {
+			for name := range but {
 				if r := c.fs.table(made).byName[name]; r != nil {
 					a.setFile(r.id, a.file(r))
 				}

@@ -2,6 +2,7 @@ package ops
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -171,4 +172,10 @@ func TestTemplateLeft(t *testing.T) {
 	r.settle()
 	r.at(p, "/a", "/")
 	r.want("m/a/alpha.value", "x\n")
+}
+
+func TestSettingOrder(t *testing.T) {
+	if got := SettingOrder(map[string]string{"b": "", "a_exclusive": "1", "c": ""}); !slices.Equal(got, []string{"b", "c", "a_exclusive"}) {
+		t.Errorf("files in the order %q", got)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 
+	"containerfs/ops"
 	"containerfs/subsys"
 )
 
@@ -281,14 +282,14 @@ func (p *plan) remake(c *savedContainer) error {
 		return err
 	}
 	errs := []error{p.chown(c.Path, c.savedOwner)}
-	for _, name := range settingOrder(c.Set) {
+	for _, name := range ops.SettingOrder(c.Set) {
 		now, err := p.s.readFile(join(c.Path, name))
 		if err == nil && strings.TrimSuffix(now, "\n") != c.Set[name] {
 			err = p.s.setFile(join(c.Path, name), now, c.Set[name])
 		}
 		errs = append(errs, err)
 	}
-	for _, name := range settingOrder(c.File) {
+	for _, name := range ops.SettingOrder(c.File) {
 		errs = append(errs, p.chown(join(c.Path, name), c.File[name]))
 	}
 	return errors.Join(append(errs, p.chownOthers(c))...)

@@ -5,12 +5,14 @@ import (
 	"fmt"
 
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/ops"
 )
 
 // planFileOwners plans to change owners and modes of a container's files: those that the
 // file does not name have the container's owner, as save leaves them out.
 func (p *plan) planFileOwners(key string, c *savedContainer) error {
-	for _, name := range settingOrder(c.File) {
+	for _, name := range ops.SettingOrder(c.File) {
 		if err := p.checkFile(key+".file."+name, c.Path, name); err != nil {
 			return err
 		}

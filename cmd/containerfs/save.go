@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"containerfs/cmd/containerfs/internal/terminal"
+	"containerfs/ops"
 )
 
 func saveCommand() *cli.Command {
@@ -164,13 +165,13 @@ func writeSaved(out *bufio.Writer, c *savedContainer) error {
 	if len(c.Set) > 0 {
 		fmt.Fprint(out, "[container.set]\n")
 	}
-	for _, name := range settingOrder(c.Set) {
+	for _, name := range ops.SettingOrder(c.Set) {
 		if !utf8.ValidString(c.Set[name]) {
 			return fmt.Errorf("%s: %s is not UTF-8, which TOML is", printable(c.Path), name)
 		}
 		fmt.Fprintf(out, "%s = %s\n", tomlString(name), tomlString(c.Set[name]))
 	}
-	for _, name := range settingOrder(c.File) {
+	for _, name := range ops.SettingOrder(c.File) {
 		fmt.Fprintf(out, "[container.file.%s]\n", tomlString(name))
 		writeOwner(out, c.File[name])
 	}
@@ -179,24 +180,4 @@ func writeSaved(out *bufio.Writer, c *savedContainer) error {
 
 func writeOwner(out *bufio.Writer, o savedOwner) {
 	fmt.Fprintf(out, "mode = %s\nuid = %d\ngid = %d\n", tomlString(*o.Mode), *o.UID, *o.GID)
-}
-
-// settingOrder sorts names, with those behind that others have to come before: a
-// set is exclusive once there is one.
-func settingOrder[T any](m map[string]T) []string {
-	var names []string
-	for name := range m {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, func(a, b string) int {
-		lateA, lateB := strings.HasSuffix(a, "exclusive"), strings.HasSuffix(b, "exclusive")
-		switch {
-		case lateA && !lateB:
-			return 1
-		case lateB && !lateA:
-			return -1
-		}
-		return strings.Compare(a, b)
-	})
-	return names
 }

@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -43,23 +42,6 @@ func (t *Template) Hierarchy() string {
 		return e[0].text
 	}
 	return ""
-}
-
-// Files are the control files that are written to, in an order: those behind that others
-// have to come before, since a set is exclusive only where there is one.
-func (t *Template) Files() []string {
-	late := func(name string) int {
-		if strings.HasSuffix(name, "exclusive") {
-			return 1
-		}
-		return 0
-	}
-	return slices.SortedFunc(maps.Keys(t.Set), func(a, b string) int {
-		if d := late(a) - late(b); d != 0 {
-			return d
-		}
-		return strings.Compare(a, b)
-	})
 }
 
 // For reports whether a template is for what a rule makes in a hierarchy by the first n
