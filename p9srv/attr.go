@@ -1,6 +1,10 @@
 package p9srv
 
-import "github.com/hugelgupf/p9/linux"
+import (
+	"github.com/hugelgupf/p9/linux"
+
+	"containerfs/p9srv/wire"
+)
 
 func (s *session) getattr(r *request, out []byte) ([]byte, error) {
 	f, err := s.lookup(r.fid)
@@ -31,12 +35,12 @@ func (s *session) statfs(r *request, out []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	out = le.AppendUint32(out, st.Type)
-	out = le.AppendUint32(out, st.BlockSize)
+	out = wire.LE.AppendUint32(out, st.Type)
+	out = wire.LE.AppendUint32(out, st.BlockSize)
 	for _, v := range [...]uint64{st.Blocks, st.BlocksFree, st.BlocksAvailable, st.Files, st.FilesFree, st.FSID} {
-		out = le.AppendUint64(out, v)
+		out = wire.LE.AppendUint64(out, v)
 	}
-	return le.AppendUint32(out, st.NameLength), nil
+	return wire.LE.AppendUint32(out, st.NameLength), nil
 }
 
 // xattr: anything but EOPNOTSUPP would be printed by ls.

@@ -3,10 +3,12 @@ package p9srv
 import (
 	"strings"
 	"syscall"
+
+	"containerfs/p9srv/wire"
 )
 
 // classic is 9P2000, what Plan 9 and its ports speak. Bodies are read by the
-// decoder of this package, not by UnmarshalFcall of 9fans.net/go/plan9: that
+// decoder of package wire, not by UnmarshalFcall of 9fans.net/go/plan9: that
 // allocates for each message and prints a line on standard error for each
 // malformed one, which lets a client fill a log. It is the tests' other opinion, and
 // stat records are its.
@@ -28,24 +30,26 @@ func init() {
 	}
 }
 
-func decodeClassicAuth(r *request, d *decoder) { r.afid, r.name, r.name2 = d.u32(), d.str(), d.str() }
-
-func decodeClassicAttach(r *request, d *decoder) {
-	r.fid, r.afid, r.name, r.name2, r.uid = d.u32(), d.u32(), d.str(), d.str(), noUID
+func decodeClassicAuth(r *request, d *wire.Decoder) {
+	r.afid, r.name, r.name2 = d.U32(), d.Str(), d.Str()
 }
 
-func decodeOpen(r *request, d *decoder) { r.fid, r.flags = d.u32(), uint32(d.u8()) }
-
-func decodeCreate(r *request, d *decoder) {
-	r.fid, r.name, r.mode, r.flags = d.u32(), d.str(), d.u32(), uint32(d.u8())
+func decodeClassicAttach(r *request, d *wire.Decoder) {
+	r.fid, r.afid, r.name, r.name2, r.uid = d.U32(), d.U32(), d.Str(), d.Str(), wire.NoUID
 }
 
-func decodeWstat(r *request, d *decoder) { r.fid, r.data = d.u32(), d.take(int(d.u16())) }
+func decodeOpen(r *request, d *wire.Decoder) { r.fid, r.flags = d.U32(), uint32(d.U8()) }
+
+func decodeCreate(r *request, d *wire.Decoder) {
+	r.fid, r.name, r.mode, r.flags = d.U32(), d.Str(), d.U32(), uint32(d.U8())
+}
+
+func decodeWstat(r *request, d *wire.Decoder) { r.fid, r.data = d.U32(), d.Take(int(d.U16())) }
 
 func appendRerror(out []byte, tag uint16, err error) []byte {
 	start := len(out)
-	out = beginReply(out, 107, tag)
-	return endReply(appendString(out, errorText(err)), start)
+	out = wire.Begin(out, 107, tag)
+	return wire.End(wire.AppendString(out, errorText(err)), start)
 }
 
 // errorText is what an error is told as where there are no numbers: strerror(3)'s

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"9fans.net/go/plan9"
+
+	"containerfs/p9srv/wire"
 )
 
 // classicMessages have a different value in each field.
@@ -27,15 +29,15 @@ var classicMessages = []plan9.Fcall{
 // decodeClassic reads a frame as a session does, in the library's terms.
 func decodeClassic(frame []byte) (*plan9.Fcall, bool) {
 	r := request{typ: frame[4]}
-	body := decoder{b: frame[headerSize:]}
+	body := wire.Decode(frame[wire.HeaderSize:])
 	row := classic.messages[r.typ]
 	if row.serve == nil {
 		return nil, false
 	}
-	if row.decode(&r, &body); !body.finish() {
+	if row.decode(&r, &body); !body.Finish() {
 		return nil, false
 	}
-	f := &plan9.Fcall{Type: r.typ, Tag: le.Uint16(frame[5:]), Fid: r.fid}
+	f := &plan9.Fcall{Type: r.typ, Tag: wire.LE.Uint16(frame[5:]), Fid: r.fid}
 	switch f.Type {
 	case plan9.Tauth:
 		f.Afid, f.Uname, f.Aname = r.afid, r.name, r.name2
@@ -70,7 +72,7 @@ func TestClassicDecode(t *testing.T) {
 		if !ok || fmt.Sprintf("%+v", *got) != fmt.Sprintf("%+v", m) {
 			t.Errorf("%v\nis %+v", &m, got)
 		}
-		for n := headerSize; n < len(frame); n++ {
+		for n := wire.HeaderSize; n < len(frame); n++ {
 			if _, ok := decodeClassic(frame[:n]); ok {
 				t.Errorf("%v: %d bytes of %d are whole", &m, n, len(frame))
 			}
@@ -91,10 +93,10 @@ func TestClassicDecode(t *testing.T) {
 func FuzzClassicDecode(f *testing.F) {
 	for _, m := range classicMessages {
 		b, _ := m.Bytes()
-		f.Add(b[4], b[headerSize:])
+		f.Add(b[4], b[wire.HeaderSize:])
 	}
 	f.Fuzz(func(t *testing.T, typ byte, body []byte) {
-		frame := endReply(append(beginReply(nil, typ, 77), body...), 0)
+		frame := wire.End(append(wire.Begin(nil, typ, 77), body...), 0)
 		got, ok := decodeClassic(frame)
 		if !ok {
 			return
@@ -122,7 +124,7 @@ func FuzzWstatRecord(f *testing.F) {
 		}
 		now := plan9.Dir{Name: "n", Uid: "0", Gid: "0"}
 		valid, set, err := changes(d, &now)
-		if err == nil && (set.Permissions&^0o777 != 0 || set.Size != 0 || valid.Size || valid.UID && uint32(set.UID) == noUID) {
+		if err == nil && (set.Permissions&^0o777 != 0 || set.Size != 0 || valid.Size || valid.UID && uint32(set.UID) == wire.NoUID) {
 			t.Errorf("%v: %v %+v", d, valid, set)
 		}
 	})

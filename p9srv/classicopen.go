@@ -4,6 +4,8 @@ import (
 	"9fans.net/go/plan9"
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/p9srv/wire"
 )
 
 // classicFlags are those of an open mode. Truncation is the File's business only in
@@ -56,7 +58,7 @@ func (s *session) open(r *request, out []byte) ([]byte, error) {
 		return nil, err
 	}
 	f.open, f.flags, f.orclose = true, flags, r.flags&plan9.ORCLOSE != 0
-	return le.AppendUint32(appendQID(out, qid), iounit), nil
+	return wire.LE.AppendUint32(wire.AppendQID(out, qid), iounit), nil
 }
 
 // create is Tcreate: it moves the fid from the directory to what it makes in it.
@@ -89,7 +91,7 @@ func (s *session) create(r *request, out []byte) ([]byte, error) {
 	}
 	s.close(f.file)
 	*f = made
-	return le.AppendUint32(appendQID(out, f.qid), iounit), nil
+	return wire.LE.AppendUint32(wire.AppendQID(out, f.qid), iounit), nil
 }
 
 // makeDir makes a directory and opens it. Whoever made it may have it open, whatever

@@ -6,6 +6,8 @@ import (
 	"9fans.net/go/plan9"
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/p9srv/wire"
 )
 
 var statMask = p9.AttrMask{Mode: true, UID: true, GID: true, ATime: true, MTime: true, Size: true}
@@ -89,7 +91,7 @@ func (s *session) stat(r *request, out []byte) ([]byte, error) {
 	}
 	d := statOf(s.nameOf(f), qid, &attr)
 	b, err := d.Bytes()
-	return append(le.AppendUint16(out, uint16(len(b))), b...), err
+	return append(wire.LE.AppendUint16(out, uint16(len(b))), b...), err
 }
 
 // readAny is Tread: of a directory it gives stat records.
@@ -117,7 +119,7 @@ func (s *session) readRecords(r *request, out []byte) ([]byte, error) {
 	case r.offset != f.readTo:
 		return nil, linux.EINVAL
 	}
-	room := int(min(r.count, s.msize-headerSize-4, maxSlowRead))
+	room := int(min(r.count, s.msize-wire.HeaderSize-4, maxSlowRead))
 	sizeAt := len(out)
 	out = append(out, 0, 0, 0, 0)
 	start := len(out)
@@ -153,7 +155,7 @@ func (s *session) readRecords(r *request, out []byte) ([]byte, error) {
 	}
 	n := len(out) - start
 	f.cookie, f.readTo = cookie, r.offset+uint64(n)
-	le.PutUint32(out[sizeAt:], uint32(n))
+	wire.LE.PutUint32(out[sizeAt:], uint32(n))
 	return out, nil
 }
 

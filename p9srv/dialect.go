@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/p9srv/wire"
 )
 
 // Types of messages that are looked at outside of the tables of dialects. One has the same
@@ -32,7 +34,7 @@ type dialect struct {
 // body of the reply to out; with an error, whatever it appended is dropped.
 type message struct {
 	name   string
-	decode func(*request, *decoder)
+	decode func(*request, *wire.Decoder)
 	pace   pace
 	serve  func(s *session, r *request, out []byte) ([]byte, error)
 }
@@ -68,7 +70,7 @@ type request struct {
 	held  int64         // of the account's allowance, for a worker's reply
 
 	fid    uint32
-	fid2   uint32 // newfid, or the other directory; noFid if there is none
+	fid2   uint32 // newfid, or the other directory; wire.NoFid if there is none
 	names  []string
 	name   string
 	name2  string
@@ -87,7 +89,7 @@ type request struct {
 	lock   lock
 	now    bool // a write that must not wait
 
-	nameArray [maxWalk]string
+	nameArray [wire.MaxWalk]string
 
 	// Of a request that is outstanding with a worker, under session.mu:
 	waits   int        // queues (see session.queues) in which others are before it

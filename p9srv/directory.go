@@ -6,6 +6,8 @@ import (
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/p9srv/wire"
 )
 
 const (
@@ -27,7 +29,7 @@ func (s *session) readdir(r *request, out []byte) ([]byte, error) {
 	if !f.readable() {
 		return nil, linux.EBADF
 	}
-	room := int(min(r.count, s.msize-headerSize-4))
+	room := int(min(r.count, s.msize-wire.HeaderSize-4))
 	if f.isSlow() {
 		room = min(room, maxSlowRead)
 	}
@@ -43,10 +45,10 @@ func (s *session) readdir(r *request, out []byte) ([]byte, error) {
 			if full = len(out)-start+direntSize+len(name) > room; full {
 				return false
 			}
-			out = appendQID(out, q)
-			out = le.AppendUint64(out, next)
+			out = wire.AppendQID(out, q)
+			out = wire.LE.AppendUint64(out, next)
 			out = append(out, dirType(q))
-			out = appendString(out, name)
+			out = wire.AppendString(out, name)
 			offset = next
 			got++
 			return got < want
@@ -59,7 +61,7 @@ func (s *session) readdir(r *request, out []byte) ([]byte, error) {
 	if full && len(out) == start {
 		return nil, linux.EINVAL // as getdents(2): not even one fits
 	}
-	le.PutUint32(out[sizeAt:], uint32(len(out)-start))
+	wire.LE.PutUint32(out[sizeAt:], uint32(len(out)-start))
 	return out, nil
 }
 
@@ -89,7 +91,7 @@ func (s *session) mkdir(r *request, out []byte) ([]byte, error) {
 		return nil, err
 	}
 	qid, err := f.file.Mkdir(r.name, p9.FileMode(r.mode), p9.NoUID, p9.GID(r.gid))
-	return appendQID(out, qid), err
+	return wire.AppendQID(out, qid), err
 }
 
 func (s *session) symlink(r *request, out []byte) ([]byte, error) {
@@ -98,7 +100,7 @@ func (s *session) symlink(r *request, out []byte) ([]byte, error) {
 		return nil, err
 	}
 	qid, err := f.file.Symlink(r.name2, r.name, p9.NoUID, p9.GID(r.gid))
-	return appendQID(out, qid), err
+	return wire.AppendQID(out, qid), err
 }
 
 func (s *session) mknod(r *request, out []byte) ([]byte, error) {
@@ -107,7 +109,7 @@ func (s *session) mknod(r *request, out []byte) ([]byte, error) {
 		return nil, err
 	}
 	qid, err := f.file.Mknod(r.name, p9.FileMode(r.mode), r.major, r.minor, p9.NoUID, p9.GID(r.gid))
-	return appendQID(out, qid), err
+	return wire.AppendQID(out, qid), err
 }
 
 func (s *session) link(r *request, out []byte) ([]byte, error) {
@@ -161,5 +163,5 @@ func (s *session) readlink(r *request, out []byte) ([]byte, error) {
 		return nil, err
 	}
 	target, err := f.file.Readlink()
-	return appendString(out, target), err
+	return wire.AppendString(out, target), err
 }

@@ -2,6 +2,8 @@ package p9srv
 
 import (
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/p9srv/wire"
 )
 
 // dotL is 9P2000.L, what Linux and the p9 library's client speak.
@@ -42,111 +44,103 @@ func init() {
 func appendRlerror(out []byte, tag uint16, err error) []byte {
 	start := len(out)
 	errno, _ := errnoOf(err)
-	out = beginReply(out, 7, tag)
-	out = le.AppendUint32(out, uint32(errno))
-	return endReply(out, start)
+	out = wire.Begin(out, 7, tag)
+	out = wire.LE.AppendUint32(out, uint32(errno))
+	return wire.End(out, start)
 }
 
 // The bodies of the T-messages. Names of fields follow the protocol's; where a
 // message has a directory, that is fid.
 
-func decodeFid(r *request, d *decoder) { r.fid = d.u32() }
+func decodeFid(r *request, d *wire.Decoder) { r.fid = d.U32() }
 
-func decodeLopen(r *request, d *decoder) { r.fid, r.flags = d.u32(), d.u32() }
+func decodeLopen(r *request, d *wire.Decoder) { r.fid, r.flags = d.U32(), d.U32() }
 
-func decodeLcreate(r *request, d *decoder) {
-	r.fid, r.name = d.u32(), d.str()
-	r.flags, r.mode, r.gid = d.u32(), d.u32(), d.u32()
+func decodeLcreate(r *request, d *wire.Decoder) {
+	r.fid, r.name = d.U32(), d.Str()
+	r.flags, r.mode, r.gid = d.U32(), d.U32(), d.U32()
 }
 
-func decodeSymlink(r *request, d *decoder) {
-	r.fid, r.name, r.name2, r.gid = d.u32(), d.str(), d.str(), d.u32()
+func decodeSymlink(r *request, d *wire.Decoder) {
+	r.fid, r.name, r.name2, r.gid = d.U32(), d.Str(), d.Str(), d.U32()
 }
 
-func decodeMknod(r *request, d *decoder) {
-	r.fid, r.name, r.mode = d.u32(), d.str(), d.u32()
-	r.major, r.minor, r.gid = d.u32(), d.u32(), d.u32()
+func decodeMknod(r *request, d *wire.Decoder) {
+	r.fid, r.name, r.mode = d.U32(), d.Str(), d.U32()
+	r.major, r.minor, r.gid = d.U32(), d.U32(), d.U32()
 }
 
-func decodeRename(r *request, d *decoder) { r.fid, r.fid2, r.name = d.u32(), d.u32(), d.str() }
+func decodeRename(r *request, d *wire.Decoder) { r.fid, r.fid2, r.name = d.U32(), d.U32(), d.Str() }
 
-func decodeGetattr(r *request, d *decoder) { r.fid, r.valid = d.u32(), d.u64() }
+func decodeGetattr(r *request, d *wire.Decoder) { r.fid, r.valid = d.U32(), d.U64() }
 
-func decodeSetattr(r *request, d *decoder) {
-	r.fid, r.valid = d.u32(), uint64(d.u32())
+func decodeSetattr(r *request, d *wire.Decoder) {
+	r.fid, r.valid = d.U32(), uint64(d.U32())
 	r.attr = p9.SetAttr{
-		Permissions:      p9.FileMode(d.u32() & 07777),
-		UID:              p9.UID(d.u32()),
-		GID:              p9.GID(d.u32()),
-		Size:             d.u64(),
-		ATimeSeconds:     d.u64(),
-		ATimeNanoSeconds: d.u64(),
-		MTimeSeconds:     d.u64(),
-		MTimeNanoSeconds: d.u64(),
+		Permissions:      p9.FileMode(d.U32() & 07777),
+		UID:              p9.UID(d.U32()),
+		GID:              p9.GID(d.U32()),
+		Size:             d.U64(),
+		ATimeSeconds:     d.U64(),
+		ATimeNanoSeconds: d.U64(),
+		MTimeSeconds:     d.U64(),
+		MTimeNanoSeconds: d.U64(),
 	}
 }
 
 // Xattr messages are refused whatever they name: their fids count for nothing.
-func decodeXattrwalk(_ *request, d *decoder) { d.u32(); d.u32(); d.str() }
+func decodeXattrwalk(_ *request, d *wire.Decoder) { d.U32(); d.U32(); d.Str() }
 
-func decodeXattrcreate(_ *request, d *decoder) { d.u32(); d.str(); d.u64(); d.u32() }
+func decodeXattrcreate(_ *request, d *wire.Decoder) { d.U32(); d.Str(); d.U64(); d.U32() }
 
-func decodeRead(r *request, d *decoder) { r.fid, r.offset, r.count = d.u32(), d.u64(), d.u32() }
+func decodeRead(r *request, d *wire.Decoder) { r.fid, r.offset, r.count = d.U32(), d.U64(), d.U32() }
 
 // decodeFsync takes the datasync flag only if it is there: Linux sends it, the
 // p9 library's client does not.
-func decodeFsync(r *request, d *decoder) {
-	r.fid = d.u32()
-	if len(d.b) > 0 {
-		d.u32()
+func decodeFsync(r *request, d *wire.Decoder) {
+	r.fid = d.U32()
+	if d.More() {
+		d.U32()
 	}
 }
 
-func decodeLock(r *request, d *decoder) {
-	r.fid = d.u32()
-	r.lock = lock{d.u8(), d.u32(), d.u64(), d.u64(), d.u32(), d.str()}
+func decodeLock(r *request, d *wire.Decoder) {
+	r.fid = d.U32()
+	r.lock = lock{d.U8(), d.U32(), d.U64(), d.U64(), d.U32(), d.Str()}
 }
 
-func decodeGetlock(r *request, d *decoder) {
-	r.fid = d.u32()
-	r.lock = lock{d.u8(), 0, d.u64(), d.u64(), d.u32(), d.str()}
+func decodeGetlock(r *request, d *wire.Decoder) {
+	r.fid = d.U32()
+	r.lock = lock{d.U8(), 0, d.U64(), d.U64(), d.U32(), d.Str()}
 }
 
-func decodeLink(r *request, d *decoder) { r.fid, r.fid2, r.name = d.u32(), d.u32(), d.str() }
+func decodeLink(r *request, d *wire.Decoder) { r.fid, r.fid2, r.name = d.U32(), d.U32(), d.Str() }
 
-func decodeMkdir(r *request, d *decoder) {
-	r.fid, r.name, r.mode, r.gid = d.u32(), d.str(), d.u32(), d.u32()
+func decodeMkdir(r *request, d *wire.Decoder) {
+	r.fid, r.name, r.mode, r.gid = d.U32(), d.Str(), d.U32(), d.U32()
 }
 
-func decodeRenameat(r *request, d *decoder) {
-	r.fid, r.name, r.fid2, r.name2 = d.u32(), d.str(), d.u32(), d.str()
+func decodeRenameat(r *request, d *wire.Decoder) {
+	r.fid, r.name, r.fid2, r.name2 = d.U32(), d.Str(), d.U32(), d.Str()
 }
 
-func decodeUnlinkat(r *request, d *decoder) { r.fid, r.name, r.flags = d.u32(), d.str(), d.u32() }
+func decodeUnlinkat(r *request, d *wire.Decoder) { r.fid, r.name, r.flags = d.U32(), d.Str(), d.U32() }
 
 // An afid is never made, so it does not count as a fid.
-func decodeAuth(r *request, d *decoder) {
-	r.afid, r.name, r.name2, r.uid = d.u32(), d.str(), d.str(), d.u32()
+func decodeAuth(r *request, d *wire.Decoder) {
+	r.afid, r.name, r.name2, r.uid = d.U32(), d.Str(), d.Str(), d.U32()
 }
 
-func decodeAttach(r *request, d *decoder) {
-	r.fid, r.afid, r.name, r.name2, r.uid = d.u32(), d.u32(), d.str(), d.str(), d.u32()
+func decodeAttach(r *request, d *wire.Decoder) {
+	r.fid, r.afid, r.name, r.name2, r.uid = d.U32(), d.U32(), d.Str(), d.Str(), d.U32()
 }
 
-func decodeWalk(r *request, d *decoder) {
-	r.fid, r.fid2 = d.u32(), d.u32()
-	n := int(d.u16())
-	if n > maxWalk {
-		d.b, d.bad = nil, true
-		return
-	}
-	r.names = r.nameArray[:n]
-	for i := range r.names {
-		r.names[i] = d.str()
-	}
+func decodeWalk(r *request, d *wire.Decoder) {
+	r.fid, r.fid2 = d.U32(), d.U32()
+	r.names = d.Names(r.nameArray[:])
 }
 
-func decodeWrite(r *request, d *decoder) { r.fid, r.offset, r.data = d.u32(), d.u64(), d.data() }
+func decodeWrite(r *request, d *wire.Decoder) { r.fid, r.offset, r.data = d.U32(), d.U64(), d.Data() }
 
 func attrMask(bits uint64) p9.AttrMask {
 	return p9.AttrMask{
@@ -206,18 +200,18 @@ func dirType(q p9.QID) byte {
 }
 
 func appendAttr(out []byte, q p9.QID, valid p9.AttrMask, a *p9.Attr) []byte {
-	out = le.AppendUint64(out, attrBits(valid))
-	out = appendQID(out, q)
-	out = le.AppendUint32(out, uint32(a.Mode))
-	out = le.AppendUint32(out, uint32(a.UID))
-	out = le.AppendUint32(out, uint32(a.GID))
+	out = wire.LE.AppendUint64(out, attrBits(valid))
+	out = wire.AppendQID(out, q)
+	out = wire.LE.AppendUint32(out, uint32(a.Mode))
+	out = wire.LE.AppendUint32(out, uint32(a.UID))
+	out = wire.LE.AppendUint32(out, uint32(a.GID))
 	for _, v := range [...]uint64{
 		uint64(a.NLink), uint64(a.RDev), a.Size, a.BlockSize, a.Blocks,
 		a.ATimeSeconds, a.ATimeNanoSeconds, a.MTimeSeconds, a.MTimeNanoSeconds,
 		a.CTimeSeconds, a.CTimeNanoSeconds, a.BTimeSeconds, a.BTimeNanoSeconds,
 		a.Gen, a.DataVersion,
 	} {
-		out = le.AppendUint64(out, v)
+		out = wire.LE.AppendUint64(out, v)
 	}
 	return out
 }

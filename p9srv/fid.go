@@ -3,6 +3,8 @@ package p9srv
 import (
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/p9srv/wire"
 )
 
 // fid is an entry of the fid table. Requests of one fid number are served one
@@ -58,7 +60,7 @@ func (s *session) lookupDir(n uint32) (*fid, error) {
 func (s *session) checkNew(n uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n == noFid || s.fids[n] != nil {
+	if n == wire.NoFid || s.fids[n] != nil {
 		return linux.EINVAL
 	}
 	if len(s.fids) >= s.srv.cfg.MaxFids || s.account.fids.Load() >= int64(s.srv.cfg.MaxAllFids) {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerfs/p9srv/sock"
+	"containerfs/p9srv/wire"
 )
 
 // maxFirstFrame bounds frames before a version is agreed on.
@@ -150,8 +151,8 @@ func (in *input) frame(bound uint32) ([]byte, error) {
 	if in.w-in.r < 4 {
 		return nil, nil
 	}
-	size := le.Uint32(in.buf.b[in.r:])
-	if size < headerSize || size > bound {
+	size := wire.LE.Uint32(in.buf.b[in.r:])
+	if size < wire.HeaderSize || size > bound {
 		return nil, errFrameSize
 	}
 	kept := min(int(size), maxKept)
@@ -161,20 +162,20 @@ func (in *input) frame(bound uint32) ([]byte, error) {
 	f := in.buf.b[in.r : in.r+kept]
 	in.r += kept
 	if in.skip = int(size) - kept; in.skip > 0 && isWrite(f, size) {
-		le.PutUint32(f[writeCount:], uint32(kept-writeData))
+		wire.LE.PutUint32(f[writeCount:], uint32(kept-writeData))
 	}
 	return f, nil
 }
 
 // Where a Twrite has its count and its data, in both dialects.
 const (
-	writeCount = headerSize + 4 + 8
+	writeCount = wire.HeaderSize + 4 + 8
 	writeData  = writeCount + 4
 )
 
 // isWrite reports whether a frame of so many bytes is a write of all that follows.
 func isWrite(f []byte, size uint32) bool {
-	return f[4] == msgTwrite && le.Uint32(f[writeCount:]) == size-writeData
+	return f[4] == msgTwrite && wire.LE.Uint32(f[writeCount:]) == size-writeData
 }
 
 // startVersionClock begins the time in which a version must be agreed on.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"containerfs/p9srv/wire"
 )
 
 // TestIdleInputHasNoBuffer reads from a connection that cannot be asked whether it
@@ -21,7 +23,7 @@ func TestIdleInputHasNoBuffer(t *testing.T) {
 	}
 	frame := func(n int) []byte {
 		b := make([]byte, n)
-		le.PutUint32(b, uint32(n))
+		wire.LE.PutUint32(b, uint32(n))
 		b[min(n, maxKept)-1] = byte(n)
 		return b
 	}

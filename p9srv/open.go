@@ -7,6 +7,8 @@ import (
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/p9srv/wire"
 )
 
 // A read is done in pieces that double, so that a reply grows with what there
@@ -18,7 +20,7 @@ const (
 
 // maxSlowRead is the most that a worker's read returns, header and all: a short
 // read is in order, and a window full of them stays bounded at any msize.
-const maxSlowRead = 32<<10 - headerSize - 4
+const maxSlowRead = 32<<10 - wire.HeaderSize - 4
 
 func (s *session) lopen(r *request, out []byte) ([]byte, error) {
 	f, err := s.lookup(r.fid)
@@ -37,7 +39,7 @@ func (s *session) lopen(r *request, out []byte) ([]byte, error) {
 		return nil, err
 	}
 	f.open, f.flags = true, flags
-	return le.AppendUint32(appendQID(out, qid), iounit), nil
+	return wire.LE.AppendUint32(wire.AppendQID(out, qid), iounit), nil
 }
 
 // lcreate moves the fid from the directory to the file that it makes in it.
@@ -56,7 +58,7 @@ func (s *session) lcreate(r *request, out []byte) ([]byte, error) {
 	}
 	s.close(f.file)
 	*f = fid{file: file, qid: qid, open: true, flags: flags}
-	return le.AppendUint32(appendQID(out, qid), iounit), nil
+	return wire.LE.AppendUint32(wire.AppendQID(out, qid), iounit), nil
 }
 
 func (s *session) read(r *request, out []byte) ([]byte, error) {
@@ -71,7 +73,7 @@ func (s *session) read(r *request, out []byte) ([]byte, error) {
 	case r.offset > math.MaxInt64-uint64(r.count):
 		return nil, linux.EINVAL
 	}
-	count := int(min(r.count, s.msize-headerSize-4))
+	count := int(min(r.count, s.msize-wire.HeaderSize-4))
 	if f.isSlow() {
 		count = min(count, maxSlowRead)
 	}
@@ -90,7 +92,7 @@ func (s *session) read(r *request, out []byte) ([]byte, error) {
 			break
 		}
 	}
-	le.PutUint32(out[sizeAt:], uint32(len(out)-start))
+	wire.LE.PutUint32(out[sizeAt:], uint32(len(out)-start))
 	return out, nil
 }
 
@@ -113,7 +115,7 @@ func (s *session) write(r *request, out []byte) ([]byte, error) {
 	if err != nil && n <= 0 {
 		return nil, err
 	}
-	return le.AppendUint32(out, uint32(n)), nil
+	return wire.LE.AppendUint32(out, uint32(n)), nil
 }
 
 func (s *session) fsync(r *request, out []byte) ([]byte, error) {
@@ -144,8 +146,8 @@ func (s *session) getlock(r *request, out []byte) ([]byte, error) {
 	}
 	l := &r.lock
 	out = append(out, byte(p9.Unlock))
-	out = le.AppendUint64(out, l.start)
-	out = le.AppendUint64(out, l.length)
-	out = le.AppendUint32(out, l.pid)
-	return appendString(out, l.client), nil
+	out = wire.LE.AppendUint64(out, l.start)
+	out = wire.LE.AppendUint64(out, l.length)
+	out = wire.LE.AppendUint32(out, l.pid)
+	return wire.AppendString(out, l.client), nil
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/p9srv/wire"
 )
 
 // isOutstanding reports whether a worker has a request of that tag. The loop's own
@@ -101,7 +103,7 @@ func (s *session) giveToWorker(r *request) {
 }
 
 func (s *session) enqueue(r *request, n uint32) {
-	if n == noFid {
+	if n == wire.NoFid {
 		return
 	}
 	q := s.queues[n]
@@ -114,7 +116,7 @@ func (s *session) enqueue(r *request, n uint32) {
 // dequeue takes the first request of a fid away, which has been served, and
 // starts the next if it waits for nothing else.
 func (s *session) dequeue(n uint32) {
-	if n == noFid {
+	if n == wire.NoFid {
 		return
 	}
 	q := s.queues[n][1:]
@@ -183,9 +185,9 @@ func (s *session) answeredLocked(r *request) {
 
 // flush answers a Tflush after the request that it names. That request runs to its
 // end: there is nothing in it that blocks for good.
-func (s *session) flush(tag uint16, body *decoder) error {
-	old := body.u16()
-	if !body.finish() || tag == noTag {
+func (s *session) flush(tag uint16, body *wire.Decoder) error {
+	old := body.U16()
+	if !body.Finish() || tag == wire.NoTag {
 		s.refuse(msgTflush, tag, linux.EINVAL)
 		return nil
 	}
@@ -207,7 +209,7 @@ func (s *session) flush(tag uint16, body *decoder) error {
 
 func appendRflush(out []byte, tag uint16) []byte {
 	start := len(out)
-	return endReply(beginReply(out, msgTflush+1, tag), start)
+	return wire.End(wire.Begin(out, msgTflush+1, tag), start)
 }
 
 // writeBatch writes the batch behind the workers' replies that are ready. After

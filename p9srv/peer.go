@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerfs/ops"
+	"containerfs/p9srv/wire"
 )
 
 // squashed is who a peer with uid 0 is on a loopback listener: it may speak for others.
@@ -141,7 +142,7 @@ func (p *peer) identity(uname string, nuname uint32) (id identity, err error) {
 // himself.
 func (p *peer) trusted(uname string, nuname uint32) (id identity, err error) {
 	switch {
-	case nuname != noUID:
+	case nuname != wire.NoUID:
 		id, err = uidIdentity(nuname)
 	case uname != "" && uname != "nobody":
 		id, err = namedIdentity(uname)
@@ -162,13 +163,13 @@ func (id identity) as(uname string, nuname uint32) (identity, error) {
 	var to identity
 	var err error
 	switch {
-	case nuname == noUID && (uname == "" || uname == "nobody"):
+	case nuname == wire.NoUID && (uname == "" || uname == "nobody"):
 		return id, nil
 	case nuname == id.uid:
 		return id, nil
-	case nuname != noUID && id.uid == 0:
+	case nuname != wire.NoUID && id.uid == 0:
 		to, err = uidIdentity(nuname)
-	case nuname != noUID:
+	case nuname != wire.NoUID:
 		return identity{}, fmt.Errorf("%w: uid %d may not attach as %d", linux.EPERM, id.uid, nuname)
 	default:
 		to, err = namedIdentity(uname)

@@ -14,6 +14,8 @@ import (
 
 	"github.com/hugelgupf/p9/linux"
 	"golang.org/x/sys/unix"
+
+	"containerfs/p9srv/wire"
 )
 
 // connect makes a TCP connection over loopback and returns both ends.
@@ -292,27 +294,27 @@ func TestAs(t *testing.T) {
 		nuname uint32
 		want   any
 	}{
-		{root, "nobody", noUID, root},
-		{root, "", noUID, root},
-		{root, "root", noUID, root},
+		{root, "nobody", wire.NoUID, root},
+		{root, "", wire.NoUID, root},
+		{root, "root", wire.NoUID, root},
 		{root, "anything", 0, root},
 		{root, "", uid, identity{uid, gids}},
-		{root, "daemon", noUID, identity{uid, gids}},
+		{root, "daemon", wire.NoUID, identity{uid, gids}},
 		{root, "root", uid, identity{uid, gids}}, // n_uname wins
-		{root, "no-such-user", noUID, linux.EPERM},
+		{root, "no-such-user", wire.NoUID, linux.EPERM},
 		{root, "", 3999999999, linux.EPERM},
-		{user1, "nobody", noUID, user1},
+		{user1, "nobody", wire.NoUID, user1},
 		{user1, "", 1000, user1},
 		{user1, "root", 1000, user1},
 		{user1, "", 0, linux.EPERM},
 		{user1, "", uid, linux.EPERM},
-		{user1, "root", noUID, linux.EPERM},
-		{user1, "no-such-user", noUID, linux.EPERM},
-		{identity{uid: uid}, "daemon", noUID, identity{uid: uid}},
+		{user1, "root", wire.NoUID, linux.EPERM},
+		{user1, "no-such-user", wire.NoUID, linux.EPERM},
+		{identity{uid: uid}, "daemon", wire.NoUID, identity{uid: uid}},
 		{identity{uid: uid}, "daemon", 0, linux.EPERM},
-		{nobody, "nobody", noUID, nobody},
+		{nobody, "nobody", wire.NoUID, nobody},
 		{nobody, "", 0, linux.EPERM},
-		{nobody, "root", noUID, linux.EPERM},
+		{nobody, "root", wire.NoUID, linux.EPERM},
 		{nobody, "", squashed, nobody},
 	} {
 		got, err := tt.id.as(tt.uname, tt.nuname)

@@ -16,6 +16,7 @@ import (
 
 	"containerfs/ops"
 	"containerfs/p9srv/sock"
+	"containerfs/p9srv/wire"
 )
 
 // Why a session ends, apart from the peer's hanging up.
@@ -49,12 +50,12 @@ type session struct {
 	dialect    *dialect // nil before a version is agreed on
 	msize      uint32
 	in         input
-	req        request // the one that is being decoded or served by the loop
-	body       decoder // of it
-	batch      *buffer // replies of this batch, nil if none
-	batched    int     // how many
-	usual      int     // how many bytes to make room for in a batch
-	held       int64   // of the account's allowance, for the batch
+	req        request      // the one that is being decoded or served by the loop
+	body       wire.Decoder // of it
+	batch      *buffer      // replies of this batch, nil if none
+	batched    int          // how many
+	usual      int          // how many bytes to make room for in a batch
+	held       int64        // of the account's allowance, for the batch
 	versionDue time.Time
 	now        time.Duration // the clock of the counters when the loop took up the batch
 	tallies    []tally       // of the batch
@@ -194,9 +195,9 @@ func (s *session) bound() uint32 {
 
 // frame serves one frame. An error ends the session.
 func (s *session) frame(frame []byte) error {
-	typ, tag := frame[4], le.Uint16(frame[5:])
+	typ, tag := frame[4], wire.LE.Uint16(frame[5:])
 	body := &s.body
-	*body = decoder{b: frame[headerSize:]}
+	*body = wire.Decode(frame[wire.HeaderSize:])
 	switch {
 	case typ&1 != 0: // every R-message is odd, no T-message is
 		return errNotRequest
@@ -216,18 +217,18 @@ func (s *session) frame(frame []byte) error {
 	}
 
 	r := &s.req
-	r.tag, r.typ, r.fid, r.fid2 = tag, typ, noFid, noFid
+	r.tag, r.typ, r.fid, r.fid2 = tag, typ, wire.NoFid, wire.NoFid
 	r.names, r.data, r.now = nil, nil, false
 	r.msg = &s.dialect.messages[typ]
 	switch {
 	case r.msg.serve == nil:
 		s.refuse(0, tag, linux.EOPNOTSUPP)
 		return nil
-	case tag == noTag:
+	case tag == wire.NoTag:
 		s.refuse(typ, tag, linux.EINVAL)
 		return nil
 	}
-	if r.msg.decode(r, body); !body.finish() {
+	if r.msg.decode(r, body); !body.Finish() {
 		s.refuse(typ, tag, linux.EINVAL)
 		return nil
 	}
@@ -271,7 +272,7 @@ func (s *session) writeSoon(r *request) error {
 // It is called by the loop and by workers.
 func (s *session) serve(r *request, out []byte) ([]byte, error) {
 	start := len(out)
-	reply, err := s.call(r, beginReply(out, r.typ+1, r.tag))
+	reply, err := s.call(r, wire.Begin(out, r.typ+1, r.tag))
 	if err == nil && len(reply)-start > int(s.msize) {
 		err = linux.EMSGSIZE
 	}
@@ -284,7 +285,7 @@ func (s *session) serve(r *request, out []byte) ([]byte, error) {
 		}
 		return s.dialect.appendError(out[:start], r.tag, err), err
 	}
-	return endReply(reply, start), nil
+	return wire.End(reply, start), nil
 }
 
 // call keeps a panic of a File to the connection that caused it.
@@ -311,9 +312,9 @@ func (s *session) batchBuffer() *buffer {
 }
 
 // version agrees on a dialect and msize and makes the session new.
-func (s *session) version(tag uint16, body *decoder) error {
-	msize, asked := body.u32(), body.str()
-	if !body.finish() {
+func (s *session) version(tag uint16, body *wire.Decoder) error {
+	msize, asked := body.U32(), body.Str()
+	if !body.Finish() {
 		return errBadVersion
 	}
 	// Replies to what is outstanding go out before this one's.
@@ -344,9 +345,9 @@ func (s *session) version(tag uint16, body *decoder) error {
 		s.startVersionClock()
 	}
 	start := len(b.b)
-	b.b = beginReply(b.b, msgTversion+1, tag)
-	b.b = le.AppendUint32(b.b, msize)
-	b.b = endReply(appendString(b.b, agreed), start)
+	b.b = wire.Begin(b.b, msgTversion+1, tag)
+	b.b = wire.LE.AppendUint32(b.b, msize)
+	b.b = wire.End(wire.AppendString(b.b, agreed), start)
 	s.count(msgTversion, nil)
 	// Before the replies of workers to what came behind it.
 	return s.resume()

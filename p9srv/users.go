@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
+
+	"containerfs/p9srv/wire"
 )
 
 // namesKept bounds for how long and for how many ids a name is remembered: a listing
@@ -98,7 +100,7 @@ func (t *ids) id(name string) (uint32, error) {
 		return 0, err
 	}
 	id, err := strconv.ParseUint(digits, 10, 32)
-	if err != nil || uint32(id) == noUID {
+	if err != nil || uint32(id) == wire.NoUID {
 		return 0, linux.EINVAL
 	}
 	return uint32(id), nil

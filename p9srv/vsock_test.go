@@ -8,6 +8,8 @@ import (
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/mdlayher/vsock"
+
+	"containerfs/p9srv/wire"
 )
 
 // cidConn is a connection from a CID, for kernels that have no vsock.
@@ -47,7 +49,7 @@ func TestAdmitCID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c, err := p.caller("", noUID); !errors.Is(err, linux.EACCES) {
+	if c, err := p.caller("", wire.NoUID); !errors.Is(err, linux.EACCES) {
 		t.Errorf("without terms: %+v, %v", c, err)
 	}
 }

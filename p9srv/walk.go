@@ -5,6 +5,8 @@ import (
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/p9srv/wire"
 )
 
 // auth refuses in the way that clients take for "no authentication needed".
@@ -17,7 +19,7 @@ var errNoAuth = fmt.Errorf("%w: %s", linux.ENOENT, noAuth)
 
 // attach makes a fid for a tree, with who the peer is at this moment.
 func (s *session) attach(r *request, out []byte) ([]byte, error) {
-	if r.afid != noFid {
+	if r.afid != wire.NoFid {
 		return nil, linux.EINVAL
 	}
 	if err := s.checkNew(r.fid); err != nil {
@@ -41,7 +43,7 @@ func (s *session) attach(r *request, out []byte) ([]byte, error) {
 	if err := s.insert(r.fid, &fid{file: file, qid: qid, name: rootName}); err != nil {
 		return nil, err
 	}
-	return appendQID(out, qid), nil
+	return wire.AppendQID(out, qid), nil
 }
 
 // walk makes newfid for the file that the names lead to from fid. An open fid
@@ -57,7 +59,7 @@ func (s *session) walk(r *request, out []byte) ([]byte, error) {
 	case from.open:
 		err = linux.EINVAL
 	case len(r.names) == 0:
-		return le.AppendUint16(out, 0), nil
+		return wire.LE.AppendUint16(out, 0), nil
 	}
 	if err != nil {
 		return nil, err
@@ -87,9 +89,9 @@ func (s *session) walk(r *request, out []byte) ([]byte, error) {
 }
 
 func appendQIDs(out []byte, qids []p9.QID) []byte {
-	out = le.AppendUint16(out, uint16(len(qids)))
+	out = wire.LE.AppendUint16(out, uint16(len(qids)))
 	for _, q := range qids {
-		out = appendQID(out, q)
+		out = wire.AppendQID(out, q)
 	}
 	return out
 }

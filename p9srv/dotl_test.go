@@ -11,29 +11,9 @@ import (
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
-)
 
-func TestDecoder(t *testing.T) {
-	d := decoder{b: []byte{1, 2, 0, 3, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 2, 0, 'h', 'i', 3, 0, 0, 0, 'a', 'b', 'c'}}
-	got := fmt.Sprintf("%d %d %d %d %s %s", d.u8(), d.u16(), d.u32(), d.u64(), d.str(), d.data())
-	if got != "1 2 3 4 hi abc" || !d.finish() {
-		t.Errorf("%s, bad %v, rest %d", got, d.bad, len(d.b))
-	}
-	for name, take := range map[string]func(*decoder){
-		"u8": func(d *decoder) { d.u8() }, "u16": func(d *decoder) { d.u16() }, "u32": func(d *decoder) { d.u32() },
-		"u64": func(d *decoder) { d.u64() }, "str": func(d *decoder) { d.str() }, "data": func(d *decoder) { d.data() },
-	} {
-		for _, b := range [][]byte{{}, {1}, {255, 255, 1}, {255, 255, 255, 255, 1}, {8, 0, 0, 0, 1, 2, 3}} {
-			d := decoder{b: b}
-			if take(&d); d.finish() && !(name == "u8" && len(b) == 1) {
-				t.Errorf("%s of %x is whole", name, b)
-			}
-			if d.bad && (d.u8() != 0 || d.str() != "" || d.data() != nil) {
-				t.Errorf("%s of %x: something follows the end", name, b)
-			}
-		}
-	}
-}
+	"containerfs/p9srv/wire"
+)
 
 // TestDecodeRows reads the body of each T-message, in which every field's bytes differ.
 func TestDecodeRows(t *testing.T) {
@@ -83,8 +63,8 @@ func TestDecodeRows(t *testing.T) {
 	} {
 		m := dotL.messages[tt.typ]
 		var got request
-		d := decoder{b: body(tt.layout)}
-		if m.decode(&got, &d); !d.finish() || fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", tt.want) {
+		d := wire.Decode(body(tt.layout))
+		if m.decode(&got, &d); !d.Finish() || fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", tt.want) {
 			t.Errorf("%s:\n%+v\nwant\n%+v", m.name, got, tt.want)
 		}
 	}
