@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/urfave/cli/v2"
@@ -34,12 +36,21 @@ all would be the user of the certificate, so only who mounts has access: access=
 Such a connection is relayed by a process that lives as long as the mount. What is
 refused is said to be the mount point or the attach, in exit codes as well.
 
+A mount ends with its connection: all in it is an input/output error then. With
+-o persist it does not. A process relays it that makes another connection, and has
+what is open be so there; until then all in it waits, for 30 seconds or as long as
+persist=SECONDS says, and then is an input/output error. So is a change that was
+on its way when the connection was lost: it may have been made. What was opened
+before is read from the beginning, or else is stale; so is a container that was
+removed or renamed meanwhile.
+
   containerfs mount unix:///run/containerfs/9p.sock /mnt
   containerfs mount -o aname=cpu,ro tcp://host:5640 /mnt
+  containerfs mount -o persist tcp://host:5640 /mnt
 
 In fstab, where ` + mountHelper + ` is a link to containerfs:
 
-  tcp://host:5640  /containers  containerfs  _netdev,aname=cpu  0  0`,
+  tcp://host:5640  /containers  containerfs  _netdev,persist,aname=cpu  0  0`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "o", Usage: "mount `OPTIONS`, separated by commas: those of mount(8) and of the kernel's 9p"},
 		},
@@ -52,7 +63,11 @@ In fstab, where ` + mountHelper + ` is a link to containerfs:
 			if err != nil {
 				return usagef("%v", err)
 			}
-			if err := mount(c.Context, addr, args[1], parseMountOptions(c.String("o"), addr.Network)); err != nil {
+			o, err := parseMountOptions(c.String("o"), addr.Network)
+			if err != nil {
+				return usagef("%v", err)
+			}
+			if err := mount(c.Context, addr, args[1], o); err != nil {
 				return &pathError{"mount", args[1], err}
 			}
 			return nil
@@ -85,6 +100,25 @@ func helperArgs(args []string) []string {
 type mountOptions struct {
 	flags uintptr
 	data  []string
+
+	// patience is how long what is in the mount waits for another connection when one is
+	// lost, 0 for a mount that ends with it: our own.
+	patience time.Duration
+}
+
+// defaultPatience is that of the option persist.
+const defaultPatience = 30 * time.Second
+
+// parsePatience reads the value of the option persist: seconds, or with a unit.
+func parsePatience(s string) (time.Duration, error) {
+	if _, err := strconv.ParseUint(s, 10, 32); err == nil {
+		s += "s"
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("option persist=%s: it is a number of seconds, at least 1, or as 2m", s)
+	}
+	return d, nil
 }
 
 var mountFlags = map[string]uintptr{
@@ -107,8 +141,7 @@ func mountDefaults(network string) []string {
 	return []string{"version=9p2000.L", "cache=none", access, "msize=65536"}
 }
 
-func parseMountOptions(s, network string) mountOptions {
-	var o mountOptions
+func parseMountOptions(s, network string) (o mountOptions, err error) {
 	given := make(map[string]bool)
 	for opt := range strings.SplitSeq(s, ",") {
 		if flag, ok := mountFlags[opt]; ok {
@@ -118,7 +151,15 @@ func parseMountOptions(s, network string) mountOptions {
 		if opt == "" || fstabOptions[opt] || strings.HasPrefix(opt, "x-") || strings.HasPrefix(opt, "comment=") {
 			continue
 		}
-		key, _, _ := strings.Cut(opt, "=")
+		key, value, hasValue := strings.Cut(opt, "=")
+		if key == "persist" {
+			if o.patience = defaultPatience; hasValue {
+				if o.patience, err = parsePatience(value); err != nil {
+					return o, err
+				}
+			}
+			continue
+		}
 		given[key] = true
 		if opt == "aname=" {
 			opt = "aname=/" // the same, and newer kernels (7.3) take no option that is empty
@@ -130,7 +171,7 @@ func parseMountOptions(s, network string) mountOptions {
 			o.data = append(o.data, opt)
 		}
 	}
-	return o
+	return o, nil
 }
 
 // attachName is what of the server is mounted.
@@ -149,7 +190,7 @@ func mount(ctx context.Context, addr p9srv.Addr, dir string, o mountOptions) err
 	if err := checkMountPoint(dir); err != nil {
 		return err
 	}
-	f, err := kernelEnd(ctx, addr)
+	f, err := kernelEnd(ctx, addr, o.patience)
 	if err != nil {
 		return err
 	}
@@ -183,13 +224,11 @@ func mountFailed(errno syscall.Errno, what string) error {
 
 // kernelEnd is a connected socket for the kernel: the connection itself, or one
 // end of a pair whose other end is relayed.
-func kernelEnd(ctx context.Context, addr p9srv.Addr) (*os.File, error) {
-	if addr.Network == "tls" {
-		return startRelay(addr)
+func kernelEnd(ctx context.Context, addr p9srv.Addr, patience time.Duration) (*os.File, error) {
+	if addr.Network == "tls" || patience > 0 {
+		return startRelay(addr, patience)
 	}
-	ctx, cancel := context.WithTimeout(ctx, greetingTime)
-	defer cancel()
-	conn, err := addr.Dial(ctx)
+	conn, err := dialServer(ctx, addr)
 	if err != nil {
 		return nil, &unavailableError{addr.String(), err}
 	}

@@ -26,7 +26,10 @@ func TestMountOptions(t *testing.T) {
 		{"aname=", "unix", 0, []string{"aname=/", "version=9p2000.L", "cache=none", "access=user", "msize=65536"}},
 		{"rw,_netdev,x-systemd.automount,access=any,version=9p2000", "tls", 0, []string{"access=any", "version=9p2000", "cache=none", "msize=65536"}},
 	} {
-		got := parseMountOptions(tt.in, tt.network)
+		got, err := parseMountOptions(tt.in, tt.network)
+		if err != nil {
+			t.Error(err)
+		}
 		if got.flags != tt.flags || !slices.Equal(got.data, tt.data) {
 			t.Errorf("%q over %s: flags %#x, %q; want %#x, %q", tt.in, tt.network, got.flags, got.data, tt.flags, tt.data)
 		}
@@ -56,7 +59,10 @@ func TestMountRefusals(t *testing.T) {
 	}
 	unixAddr, tlsAddr := p9srv.Addr{Network: "unix", Address: "/s"}, p9srv.Addr{Network: "tls", Address: "h:1", TLS: p9srv.TLS{Cert: "/me.pem"}}
 	explain := func(a p9srv.Addr, options string, errno syscall.Errno) error {
-		o := parseMountOptions(options, a.Network)
+		o, err := parseMountOptions(options, a.Network)
+		if err != nil {
+			t.Error(err)
+		}
 		return explainMount(t.Context(), a, o.attachName(), errno)
 	}
 	for _, tt := range []struct {

@@ -24,8 +24,14 @@ func proxyCommand() *cli.Command {
 		Description: `For clients that can speak 9P and not TLS or vsock, as 9pfuse and 9p. Whoever may
 open the socket is to the server who the proxy is: its directory decides.
 
+With --persist a client's connection outlives the server's, as a mount with that
+option does: see mount.
+
   containerfs proxy unix:///run/lab.sock 'tls://lab:5640?ca=ca.pem&cert=me.pem&key=me.key'
   9pfuse 'unix!/run/lab.sock' /mnt`,
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "persist", Usage: "outlive a connection to the server, and have requests wait for another for `TIME`"},
+		},
 		Action: func(c *cli.Context) error {
 			args, err := paths(c, 2, 2)
 			if err != nil {
@@ -42,16 +48,20 @@ open the socket is to the server who the proxy is: its directory decides.
 			if err != nil {
 				return usagef("%v", err)
 			}
+			patience := c.Duration("persist")
+			if patience < 0 {
+				return usagef("--persist %v: it is a time", patience)
+			}
 			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			return proxy(ctx, local, remote, c.App.ErrWriter)
+			return proxy(ctx, local, remote, patience, c.App.ErrWriter)
 		},
 	}
 }
 
 // proxy relays the connections of a unix socket, each over one of its own to the
 // server, until ctx is done.
-func proxy(ctx context.Context, local, remote p9srv.Addr, stderr io.Writer) error {
+func proxy(ctx context.Context, local, remote p9srv.Addr, patience time.Duration, stderr io.Writer) error {
 	// Only who runs the proxy may use it: to the server all are him.
 	l, err := p9srv.ListenOwn(local.Address)
 	if err != nil {
@@ -76,7 +86,7 @@ func proxy(ctx context.Context, local, remote p9srv.Addr, stderr io.Writer) erro
 			continue
 		}
 		relays.Go(func() {
-			if err := proxyOne(ctx, conn, remote); err != nil {
+			if err := proxyOne(ctx, conn, remote, patience, stderr); err != nil {
 				report(stderr, &unavailableError{remote.String(), err})
 			}
 		})
@@ -84,10 +94,8 @@ func proxy(ctx context.Context, local, remote p9srv.Addr, stderr io.Writer) erro
 }
 
 // proxyOne serves one connection. It ends with ctx.
-func proxyOne(ctx context.Context, conn net.Conn, remote p9srv.Addr) error {
-	dialCtx, cancel := context.WithTimeout(ctx, greetingTime)
-	defer cancel()
-	server, err := remote.Dial(dialCtx)
+func proxyOne(ctx context.Context, conn net.Conn, remote p9srv.Addr, patience time.Duration, stderr io.Writer) error {
+	server, err := dialServer(ctx, remote)
 	if err != nil {
 		conn.Close()
 		return err
@@ -97,6 +105,7 @@ func proxyOne(ctx context.Context, conn net.Conn, remote p9srv.Addr) error {
 		server.Close()
 	})
 	defer stop()
-	relay(conn, server)
-	return nil
+	return keepUp(ctx, conn, server, remote, patience, func(format string, args ...any) {
+		report(stderr, fmt.Errorf("%s: %s", remote, fmt.Sprintf(format, args...)))
+	})
 }

@@ -9,16 +9,18 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"containerfs/cmd/containerfs/internal/persist"
 	"containerfs/p9srv"
 )
 
-// relayCommand is what a mount over TLS leaves behind: a process that has the
-// connection, and its end of a socket pair of which the kernel has the other. It
-// ends with the mount, or with the connection.
+// relayCommand is what a mount leaves behind that the kernel cannot have the connection of,
+// or that is to outlive it: a process that has the connection, and its end of a socket pair
+// of which the kernel has the other. It ends with the mount, or with the connection.
 const relayCommand = "mount-relay"
 
 // Descriptors of the relay's process.
@@ -27,8 +29,9 @@ const (
 	relayStatus = 4 // closed when the relay runs, after the reason why it does not
 )
 
-// startRelay starts a relay and returns the kernel's end.
-func startRelay(addr p9srv.Addr) (*os.File, error) {
+// startRelay starts a relay and returns the kernel's end. With a patience it outlives the
+// connection.
+func startRelay(addr p9srv.Addr, patience time.Duration) (*os.File, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -42,7 +45,7 @@ func startRelay(addr p9srv.Addr) (*os.File, error) {
 	}
 	defer status.Close()
 
-	cmd := exec.Command("/proc/self/exe", relayCommand, addr.String())
+	cmd := exec.Command("/proc/self/exe", relayCommand, addr.String(), patience.String())
 	cmd.ExtraFiles = []*os.File{theirs, report}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Dir = "/"
@@ -67,33 +70,75 @@ func mountRelayCommand() *cli.Command {
 		Hidden: true,
 		Action: func(c *cli.Context) error {
 			report := os.NewFile(relayStatus, "status")
-			a, b, err := relayEnds(c)
+			addr, patience, err := relayArgs(c.Args().Slice())
+			var kernel, server net.Conn
+			if err == nil {
+				kernel, server, err = relayEnds(c.Context, addr)
+			}
 			if err != nil {
 				fmt.Fprint(report, err)
 				return err
 			}
 			report.Close()
-			relay(a, b)
-			return nil
+			return keepUp(c.Context, kernel, server, addr, patience, kernelLog(addr))
 		},
+	}
+}
+
+func relayArgs(args []string) (addr p9srv.Addr, patience time.Duration, err error) {
+	if len(args) != 2 {
+		return addr, 0, errors.New("an address and a time are wanted")
+	}
+	if addr, err = p9srv.ParseAddr(args[0]); err != nil {
+		return addr, 0, err
+	}
+	patience, err = time.ParseDuration(args[1])
+	return addr, patience, err
+}
+
+// keepUp relays between a client and a server until one of them hangs up, or with a
+// patience until the client does.
+func keepUp(ctx context.Context, client, server net.Conn, addr p9srv.Addr, patience time.Duration, log func(string, ...any)) error {
+	if patience == 0 {
+		relay(client, server)
+		return nil
+	}
+	return persist.Serve(ctx, client, server, persist.Config{
+		Dial:     func(ctx context.Context) (net.Conn, error) { return dialServer(ctx, addr) },
+		Patience: patience,
+		Log:      log,
+	})
+}
+
+// dialServer connects to a server, or not, in the time that there is for that.
+func dialServer(ctx context.Context, addr p9srv.Addr) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, greetingTime)
+	defer cancel()
+	return addr.Dial(ctx)
+}
+
+// kernelLog writes where the kernel's own clients say that a server does not respond. Who
+// may not write there, or has none, is not told.
+func kernelLog(addr p9srv.Addr) func(string, ...any) {
+	return func(format string, args ...any) {
+		f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
+		if err != nil {
+			return
+		}
+		defer f.Close()
+		fmt.Fprintf(f, "<5>containerfs: %s: %s\n", addr.Plain(), fmt.Sprintf(format, args...))
 	}
 }
 
 // relayEnds are the socket that the relay's process was given and the connection
 // to the server.
-func relayEnds(c *cli.Context) (kernel, server net.Conn, err error) {
-	addr, err := p9srv.ParseAddr(c.Args().First())
-	if err != nil {
-		return nil, nil, err
-	}
+func relayEnds(ctx context.Context, addr p9srv.Addr) (kernel, server net.Conn, err error) {
 	f := os.NewFile(relaySocket, "kernel")
 	if kernel, err = net.FileConn(f); err != nil {
 		return nil, nil, err
 	}
 	f.Close()
-	ctx, cancel := context.WithTimeout(c.Context, greetingTime)
-	defer cancel()
-	if server, err = addr.Dial(ctx); err != nil {
+	if server, err = dialServer(ctx, addr); err != nil {
 		kernel.Close()
 		return nil, nil, err
 	}

@@ -35,6 +35,9 @@ func Decode(body []byte) Decoder { return Decoder{b: body} }
 // Finish reports whether the body held exactly what was taken from it.
 func (d *Decoder) Finish() bool { return !d.bad && len(d.b) == 0 }
 
+// Bad reports whether more was taken than the body held.
+func (d *Decoder) Bad() bool { return d.bad }
+
 // More reports whether something is left.
 func (d *Decoder) More() bool { return len(d.b) > 0 }
 
