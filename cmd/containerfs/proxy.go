@@ -95,7 +95,7 @@ func proxy(ctx context.Context, local, remote p9srv.Addr, patience time.Duration
 
 // proxyOne serves one connection. It ends with ctx.
 func proxyOne(ctx context.Context, conn net.Conn, remote p9srv.Addr, patience time.Duration, stderr io.Writer) error {
-	server, err := dialServer(ctx, remote)
+	server, err := dialPatiently(ctx, remote, patience)
 	if err != nil {
 		conn.Close()
 		return err
@@ -108,4 +108,16 @@ func proxyOne(ctx context.Context, conn net.Conn, remote p9srv.Addr, patience ti
 	return keepUp(ctx, conn, server, remote, patience, func(format string, args ...any) {
 		report(stderr, fmt.Errorf("%s: %s", remote, fmt.Sprintf(format, args...)))
 	})
+}
+
+// dialPatiently connects to a server, and tries again until its patience is over.
+func dialPatiently(ctx context.Context, addr p9srv.Addr, patience time.Duration) (net.Conn, error) {
+	end := time.Now().Add(patience)
+	for {
+		conn, err := dialServer(ctx, addr)
+		if err == nil || ctx.Err() != nil || !time.Now().Before(end) {
+			return conn, err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
