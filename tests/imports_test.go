@@ -19,13 +19,15 @@ var mayImport = []struct {
 	pkg     string
 	imports []string
 }{
-	{"cmd/containerfs", []string{"cmd/containerfs/internal/*", "p9srv", "ops", "ops/*", "tree", "tree/*", "subsys"}}, // it wires
+	{"cmd/containerfs", []string{"cmd/containerfs/internal/*", "p9srv", "p9srv/persist", "ops", "ops/*", "tree", "tree/*", "subsys"}}, // it wires
 	{"cmd/containerfs/internal/*", nil}, // what the commands see of their own side
 	{"tests", []string{"p9srv", "ops", "ops/*", "tree", "tree/*", "subsys", "subsys/*"}},
 	{"tests/load", []string{"p9srv/sock", "tree/hostproc/storm", "tree/kernfs"}},
 	{"tests/*", nil}, // tests only
-	{"p9srv", []string{"ops", "p9srv/sock"}},
+	{"p9srv", []string{"ops", "p9srv/sock", "p9srv/wire"}},
 	{"p9srv/sock", nil},
+	{"p9srv/wire", nil},
+	{"p9srv/persist", []string{"p9srv/wire"}},
 	{"p9srv/*", []string{"p9srv", "ops"}}, // what its tests need
 	{"ops", []string{"ops/*", "tree"}},
 	{"ops/*", nil},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,7 @@ func TestMountOptions(t *testing.T) {
 		flags       uintptr
 		data        []string
 	}{
+		{"persist", "unix", 0, []string{"version=9p2000.L", "cache=none", "access=user", "msize=65536"}},
 		{"", "unix", 0, []string{"version=9p2000.L", "cache=none", "access=user", "msize=65536"}},
 		{"", "tls", 0, []string{"version=9p2000.L", "cache=none", own, "msize=65536"}},
 		{"ro,nosuid,aname=cpu", "tcp", unix.MS_RDONLY | unix.MS_NOSUID, []string{"aname=cpu", "version=9p2000.L", "cache=none", "access=user", "msize=65536"}},
@@ -32,6 +34,18 @@ func TestMountOptions(t *testing.T) {
 		}
 		if got.flags != tt.flags || !slices.Equal(got.data, tt.data) {
 			t.Errorf("%q over %s: flags %#x, %q; want %#x, %q", tt.in, tt.network, got.flags, got.data, tt.flags, tt.data)
+		}
+	}
+}
+
+func TestPatience(t *testing.T) {
+	for options, want := range map[string]time.Duration{
+		"": 0, "ro": 0, "persist": defaultPatience, "ro,persist=5": 5 * time.Second, "persist=2m": 2 * time.Minute, "persist=1.5s": 1500 * time.Millisecond,
+		"persist=": -1, "persist=0": -1, "persist=-1": -1, "persist=-1s": -1, "persist=soon": -1, "persist=99999999999": -1,
+	} {
+		o, err := parseMountOptions(options, "tcp")
+		if want < 0 != (err != nil) || err == nil && o.patience != want {
+			t.Errorf("%q: %v, %v", options, o.patience, err)
 		}
 	}
 }

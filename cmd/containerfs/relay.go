@@ -14,8 +14,8 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
-	"containerfs/cmd/containerfs/internal/persist"
 	"containerfs/p9srv"
+	"containerfs/p9srv/persist"
 )
 
 // relayCommand is what a mount leaves behind that the kernel cannot have the connection of,

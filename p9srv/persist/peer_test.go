@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -218,13 +219,14 @@ func (w *bench) ended() error {
 	return nil
 }
 
-// logged waits until a line of the log begins so.
+// logged waits until a line of the log begins so, and takes it away.
 func (w *bench) logged(begin string) string {
 	w.Helper()
 	for end := time.Now().Add(enough); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		w.mu.Lock()
-		for _, line := range w.log {
+		for i, line := range w.log {
 			if strings.HasPrefix(line, begin) {
+				w.log = slices.Delete(w.log, i, i+1)
 				w.mu.Unlock()
 				return line
 			}

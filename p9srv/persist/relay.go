@@ -32,6 +32,7 @@ type Config struct {
 // Bounds of what a client may have a Relay keep: then no more is read from it.
 const (
 	maxFirstFrame  = 8 << 10 // before there is an msize
+	maxMsize       = 16 << 20
 	maxOutstanding = 8 << 10
 	maxHeld        = 16 << 20 // bytes of held requests
 )
@@ -310,7 +311,11 @@ func (r *Relay) inOrderLocked() []*request {
 	return qs
 }
 
-var errReply = errors.New("reply to no request")
+// Why a connection is given up, apart from the server's hanging up.
+var (
+	errReply = errors.New("reply to no request")
+	errMsize = errors.New("message size out of bounds")
+)
 
 // hear takes a server's replies until the connection is lost.
 func (r *Relay) hear(s *stream) error {
@@ -346,7 +351,9 @@ func (r *Relay) heard(s *stream, frame []byte) error {
 	}
 	switch q.typ {
 	case tVersion:
-		r.agreeLocked(frame)
+		if err := r.agreeLocked(frame); err != nil {
+			return err
+		}
 	case tClunk, tRemove: // whatever the answer is
 		delete(r.fids, q.fid)
 	case tFlush:
@@ -362,11 +369,15 @@ func (r *Relay) heard(s *stream, frame []byte) error {
 }
 
 // agreeLocked notes what the server has answered a Tversion with.
-func (r *Relay) agreeLocked(frame []byte) {
-	d := wire.Decode(frame[wire.HeaderSize:])
-	r.msize = max(d.U32(), wire.HeaderSize)
-	r.l = d.Str() == "9P2000.L"
+func (r *Relay) agreeLocked(frame []byte) error {
+	asked, d := wire.Decode(r.version[wire.HeaderSize:]), wire.Decode(frame[wire.HeaderSize:])
+	msize := d.U32()
+	if msize > min(asked.U32(), maxMsize) || msize < wire.HeaderSize {
+		return errMsize
+	}
+	r.msize, r.l = msize, d.Str() == "9P2000.L"
 	r.agreed = bytes.Clone(frame)
+	return nil
 }
 
 // lose gives up a connection, and has another be made.

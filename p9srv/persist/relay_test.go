@@ -34,7 +34,6 @@ func TestResume(t *testing.T) {
 		w.client.gets(errorMsg(1, eStale))
 		w.call(read(1, 0), data)
 		w.call(read(1, 4), msg(tRead+1, 1, 0))
-		w.log = nil
 	}
 }
 
@@ -389,6 +388,17 @@ func TestEnds(t *testing.T) {
 		}
 		w.client.ended()
 	})
+	for name, size := range map[string]int{"more than was asked for": msize + 1, "nothing": 0} {
+		t.Run(name, func(t *testing.T) {
+			w := newBench(t, enough)
+			w.client.send(msg(tVersion, wire.NoTag, msize, l))
+			w.server.next()
+			w.server.send(msg(tVersion+1, wire.NoTag, size, l))
+			if w.ended() == nil {
+				t.Error("no error")
+			}
+		})
+	}
 	for name, frames := range map[string][][]byte{
 		"no version":       {msg(tGetattr, 1, 0, uint64(1))},
 		"size":             {{6, 0, 0, 0, 100, 0}},
