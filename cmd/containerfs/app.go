@@ -85,6 +85,7 @@ func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			treeCommand(),
 			topCommand(),
 			watchCommand(),
+			exporterCommand(),
 			killCommand(),
 			freezeCommand(),
 			thawCommand(),

@@ -53,7 +53,7 @@ func killIn(s *session, stderr io.Writer, path string) error {
 
 // frozenIn finds a container that is frozen, and keeps what is in it from ending.
 func (s *session) frozenIn(path string) (frozen string) {
-	s.containers(clean(path), func(path string, _ int, files []string) error {
+	s.visible(clean(path), func(path string, _ int, files []string) error {
 		for _, f := range freezers {
 			if frozen == "" && f.thaw == "THAWED" && slices.Contains(files, f.file) {
 				if text, err := s.readFile(join(path, f.file)); err == nil && strings.TrimSpace(text) == f.isFrozen {
@@ -62,7 +62,7 @@ func (s *session) frozenIn(path string) (frozen string) {
 			}
 		}
 		return nil
-	})
+	}, func(string, int) {})
 	return frozen
 }
 

@@ -162,15 +162,20 @@ func listenMetrics(conf config) (net.Listener, error) {
 	return l, nil
 }
 
+// boundedHTTP is a server that nobody can keep busy for long.
+func boundedHTTP(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadTimeout: metricsTime, WriteTimeout: metricsTime, IdleTimeout: 3 * metricsTime, MaxHeaderBytes: 8 << 10,
+	}
+}
+
 // serveMetrics answers until ctx is done.
 func (s *service) serveMetrics(ctx context.Context, l net.Listener, alive *liveness) {
 	if l == nil {
 		return
 	}
 	handler := metricsHandler(&sources{s.engine.host.Stats, s.engine.tree.Totals, s.srv.Stats, s.engine.fs.RuleStats, s.engine.audit}, alive.check)
-	server := &http.Server{
-		Handler: handler, ReadTimeout: metricsTime, WriteTimeout: metricsTime, IdleTimeout: 3 * metricsTime, MaxHeaderBytes: 8 << 10,
-	}
+	server := boundedHTTP(handler)
 	s.log.Info("metrics", "network", l.Addr().Network(), "at", l.Addr().String())
 	s.tasks.Go(func() error {
 		<-ctx.Done()

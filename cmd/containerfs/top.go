@@ -22,8 +22,10 @@ func topCommand() *cli.Command {
 		ArgsUsage: "[PATH]",
 		Description: `A table of containers with the CPU time that they and what is below them use, in per
 cent of one CPU, their tasks and their memory; - is shown for what the subsystems
-of their hierarchy do not count, as the kernel's memory does not what is in a root. Keys: c t m p sort by CPU, tasks, memory and path, r
-turns the order round, space shows it anew, q ends it.
+of their hierarchy do not count, as the kernel's memory does not what is in a root, and
+for what you may not read, as the tasks above a container that you may not list.
+Keys: c t m p sort by CPU, tasks, memory and path, r turns the order round, space shows
+it anew, q ends it.
 
 In a pipe, or with -b, tables come one after the other, without keys. The CPU time
 of the first one is not known yet.

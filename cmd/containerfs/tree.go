@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,6 +22,7 @@ func treeCommand() *cli.Command {
 		Description: `Each container with the numbers of its processes and tasks, its processes with their
 command lines, where the server is on this host, and what is below it. The processes
 of a hierarchy's root, which are the rest of the host's, are shown with -a only.
+A container that you may not read is said to be so, and the rest is shown.
 
   containerfs tree
   containerfs tree -a /all/Charlie
@@ -41,12 +43,12 @@ of a hierarchy's root, which are the rest of the host's, are shown with -a only.
 			}
 			out := bufio.NewWriter(c.App.Writer)
 			return eachPath(c, args, func(s *session, path string) error {
-				t := treeView{c: c, s: s, out: out, here: s.isHere()}
+				t := treeView{c: c, s: s, out: out, here: s.isHere(), failures: failures{stderr: c.App.ErrWriter}}
 				err := t.show(path)
 				if flushed := out.Flush(); err == nil {
 					err = flushed
 				}
-				return err
+				return cmp.Or(err, t.first)
 			})
 		},
 	}
@@ -60,6 +62,7 @@ type treeNode struct {
 
 	name     string
 	root     bool
+	hidden   bool // we may not read it
 	children []*treeNode
 }
 
@@ -74,6 +77,8 @@ type treeView struct {
 	s    *session
 	out  *bufio.Writer
 	here bool
+
+	failures
 }
 
 func (t *treeView) show(path string) error {
@@ -139,6 +144,9 @@ func (t *treeView) read(path string, depth int) (*treeNode, error) {
 		if err != nil && !errors.As(err, &at) {
 			err = &pathError{"read", join(path, name), err}
 		}
+		if errors.Is(err, linux.EACCES) && !t.add(err) {
+			child, err = &treeNode{Path: join(path, name), hidden: true}, nil
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -156,6 +164,9 @@ func (t *treeView) shows(n *treeNode) bool {
 }
 
 func (t *treeView) json(n *treeNode) error {
+	if n.hidden {
+		return nil
+	}
 	if !t.shows(n) || n.Processes == nil {
 		count := len(n.Processes)
 		err := writeJSON(t.out, struct {
@@ -183,6 +194,10 @@ func (t *treeView) json(n *treeNode) error {
 // draw draws a container behind an indentation, and what is below it behind
 // another.
 func (t *treeView) draw(n *treeNode, first, rest string) {
+	if n.hidden {
+		fmt.Fprintf(t.out, "%s%s (not to be read)\n", first, printable(n.name))
+		return
+	}
 	fmt.Fprintf(t.out, "%s%s (%s, %s)\n", first, printable(n.name), counted(len(n.Processes), "process", "processes"), counted(n.Tasks, "task", "tasks"))
 	var processes []treeProcess
 	if t.shows(n) {

@@ -2,19 +2,25 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/hugelgupf/p9/linux"
 )
 
-// usage is what a container and all below it use. What nothing counts is nil.
+// usage is what a container and all below it use. What nothing counts is nil, and what we
+// may not know.
 type usage struct {
 	Time   int64    `json:"unix_ns"`
 	Path   string   `json:"path"`
 	CPU    *float64 `json:"cpu_percent"` // of one CPU, since the sample before
 	Tasks  *int     `json:"tasks"`
 	Memory *int64   `json:"memory_bytes"`
+
+	depth int // below the first
 }
 
 // measure is a file that has a number, which may be of pages of the server's host.
@@ -58,33 +64,44 @@ func (m *sampler) sample() ([]usage, error) {
 	now := make(map[string]cpuTime)
 	for _, top := range tops {
 		below := make(map[string]int) // tasks, by container, with those below
+		unknown := make(map[string]bool)
+		upwards := func(path string, each func(at string)) {
+			for at := path; ; at = parent(at) {
+				each(at)
+				if at == top || at == "/" {
+					return
+				}
+			}
+		}
+		isUnknown := func(at string) { unknown[at] = true }
 		first := len(all)
-		err := m.s.containers(top, func(path string, _ int, files []string) error {
-			u := usage{Time: time.Now().UnixNano(), Path: path}
+		err := m.s.visible(top, func(path string, depth int, files []string) error {
+			u := usage{Time: time.Now().UnixNano(), Path: path, depth: depth}
 			tids, err := m.s.numbers(join(path, "tasks"))
 			switch {
-			case isGone(err) && path != top:
+			case depth > 0 && isGone(err):
 				return nil
+			case depth > 0 && errors.Is(err, linux.EACCES):
+				upwards(path, isUnknown)
 			case err != nil:
 				return err
 			}
-			for at := path; strings.HasPrefix(at, top); at = parent(at) {
-				below[at] += len(tids)
-				if at == top {
-					break
-				}
-			}
+			upwards(path, func(at string) { below[at] += len(tids) })
 			u.CPU = m.cpu(path, files, now)
 			u.Memory = m.s.measured(path, files, memoryFiles)
 			all = append(all, u)
 			return nil
+		}, func(path string, depth int) {
+			upwards(path, isUnknown)
+			all = append(all, usage{Time: time.Now().UnixNano(), Path: path, depth: depth})
 		})
 		if err != nil {
 			return nil, err
 		}
 		for i := first; i < len(all); i++ {
-			n := below[all[i].Path]
-			all[i].Tasks = &n
+			if n := below[all[i].Path]; !unknown[all[i].Path] {
+				all[i].Tasks = &n
+			}
 		}
 	}
 	m.last = now

@@ -255,13 +255,23 @@ func clean(path string) string { return "/" + strings.Join(split(path), "/") }
 // containers calls do for a container and all below it, parents first. One that is
 // removed meanwhile is left out, unless it is the first.
 func (s *session) containers(path string, do func(path string, depth int, files []string) error) error {
+	return s.visible(path, do, nil)
+}
+
+// visible is containers, which goes on behind one below the first that we may not list:
+// hidden is told of it, unless it is nil.
+func (s *session) visible(path string, do func(path string, depth int, files []string) error, hidden func(path string, depth int)) error {
 	var walk func(path string, depth int) error
 	walk = func(path string, depth int) error {
 		files, children, err := s.list(path)
-		if err != nil {
-			if depth > 0 && isGone(err) {
-				return nil
-			}
+		switch {
+		case err == nil:
+		case depth > 0 && isGone(err):
+			return nil
+		case depth > 0 && hidden != nil && errors.Is(err, linux.EACCES):
+			hidden(path, depth)
+			return nil
+		default:
 			return &pathError{"list", path, err}
 		}
 		if err := do(path, depth, files); err != nil {
