@@ -290,6 +290,7 @@ func TestExitCodes(t *testing.T) {
 		linux.ENOENT: 3, linux.ESRCH: 3, linux.ENODEV: 3,
 		linux.EACCES: 4, linux.EPERM: 4, linux.EROFS: 4,
 		linux.EBUSY:  5,
+		linux.ESTALE: 75,
 		linux.EINVAL: 1, linux.EEXIST: 1, linux.E2BIG: 1, linux.ENOSPC: 1, linux.EAGAIN: 1,
 		linux.EOPNOTSUPP: 1, linux.EIO: 1, linux.ENOTDIR: 1, linux.ENAMETOOLONG: 1, linux.ERANGE: 1,
 	} {

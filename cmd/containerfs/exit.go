@@ -124,6 +124,8 @@ func exitCode(err error) int {
 		return exitPermission
 	case linux.EBUSY:
 		return exitBusy
+	case linux.ESTALE: // a proxy's: the server is another by now
+		return exitUnavailable
 	}
 	return exitFailed
 }
