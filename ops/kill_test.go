@@ -2,6 +2,7 @@ package ops
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,6 +49,36 @@ func TestKill(t *testing.T) {
 		t.Errorf("%d children were born", generations)
 	}
 	k.must(k.rmdir("m/a/b"))
+}
+
+// TestKillAndRemoved: when somebody removes the container as soon as it is empty, the kill
+// has done what it was to do.
+func TestKillAndRemoved(t *testing.T) {
+	w, k := aWorld(t)
+	for i := range 20 {
+		dir := fmt.Sprintf("m/k%d", i)
+		k.must(k.mkdir(dir))
+		p := w.fork(0)
+		k.must(k.write(dir+"/tasks", fmt.Sprint(p)))
+		w.host.HoldExits()
+		killed := make(chan struct{})
+		once := sync.OnceFunc(func() { close(killed) })
+		w.host.onKill = func(int32) { once() }
+		removed := make(chan error)
+		go func() {
+			<-killed
+			w.host.ReleaseExits()
+			err := k.rmdir(dir)
+			for err != nil {
+				err = k.rmdir(dir)
+			}
+			removed <- err
+		}()
+		if err := k.write(dir+"/kill", "1"); err != nil {
+			t.Errorf("kill %d: %v", i, err)
+		}
+		k.must(<-removed)
+	}
 }
 
 // TestKillMissesNoChild has a process fork and exit by itself at the worst
