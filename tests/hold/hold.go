@@ -96,7 +96,7 @@ func Freeze(list func() []int32, member func(pid int32) bool) (thaw func(), err 
 		}
 	}
 	quiet := 0
-	for end := time.Now().Add(20 * time.Second); quiet < 3; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); quiet < 3; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			thaw()
 			return nil, errors.New("processes do not stop")
