@@ -321,7 +321,7 @@ func (c *Classifier) classify(j job) {
 		}
 		followed[r] = true
 		if say(r, h, err); err == nil && !r.Ignore {
-			all = append(all, placement{h: h, rule: r, path: path, s: &s})
+			all = append(all, placement{h: h, set: set, rule: r, path: path, s: &s})
 		}
 	}
 	moved, err := c.put(j, info, all...)

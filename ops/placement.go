@@ -12,6 +12,7 @@ import (
 // placement is what a rule says for a hierarchy.
 type placement struct {
 	h    *tree.Hierarchy
+	set  *ruleSet // that the rule is of, which need not be in force any more
 	rule *rules.Rule
 	path []string
 	s    *rules.Subject // for whom
@@ -96,7 +97,6 @@ const maxPuts = 8
 
 // container finds the container of a placement, and makes what is missing if its rule says so.
 func (c *Classifier) container(p *placement) (to *tree.Container, err error) {
-	set := c.set.Load()
 	to = p.h.Root()
 	for i, name := range p.path {
 		for range maxPuts {
@@ -108,7 +108,7 @@ func (c *Classifier) container(p *placement) (to *tree.Container, err error) {
 				break
 			}
 			if child == nil {
-				child, err = c.make(to, name, set.templateFor(p.h, p.rule, i+1), p.s)
+				child, err = c.make(to, name, p.set.templateFor(p.h, p.rule, i+1), p.s)
 			}
 			if err == nil {
 				to = child

@@ -91,6 +91,26 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
+// TestTemplateOfItsRules: what a rule makes is made by the template that was in force with the
+// rule, whatever is in force by then.
+func TestTemplateOfItsRules(t *testing.T) {
+	const text = "1000 m a create\n"
+	r := newRuled(t, 100, "")
+	r.forceWith(text, r.template("/m/a", false, "alpha.value", "old"))
+	r.c.Start(false)
+	r.settle() // it looks at who is there
+	r.unseen = true
+	r.looking = func(int32) {
+		r.looking = nil
+		r.forceWith(text)
+	}
+	p := r.fork(1000)
+	r.exec(p, "/x")
+	r.settle()
+	r.at(p, "/a", "/")
+	r.want("m/a/alpha.value", "old\n")
+}
+
 // TestTemplateFails: a container that cannot have what its template says is not made, and
 // nobody is moved.
 func TestTemplateFails(t *testing.T) {
