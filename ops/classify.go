@@ -71,23 +71,37 @@ func (c *Classifier) Set(f *rules.File, templates []*rules.Template) {
 // SetRules puts rules in force as Set does, and says which of them, and of the templates, can
 // do nothing yet.
 func (fs *FS) SetRules(f *rules.File, templates []*rules.Template) {
+	fs.IdleRules(f, templates, func(what string, args ...any) { fs.log.Warn(what, args...) })
+	fs.rules.Set(f, templates)
+	fs.log.Info("rules in force", "file", f.Name, "rules", len(f.Rules), "templates", len(templates))
+}
+
+// IdleRules tells of the rules and templates that can do nothing, with what is mounted and
+// with the users that there are: what they are, and keys and values as a slog.Logger takes
+// them.
+func (fs *FS) IdleRules(f *rules.File, templates []*rules.Template, tell func(what string, args ...any)) {
+	isMounted := func(name string) bool {
+		_, err := fs.find(name)
+		return err == nil
+	}
 	for _, r := range f.Unknown(&fs.rules.names) {
-		fs.log.Warn("a rule is for somebody who is not known", "file", f.Name, "line", r.Line, "user", r.User)
+		tell("a rule is for somebody who is not known", "file", f.Name, "line", r.Line, "user", r.User)
 	}
 	for _, r := range f.Rules {
 		for _, name := range r.Hierarchies {
-			if _, err := fs.find(name); err != nil && name != "*" {
-				fs.log.Warn("a rule names a hierarchy that is not mounted", "file", f.Name, "line", r.Line, "hierarchy", name)
+			if name != "*" && !isMounted(name) {
+				tell("a rule names a hierarchy that is not mounted", "file", f.Name, "line", r.Line, "hierarchy", name)
 			}
 		}
 	}
 	for _, t := range templates {
-		if !t.IsUsed(f.Rules) {
-			fs.log.Warn("a template that no rule makes containers by", "path", t.Path, "file", f.Name)
+		switch name := t.Hierarchy(); {
+		case !t.IsUsed(f.Rules):
+			tell("a template that no rule makes containers by", "path", t.Path, "file", f.Name)
+		case !isMounted(name):
+			tell("a template names a hierarchy that is not mounted", "path", t.Path, "hierarchy", name)
 		}
 	}
-	fs.rules.Set(f, templates)
-	fs.log.Info("rules in force", "file", f.Name, "rules", len(f.Rules), "templates", len(templates))
 }
 
 // Start begins to classify. With existing all tasks that there are, else those of

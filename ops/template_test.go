@@ -36,11 +36,11 @@ func (r *ruled) template(path string, delegate bool, set ...string) *rules.Templ
 // is in it, and nothing else has.
 func TestTemplates(t *testing.T) {
 	r := newRuled(t, 100, "")
-	r.forceWith("2000 m users/%U/x create\n1000 m,n users/%U create\n",
+	r.forceWith("2000 m users/%U/x create\n1000 m,n users/%U create\n1000 * users/%U create\n",
 		r.template("/m/users", false, "alpha.value", "all", "max.depth", "3"),
 		r.template("/m/users/%U", true, "alpha.value", "one's", "notify_on_release", "1"),
 		r.template("/n/users", false, "beta.value", "n's"),
-		r.template("/n/other", false, "beta.value", "x"))
+		r.template("/n/other", false, "beta.value", "x"), r.template("/o/users", false, "beta.value", "x"))
 	r.must(r.mkdir("n/users"))
 	r.c.Start(false)
 	p, q := r.fork(1000), r.fork(2000)
@@ -86,7 +86,7 @@ func TestTemplates(t *testing.T) {
 		t.Error(err)
 	}
 	if log := r.log.String(); !strings.Contains(log, `msg="a template that no rule makes containers by" path=/n/other`) ||
-		strings.Count(log, "a template that no rule") != 1 {
+		!strings.Contains(log, `msg="a template names a hierarchy that is not mounted" path=/o/users hierarchy=o`) || strings.Count(log, "a template") != 2 {
 		t.Errorf("log\n%s", log)
 	}
 }

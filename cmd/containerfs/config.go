@@ -134,6 +134,9 @@ func (f *configFile) templates() (list []*rules.Template, err error) {
 		if err != nil {
 			return nil, f.errorf(key+".path", "%v", err)
 		}
+		if slices.ContainsFunc(list, t.Is) {
+			return nil, f.errorf(key+".path", "%q is given twice", table.Path)
+		}
 		list = append(list, t)
 	}
 	return list, nil

@@ -192,6 +192,9 @@ func TestConfigErrors(t *testing.T) {
 		{"[[listen]]\naddr = \"tcp://127.0.0.1:1\"\ncid.3.as = \"a\"", `:3: listen.0.cid.3.as: `},
 		{"[[listen]]\naddr = \"tls://:1\"\ncert = \"\"", `:3: listen.0.cert: `},
 		{"listen = [\"unix:///x\"]", `:1: "listen" wants tables, each in [[ ]]`},
+		{"[[template]]\npath = \"/m/a\"\ndelegate = true", `:1: template.0: there are no rules`},
+		{"rules = \"/dev/null\"\n[[template]]\npath = \"/*/a\"\nset = {f = \"1\"}", `:3: template.0.path: "/*/a": "*" is no name of a hierarchy`},
+		{"rules = \"/dev/null\"\n[[template]]\npath = \"/m/a\"\nset = {f = \"1\"}\n[[template]]\npath = \"/m//a/\"\nset = {f = \"2\"}", `:6: template.1.path: "/m//a/" is given twice`},
 	} {
 		path := configFileOf(t, tt.text)
 		got, err := serveWith("--config", path)

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"containerfs/ops"
+	"containerfs/ops/rules"
 	"containerfs/subsys"
 	"containerfs/tree"
 )
@@ -38,6 +39,7 @@ func (x *examination) hierarchies(conf config, refused string) {
 		}
 	}
 	if whole {
+		x.idleRules(conf, fs)
 		return
 	}
 	kept := keptIn(t)
@@ -47,6 +49,30 @@ func (x *examination) hierarchies(conf config, refused string) {
 		} else {
 			x.ok(check, "%s=%s", h.Name, h.Options)
 		}
+	}
+	x.idleRules(conf, fs)
+}
+
+// idleRules looks for rules and templates that can do nothing with the hierarchies of fs, which
+// are those that a server is asked for and those of its state directory.
+func (x *examination) idleRules(conf config, fs *ops.FS) {
+	if conf.Rules == "" {
+		return
+	}
+	f, err := rules.Read(conf.Rules)
+	if err != nil {
+		x.add(statusWarning, "rules", err.Error(), "look again")
+		return
+	}
+	before := len(x.findings)
+	fs.IdleRules(f, conf.Templates, func(what string, args ...any) {
+		for i := 0; i+1 < len(args); i += 2 {
+			what += fmt.Sprintf(" %v=%v", args[i], args[i+1])
+		}
+		x.add(statusWarning, "rules", what, "it does nothing until the file says another, or somebody makes what it names")
+	})
+	if len(x.findings) == before {
+		x.ok("rules", "what %s and %s name is there", counted(len(f.Rules), "rule", "rules"), counted(len(conf.Templates), "template", "templates"))
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"containerfs/ops/rules"
 	"containerfs/ops/store"
 	"containerfs/p9srv"
 	"containerfs/subsys"
@@ -409,5 +410,38 @@ wrong hierarchy: a=debug,release_agent=/x: naming a release agent takes --allow-
 	}
 	if b.String() != want {
 		t.Errorf("got\n%swant\n%s", b.String(), want)
+	}
+}
+
+// TestPlannedRules: rules and templates that can do nothing, with the hierarchies that a server
+// is to have, are told of without a server.
+func TestPlannedRules(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "r.conf")
+	look := func(text string, paths ...string) string {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		conf := config{Rules: file, Hierarchies: []hierarchy{{"m", "debug"}, {"n", "bc"}}}
+		for _, path := range paths {
+			tmpl, err := rules.NewTemplate(path, map[string]string{"max.depth": "1"}, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conf.Templates = append(conf.Templates, tmpl)
+		}
+		return strings.ReplaceAll(found(func(x *examination) { x.hierarchies(conf, "refused") }), file, "FILE")
+	}
+	const mounted = "ok hierarchy: m=debug\nok hierarchy: n=bc\n"
+	for _, tt := range []struct{ text, path, want string }{
+		{"4000 m,n a/%u create\n", "/n/a/%u", "ok rules: what 1 rule and 1 template name is there\n"},
+		{"4000 * a/%u create\n", "/m/a", "ok rules: what 1 rule and 1 template name is there\n"},
+		{"4000 * a/%u create\n", "/o/a", "warning rules: a template names a hierarchy that is not mounted path=/o/a hierarchy=o\n"},
+		{"4000 * a/%u create\n", "/m/a/%U", "warning rules: a template that no rule makes containers by path=/m/a/%U file=FILE\n"},
+		{"4000 m,o a create\n", "/m/a", "warning rules: a rule names a hierarchy that is not mounted file=FILE line=1 hierarchy=o\n"},
+		{"* m a create\n@nobody-of-that-name n a\n", "/m/a", "warning rules: a rule is for somebody who is not known file=FILE line=2 user=@nobody-of-that-name\n"},
+	} {
+		if got := look(tt.text, tt.path); got != mounted+tt.want {
+			t.Errorf("%s%s: got\n%swant\n%s", tt.text, tt.path, got, mounted+tt.want)
+		}
 	}
 }

@@ -172,10 +172,10 @@ func (r *Rule) parseHierarchies(field string) error {
 		case name == "": // as libcgroup has it
 		case name == "*":
 			r.all = true
-		case strings.ContainsFunc(name, func(c rune) bool {
-			return !(c < utf8.RuneSelf && (unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune("._-+", c)))
-		}):
-			return fmt.Errorf("%q is no name of a hierarchy", name)
+		default:
+			if err := checkHierarchy(name); err != nil {
+				return err
+			}
 		}
 		if name != "" && !slices.Contains(r.Hierarchies, name) {
 			r.Hierarchies = append(r.Hierarchies, name)
@@ -183,6 +183,16 @@ func (r *Rule) parseHierarchies(field string) error {
 	}
 	if len(r.Hierarchies) == 0 {
 		return fmt.Errorf("%q names no hierarchy", field)
+	}
+	return nil
+}
+
+// checkHierarchy refuses what is no hierarchy's name, whatever is mounted.
+func checkHierarchy(name string) error {
+	if strings.ContainsFunc(name, func(c rune) bool {
+		return !(c < utf8.RuneSelf && (unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune("._-+", c)))
+	}) {
+		return fmt.Errorf("%q is no name of a hierarchy", name)
 	}
 	return nil
 }

@@ -28,6 +28,8 @@ func NewTemplate(path string, set map[string]string, delegate bool) (*Template, 
 		return nil, fmt.Errorf("%q: want /HIERARCHY/CONTAINER, the container as in a rule", path)
 	case t.Hierarchy() == "":
 		return nil, fmt.Errorf("%q: the first name is a hierarchy's", path)
+	case checkHierarchy(t.Hierarchy()) != nil:
+		return nil, fmt.Errorf("%q: %w", path, checkHierarchy(t.Hierarchy()))
 	case delegate && !t.elements[len(t.elements)-1].hasUser():
 		return nil, fmt.Errorf("%q: what is delegated has %%u or %%U in its last name", path)
 	case !delegate && len(set) == 0:
@@ -50,12 +52,30 @@ func (t *Template) For(hierarchy string, r *Rule, n int) bool {
 	return t.Hierarchy() == hierarchy && slices.EqualFunc(t.elements[1:], r.elements[:n], slices.Equal[element])
 }
 
-// IsUsed reports whether a rule can make containers by the template.
+// Is reports whether two templates are for the same containers.
+func (t *Template) Is(o *Template) bool {
+	return slices.EqualFunc(t.elements, o.elements, slices.Equal[element])
+}
+
+// IsUsed reports whether a rule can make containers by the template. None can that makes
+// nothing, or that is behind one which decides for all whom it is for.
 func (t *Template) IsUsed(rules []*Rule) bool {
-	return slices.ContainsFunc(rules, func(r *Rule) bool {
-		n := len(t.elements) - 1
-		return r.Create && r.Concerns(t.Hierarchy()) && n <= len(r.elements) && t.For(t.Hierarchy(), r, n)
-	})
+	h, n := t.Hierarchy(), len(t.elements)-1
+	for i, r := range rules {
+		if !r.Create || r.Ignore || !r.Concerns(h) || n > len(r.elements) || !t.For(h, r, n) {
+			continue
+		}
+		if !slices.ContainsFunc(rules[:i], func(before *Rule) bool { return before.Concerns(h) && before.covers(r) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// covers reports whether a rule decides wherever another one could, in a hierarchy that
+// both name.
+func (r *Rule) covers(o *Rule) bool {
+	return !r.Ignore && (r.User == "*" || r.User == o.User) && (r.Process == "" || r.Process == o.Process)
 }
 
 func (e element) hasUser() bool {

@@ -53,6 +53,44 @@ func TestTemplateFor(t *testing.T) {
 	}
 }
 
+// TestTemplateIsUsed: whether there is a rule that can make something by a template.
+func TestTemplateIsUsed(t *testing.T) {
+	for _, tt := range []struct {
+		rules, path string
+		used        bool
+	}{
+		{"9 m a create", "/m/a", true},
+		{"9 * a create", "/any/a", true}, // that there is none is not known here
+		{"9 m a", "/m/a", false},
+		{"9 m a create,ignore", "/m/a", false},
+		{"9 m a/%u create", "/m/a/%U", false},
+		{"* m b\n9 m a create", "/m/a", false},
+		{"* * b\n9 m a create", "/m/a", false},
+		{"* n b\n9 m a create", "/m/a", true},
+		{"* m b ignore\n9 m a create", "/m/a", true},
+		{"*:x m b\n9 m a create", "/m/a", true},
+		{"*:x m b\n9:y m a create", "/m/a", true},
+		{"*:x m b\n9:x m a create", "/m/a", false},
+		{"8 m b\n9 m a create", "/m/a", true},
+		{"9 m b\n9:x m a create", "/m/a", false},
+		{"9:x m b\n9 m a create", "/m/a", true},
+		{"* m b\n9 m a create\n* m a/x create", "/m/a", false},
+		{"* m a/x create\n9 m a create", "/m/a", true},
+	} {
+		f, err := Parse("f", []byte(tt.rules+"\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tmpl, err := NewTemplate(tt.path, map[string]string{"f": "1"}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if used := tmpl.IsUsed(f.Rules); used != tt.used {
+			t.Errorf("%s by\n%s\nis used: %v", tt.path, tt.rules, used)
+		}
+	}
+}
+
 func TestTemplateErrors(t *testing.T) {
 	set := map[string]string{"f": "1"}
 	for _, c := range []struct {
@@ -66,6 +104,8 @@ func TestTemplateErrors(t *testing.T) {
 		{"m/a", set, false, "want /HIERARCHY/CONTAINER"},
 		{"/%u/a", set, false, "the first name is a hierarchy's"},
 		{"/m%u/a", set, false, "the first name is a hierarchy's"},
+		{"/*/a", set, false, `"*" is no name of a hierarchy`},
+		{"/m,n/a", set, false, `"m,n" is no name of a hierarchy`},
 		{`/m/a\`, set, false, "ends in a backslash"},
 		{"/m/a", set, true, "has %u or %U in its last name"},
 		{"/m/%u/a", set, true, "has %u or %U in its last name"},
@@ -75,6 +115,12 @@ func TestTemplateErrors(t *testing.T) {
 		if _, err := NewTemplate(c.path, c.set, c.delegate); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q, delegate %v: %v, want %q", c.path, c.delegate, err, c.want)
 		}
+	}
+	a, errA := NewTemplate("/m//a/%u/", set, true)
+	b, errB := NewTemplate(`/m/\a/%u`, nil, true)
+	c, errC := NewTemplate(`/m/a/\%u`, set, false)
+	if errA != nil || errB != nil || errC != nil || !a.Is(b) || a.Is(c) {
+		t.Errorf("%v, %v, %v: for the same are %v, %v", errA, errB, errC, a.Is(b), a.Is(c))
 	}
 	if _, err := NewTemplate("/m/%g-%u", nil, true); err != nil {
 		t.Errorf("what is delegated, and nothing set: %v", err)
