@@ -64,13 +64,13 @@ func (r *ruled) uid(tid int32) uint32 {
 
 // newRuled makes a world with two hierarchies, m and n, whose Classifier is started
 // by the test.
-func newRuled(t *testing.T, limit int, text string) *ruled {
+func newRuled(t *testing.T, limit int, text string, with ...configure) *ruled {
 	t.Helper()
 	r := &ruled{exe: make(map[int32]string), gid: make(map[int32]uint32), comm: make(map[int32]string)}
-	r.world = newWorld(t, func(cfg *Config, _ *tree.Config) {
+	r.world = newWorld(t, append(with, func(cfg *Config, _ *tree.Config) {
 		r.c = NewClassifier(limit, r.look, cfg.Log)
 		cfg.Rules = r.c
-	})
+	})...)
 	r.host.Run(told{r})
 	r.mount("mount m alpha")
 	r.mount("mount n beta")

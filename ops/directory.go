@@ -273,13 +273,14 @@ func (f *file) RenameAt(oldName string, newDir p9.File, newName string) error {
 	if !ok {
 		return linux.EXDEV
 	}
-	n, err := f.at.rename(f.n, oldName, to.n, newName, nil)
+	n, err := f.at.rename(f.n, oldName, to.n, newName, nil, nil)
 	return f.at.told(deed{op: "rename", node: f.n, name: oldName, to: newName, changed: n}, err)
 }
 
 // rename renames what has a name in a directory, if that is the container that
-// is meant, or whatever has it: errRenamed. It returns that.
-func (at *attachment) rename(from node, oldName string, to node, newName string, meant *tree.Container) (n node, err error) {
+// is meant, or whatever has it: errRenamed. It returns that. Also is as tree.RenameRequest has
+// it.
+func (at *attachment) rename(from node, oldName string, to node, newName string, meant *tree.Container, also func(*tree.Container)) (n node, err error) {
 	if err := at.fs.mayChange(); err != nil {
 		return nil, err
 	}
@@ -301,7 +302,7 @@ func (at *attachment) rename(from node, oldName string, to node, newName string,
 		return nil, err
 	}
 	err = at.fs.tree.Rename(tree.RenameRequest{
-		Parent: dir.c, Old: oldName, New: newName,
+		Parent: dir.c, Old: oldName, New: newName, Also: also,
 		Allow: func(c *tree.Container) (err error) {
 			if meant != nil && c != meant {
 				return errRenamed
@@ -366,7 +367,7 @@ func (f *file) Rename(newDir p9.File, newName string) error {
 		}
 		var name string
 		f.at.fs.tree.View(func() { name = d.c.Name() })
-		_, err := f.at.rename(d.parent(), name, to.n, newName, d.c)
+		_, err := f.at.rename(d.parent(), name, to.n, newName, d.c, nil)
 		if !errors.Is(err, errRenamed) && !errors.Is(err, syscall.ENOENT) {
 			return f.at.told(deed{op: "rename", node: d.parent(), name: name, to: newName, changed: f.n}, err)
 		}

@@ -53,13 +53,8 @@ func (c *Classifier) make(parent *tree.Container, name string, t *template, s *r
 	if err != nil {
 		return nil, err
 	}
-	if err = c.fill(made, t); err == nil && t.Delegate {
-		err = c.delegate(made, t.Set, s)
-	}
-	if err == nil {
-		d := deed{op: "rename", node: containerDir{parent}, name: makingName, to: name}
-		d.changed, err = c.at.rename(d.node, makingName, d.node, name, made)
-		err = c.did(d, err)
+	if err = c.fill(made, t); err == nil {
+		err = c.name(made, name, t, s)
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.rmdir(parent, made, makingName))
@@ -142,28 +137,33 @@ func (c *Classifier) write(to *tree.Container, name, value string) error {
 	return nil
 }
 
+// name gives a container that has all that its template sets its name, and in the same change
+// to whom it is delegated. Until then it is the server's, so that nobody is in it or has opened
+// its files, and what is left of it can be removed.
+func (c *Classifier) name(made *tree.Container, name string, t *template, s *rules.Subject) error {
+	d := deed{op: "rename", node: containerDir{made.Parent()}, name: makingName, to: name}
+	var also func(*tree.Container)
+	if t.Delegate {
+		also = func(*tree.Container) { c.delegate(made, t.Set, s) }
+	}
+	var err error
+	d.changed, err = c.at.rename(d.node, makingName, d.node, name, made, also)
+	if err = c.did(d, err); err == nil && t.Delegate {
+		c.at.account(deed{op: "setattr", node: containerDir{made}, set: fmt.Sprintf("uid=%d gid=%d", s.UID, s.GID)}, nil)
+	}
+	return err
+}
+
 // delegate gives a container to the user and the group of a process, with its control files
-// but for some. Until then they are the server's, so that nobody has opened these.
-func (c *Classifier) delegate(made *tree.Container, but map[string]string, s *rules.Subject) error {
-	t := c.fs.tree
-	err := t.Change(func() (err error) {
-		t.Update(func() {
-			if made.Removed() {
-				err = syscall.ENODEV
-				return
-			}
-			a := attrsOf(made)
-			for name := range but {
-				if r := c.fs.table(made).byName[name]; r != nil {
-					a.setFile(r.id, a.file(r))
-				}
-			}
-			c.fs.recorder.chown(a.dir.uid, s.UID, false)
-			a.dir.uid, a.dir.gid = s.UID, s.GID
-			a.makerUID, a.makerGID = s.UID, s.GID
-			t.Keep(made)
-		})
-		return err
-	})
-	return c.did(deed{op: "setattr", node: containerDir{made}, set: fmt.Sprintf("uid=%d gid=%d", s.UID, s.GID)}, err)
+// but for some. Update.
+func (c *Classifier) delegate(made *tree.Container, but map[string]string, s *rules.Subject) {
+	a := attrsOf(made)
+	for name := range but {
+		if r := c.fs.table(made).byName[name]; r != nil {
+			a.setFile(r.id, a.file(r))
+		}
+	}
+	c.fs.recorder.chown(a.dir.uid, s.UID, false)
+	a.dir.uid, a.dir.gid = s.UID, s.GID
+	a.makerUID, a.makerGID = s.UID, s.GID
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hugelgupf/p9/p9"
 
 	"containerfs/ops/rules"
+	"containerfs/tree"
 )
 
 // forceWith puts rules and templates in force.
@@ -192,6 +193,52 @@ func TestTemplateLeft(t *testing.T) {
 	r.settle()
 	r.at(p, "/a", "/")
 	r.want("m/a/alpha.value", "x\n")
+}
+
+// TestTemplateDelegatesAtTheEnd: nobody but the server has a container before it has its name.
+// Else who has it could keep it there with a process, when it is not to be kept, or the server is
+// killed, and no other were made in that place.
+func TestTemplateDelegatesAtTheEnd(t *testing.T) {
+	r := newRuled(t, 100, "", keepIn(t, t.TempDir()))
+	if _, err := r.fs.Restore(nil); err != nil {
+		t.Fatal(err)
+	}
+	r.forceWith("1000 m users/%U create\n", r.template("/m/users/%U", true, "alpha.value", "x"))
+	r.must(r.mkdir("m/users"))
+	r.c.Start(false)
+	r.settle()
+	users := r.container("m/users")
+	refuse := true
+	var making, named []uint32 // owners in commits
+	r.fs.journal.store.InCommit = func() (err error) {
+		r.tree.View(func() {
+			users.Children(0, func(c *tree.Container) bool {
+				if uid := attrsOf(c).dir.uid; c.Name() == makingName {
+					making = append(making, uid)
+				} else if named = append(named, uid); refuse {
+					refuse, err = false, syscall.ENOSPC
+				}
+				return true
+			})
+		})
+		return err
+	}
+	p := r.fork(1000)
+	for _, where := range []string{"/", "/users/1000"} {
+		r.exec(p, "/x")
+		r.settle()
+		r.at(p, where, "/")
+		if names := r.names("m/users"); slices.Contains(names, makingName) {
+			t.Errorf("left are %q", names)
+		}
+	}
+	r.fs.journal.store.InCommit = nil
+	if len(making) < 2 || slices.Max(making) != 0 || len(named) < 2 || slices.Min(named) != 1000 {
+		t.Errorf("before it has its name it is kept as %d's, and with it as %d's", making, named)
+	}
+	if log := r.log.String(); !strings.Contains(log, `op=setattr path=/m/users/1000 uid=0 peer=rules set="uid=1000 gid=0"`) {
+		t.Errorf("the log does not tell whose it is:\n%s", log)
+	}
 }
 
 func TestSettingOrder(t *testing.T) {

@@ -355,6 +355,10 @@ type RenameRequest struct {
 	Parent   *Container
 	Old, New string
 	Allow    func(c *Container) error
+
+	// Also, if any, changes of the container what is kept with its new name. It is called in
+	// Update.
+	Also func(c *Container)
 }
 
 // Rename gives a child of Parent another name. Errors: ENODEV when the parent
@@ -387,6 +391,9 @@ func (t *Tree) Rename(r RenameRequest) error {
 	}
 	t.mu.Lock()
 	p.children.rename(c, r.New)
+	if r.Also != nil {
+		r.Also(c)
+	}
 	t.observeLocked(Event{Kind: Renamed, Container: c, Name: r.Old})
 	t.Keep(c)
 	t.mu.Unlock()
