@@ -99,6 +99,9 @@ const maxPuts = 8
 func (c *Classifier) container(p *placement) (to *tree.Container, err error) {
 	to = p.h.Root()
 	for i, name := range p.path {
+		if name == makingName {
+			return nil, &tree.OpError{Op: "find", Name: name, Err: errMaking}
+		}
 		for range maxPuts {
 			var child *tree.Container
 			c.fs.tree.View(func() { child = to.Child(name) })

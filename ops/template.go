@@ -34,10 +34,25 @@ func (s *ruleSet) templateFor(h *tree.Hierarchy, r *rules.Rule, n int) *template
 	return s.templates[i]
 }
 
-// make makes a container for a process, by a template if it is not nil: EEXIST as mkdir.
+// errMaking is for who would have others wait in vain for the name.
+var errMaking = fmt.Errorf("a container goes by that name while it is made: %w", syscall.EINVAL)
+
+// make makes a container for a process, by a template if it is not nil: EEXIST as mkdir. What
+// cannot have its name is not begun: many names are chosen by who executes a program.
 func (c *Classifier) make(parent *tree.Container, name string, t *template, s *rules.Subject) (*tree.Container, error) {
 	if t == nil {
 		return c.mkdir(parent, name)
+	}
+	err := checkName(name)
+	if err == nil {
+		c.fs.tree.View(func() {
+			if _, e := (containerDir{parent}).lookup(c.fs, name); e == nil {
+				err = syscall.EEXIST
+			}
+		})
+	}
+	if err != nil {
+		return nil, err
 	}
 	made, err := c.mkdir(parent, makingName)
 	if errors.Is(err, syscall.EEXIST) {

@@ -241,6 +241,31 @@ func TestTemplateDelegatesAtTheEnd(t *testing.T) {
 	}
 }
 
+// TestTemplateNames: no name of a program keeps what others are to have from being made, nor is
+// anything made for a name that it cannot have.
+func TestTemplateNames(t *testing.T) {
+	r := newRuled(t, 100, "")
+	r.forceWith("1000 m %p create\n2000 m .%p create\n", r.template("/m/%p", false, "alpha.value", "x"))
+	r.c.Start(false)
+	r.settle()
+	p, q := r.fork(1000), r.fork(2000)
+	r.exec(q, "/bin/"+strings.TrimPrefix(makingName, "."))
+	for i, name := range []string{makingName, "tasks", "a\nb", strings.Repeat("x", maxName+1)} {
+		r.exec(p, "/bin/"+name)
+		r.settle()
+		r.at(p, "/", "/")
+		r.counted(fmt.Sprintf("1:%d/%[1]d 2:1/1", i+1))
+	}
+	r.at(q, "/", "/")
+	if log := r.log.String(); strings.Contains(log, "op=mkdir") {
+		t.Errorf("something was made:\n%s", log)
+	}
+	r.exec(p, "/bin/x")
+	r.settle()
+	r.at(p, "/x", "/")
+	r.want("m/x/alpha.value", "x\n")
+}
+
 func TestSettingOrder(t *testing.T) {
 	if got := SettingOrder(map[string]string{"b": "", "a_exclusive": "1", "c": ""}); !slices.Equal(got, []string{"b", "c", "a_exclusive"}) {
 		t.Errorf("files in the order %q", got)
