@@ -170,11 +170,12 @@ func (c *Classifier) name(made *tree.Container, name string, t *template, s *rul
 }
 
 // delegate gives a container to the user and the group of a process, with its control files
-// but for some. Update.
+// but for some, and for those of cpuset: with them its user could have it take no process, and
+// those that its rule is for would stay where it does not limit them. Update.
 func (c *Classifier) delegate(made *tree.Container, but map[string]string, s *rules.Subject) {
 	a := attrsOf(made)
-	for name := range but {
-		if r := c.fs.table(made).byName[name]; r != nil {
+	for _, r := range c.fs.table(made).rows {
+		if _, ok := but[r.name]; ok || r.ofSubsystem() && c.fs.names[r.subsystem()] == "cpuset" {
 			a.setFile(r.id, a.file(r))
 		}
 	}

@@ -112,6 +112,25 @@ func TestTemplateOfItsRules(t *testing.T) {
 	r.want("m/a/alpha.value", "old\n")
 }
 
+// TestTemplateKeepsCpuset: who is given a container cannot have it take no process by its
+// cpuset, and be where no limit is.
+func TestTemplateKeepsCpuset(t *testing.T) {
+	r := newRuled(t, 100, "")
+	r.mount("mount o cpuset,delta")
+	r.forceWith("1000 o %U create\n", r.template("/o/%U", true))
+	r.c.Start(false)
+	p := r.fork(1000)
+	r.exec(p, "/x")
+	r.settle()
+	for file, want := range map[string]p9.UID{"": 1000, "/tasks": 1000, "/delta.kill": 1000, "/cpuset.weight": 0} {
+		attr, err := r.attr("o/1000" + file)
+		r.must(err)
+		if attr.UID != want {
+			t.Errorf("%q is %d's, want %d", file, attr.UID, want)
+		}
+	}
+}
+
 // TestTemplateFails: a container that cannot have what its template says is not made, and
 // nobody is moved.
 func TestTemplateFails(t *testing.T) {

@@ -94,7 +94,7 @@ that rules make (option create) at a path of theirs:
   path      /HIERARCHY/DESTINATION, as in the rules
   set       control files and what is written to them, each line by itself
   delegate  true: the user's and the group's of the process that it is made for, but
-            for the files in set
+            for the files in set and those of cpuset
 
   containerfs serve --hierarchy cpu=cpuset --listen unix:///run/cfs.sock
   containerfs serve --listen 'tcp://127.0.0.1:5640?no_root_squash'
