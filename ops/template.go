@@ -41,7 +41,7 @@ var errMaking = fmt.Errorf("a container goes by that name while it is made: %w",
 // cannot have its name is not begun: many names are chosen by who executes a program.
 func (c *Classifier) make(parent *tree.Container, name string, t *template, s *rules.Subject) (*tree.Container, error) {
 	if t == nil {
-		return c.mkdir(parent, name)
+		return c.mkdir(parent, name, true)
 	}
 	err := checkName(name)
 	if err == nil {
@@ -54,7 +54,11 @@ func (c *Classifier) make(parent *tree.Container, name string, t *template, s *r
 	if err != nil {
 		return nil, err
 	}
-	made, err := c.mkdir(parent, makingName)
+	set, forTasks, err := c.settings(parent, t)
+	if err != nil {
+		return nil, err
+	}
+	made, err := c.mkdir(parent, makingName, forTasks)
 	if errors.Is(err, syscall.EEXIST) {
 		var left *tree.Container
 		c.fs.tree.View(func() { left = parent.Child(makingName) })
@@ -63,12 +67,12 @@ func (c *Classifier) make(parent *tree.Container, name string, t *template, s *r
 				return nil, fmt.Errorf("%s is left: %w", makingName, err)
 			}
 		}
-		made, err = c.mkdir(parent, makingName)
+		made, err = c.mkdir(parent, makingName, forTasks)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err = c.fill(made, t); err == nil {
+	if err = c.fill(made, t, set); err == nil {
 		err = c.name(made, name, t, s)
 	}
 	if err != nil {
@@ -78,8 +82,8 @@ func (c *Classifier) make(parent *tree.Container, name string, t *template, s *r
 	return made, nil
 }
 
-func (c *Classifier) mkdir(parent *tree.Container, name string) (*tree.Container, error) {
-	made, err := c.at.mkdir(parent, name, 0o755, true)
+func (c *Classifier) mkdir(parent *tree.Container, name string, forTasks bool) (*tree.Container, error) {
+	made, err := c.at.mkdir(parent, name, 0o755, forTasks)
 	return made, c.did(deed{op: "mkdir", node: containerDir{parent}, name: name}, err)
 }
 
@@ -96,6 +100,38 @@ func (c *Classifier) did(d deed, err error) error {
 	return err
 }
 
+// settings are what is written to a new container, and whether it has been made for tasks
+// before that. It has not where its template sets cpus or mems of a cpuset, for those of the
+// parent may be what it cannot have beside others: then it is given the parent's of what the
+// template does not set.
+func (c *Classifier) settings(parent *tree.Container, t *template) (set map[string]string, forTasks bool, err error) {
+	set, forTasks = make(map[string]string), true
+	maps.Copy(set, t.Set)
+	c.fs.tree.View(func() {
+		for _, r := range c.fs.table(parent).rows {
+			if base := strings.TrimPrefix(r.name, "cpuset."); !c.fs.isCpuset(r) || base != "cpus" && base != "mems" {
+				continue
+			}
+			if _, ok := t.Set[r.name]; ok {
+				forTasks = false
+				continue
+			}
+			var value []byte
+			if value, err = (controlFile{parent, r}).read(c.at, nil); err != nil {
+				return
+			}
+			set[r.name] = string(value)
+		}
+	})
+	if forTasks {
+		return t.Set, true, err
+	}
+	return set, false, err
+}
+
+// isCpuset reports whether a file is one of cpuset's.
+func (fs *FS) isCpuset(r *row) bool { return r.ofSubsystem() && fs.names[r.subsystem()] == "cpuset" }
+
 // SettingOrder sorts names of control files, with those behind that others have to come
 // before: a set is exclusive once there is one.
 func SettingOrder[T any](m map[string]T) []string {
@@ -110,14 +146,14 @@ func SettingOrder[T any](m map[string]T) []string {
 	})
 }
 
-// fill writes what a template sets to the control files of a new container. What one file
+// fill writes what is set to the control files of a new container. What one file
 // takes may depend on another: those that failed are tried again for as long as one is taken.
-func (c *Classifier) fill(made *tree.Container, t *template) error {
-	for files := SettingOrder(t.Set); len(files) > 0; {
+func (c *Classifier) fill(made *tree.Container, t *template, set map[string]string) error {
+	for files := SettingOrder(set); len(files) > 0; {
 		var failed []string
 		var first error
 		for _, name := range files {
-			if err := c.write(made, name, t.Set[name]); err != nil {
+			if err := c.write(made, name, set[name]); err != nil {
 				failed = append(failed, name)
 				first = cmp.Or(first, fmt.Errorf("template %s: %s: %w", t.Path, name, err))
 			}
@@ -175,7 +211,7 @@ func (c *Classifier) name(made *tree.Container, name string, t *template, s *rul
 func (c *Classifier) delegate(made *tree.Container, but map[string]string, s *rules.Subject) {
 	a := attrsOf(made)
 	for _, r := range c.fs.table(made).rows {
-		if _, ok := but[r.name]; ok || r.ofSubsystem() && c.fs.names[r.subsystem()] == "cpuset" {
+		if _, ok := but[r.name]; ok || c.fs.isCpuset(r) {
 			a.setFile(r.id, a.file(r))
 		}
 	}

@@ -401,6 +401,40 @@ set = { "numtasks.shares" = "`+shares+`", "notify_on_release" = "1" }
 	}
 }
 
+// TestRulesTemplateBesideExclusive: what a template sets of a cpuset is what counts, also
+// beside CPUs that the container could not have with its parent's.
+func TestRulesTemplateBesideExclusive(t *testing.T) {
+	dir := openDir(t)
+	config := filepath.Join(dir, "config.toml")
+	writeFile(t, config, "[[template]]\npath = \"/mem/users\"\nset = { \"cpuset.cpus\" = \"1\", \"cpuset.cpu_exclusive\" = \"1\" }\n"+
+		"[[template]]\npath = \"/mem/users/%U\"\ndelegate = true\n")
+	r := startRuled(t, "64001 mem users/%U create\n", "--config", config, "--hierarchy", "mem=cpuset")
+	if online := r.run("read", "/mem/cpuset.cpus"); !strings.HasPrefix(online, "0-") {
+		t.Skipf("there is one CPU: %s", online)
+	}
+	r.run("mkdir", "/mem/system")
+	r.run("set", "/mem/system", "cpuset.cpus=0", "cpuset.mems=0", "cpuset.cpu_exclusive=1")
+	sh := startShell(t, professor)
+	r.settled()
+	if where := r.run("read", fmt.Sprintf("/proc/%d/cpuset", sh.pid())); where != "/users/64001\n" {
+		t.Errorf("it is in %q:\n%s", where, r.log.String())
+	}
+	mems := r.run("read", "/mem/cpuset.mems")
+	for file, want := range map[string]string{
+		"/mem/users/cpuset.cpus": "1\n", "/mem/users/cpuset.mems": mems, "/mem/users/cpuset.cpu_exclusive": "1\n",
+		"/mem/users/64001/cpuset.cpus": "1\n", "/mem/users/64001/cpuset.mems": mems,
+	} {
+		if got := r.run("read", file); got != want {
+			t.Errorf("%s has %q, want %q", file, got, want)
+		}
+	}
+	for file, want := range map[string]string{"tasks": "uid=64001 ", "cpuset.cpus": "uid=0 "} {
+		if stat := r.run("stat", "/mem/users/64001/"+file); !strings.Contains(stat, want) {
+			t.Errorf("%s: not %s: %s", file, want, stat)
+		}
+	}
+}
+
 // TestRulesCatchChildren: what a task forks between its exec and its placement is
 // not left behind.
 func TestRulesCatchChildren(t *testing.T) {
