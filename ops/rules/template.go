@@ -16,7 +16,8 @@ type Template struct {
 }
 
 // NewTemplate makes a Template. The last name of the path of what is delegated has the
-// user in it: another one's would be the first user's, with all who come after.
+// user in it: another one's would be the first user's, with all who come after. Nor can it be
+// read as another user's.
 func NewTemplate(path string, set map[string]string, delegate bool) (*Template, error) {
 	t := &Template{Path: path, Set: set, Delegate: delegate}
 	var err error
@@ -32,6 +33,10 @@ func NewTemplate(path string, set map[string]string, delegate bool) (*Template, 
 		return nil, fmt.Errorf("%q: %w", path, checkHierarchy(t.Hierarchy()))
 	case delegate && !t.elements[len(t.elements)-1].hasUser():
 		return nil, fmt.Errorf("%q: what is delegated has %%u or %%U in its last name", path)
+	case delegate && !t.elements[len(t.elements)-1].isApart():
+		return nil, fmt.Errorf("%q: what is delegated has something between %%u or %%U and another %%", path)
+	case delegate && !t.elements[len(t.elements)-1].isOneUsers():
+		return nil, fmt.Errorf("%q: %%p is the choice of who executes it, who could have the name that is another user's: want %%U first, and no digit behind it", path)
 	case !delegate && len(set) == 0:
 		return nil, fmt.Errorf("%q: want something to be set, or delegated", path)
 	}
@@ -80,4 +85,23 @@ func (r *Rule) covers(o *Rule) bool {
 
 func (e element) hasUser() bool {
 	return slices.ContainsFunc(e, func(p part) bool { return p.verb == 'u' || p.verb == 'U' })
+}
+
+// isApart reports whether where the user is said to be in a name nothing that varies is beside.
+func (e element) isApart() bool {
+	for i, p := range e {
+		if i > 0 && p.verb != 0 && e[i-1].verb != 0 && (element{e[i-1], p}).hasUser() {
+			return false
+		}
+	}
+	return true
+}
+
+// isOneUsers reports whether no user can choose a program's name so that the whole is what it
+// is for another.
+func (e element) isOneUsers() bool {
+	if !slices.ContainsFunc(e, func(p part) bool { return p.verb == 'p' }) {
+		return true
+	}
+	return e[0].verb == 'U' && e[1].verb == 0 && (e[1].text[0] < '0' || e[1].text[0] > '9')
 }

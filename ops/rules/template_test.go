@@ -111,6 +111,14 @@ func TestTemplateErrors(t *testing.T) {
 		{"/m/%u/a", set, true, "has %u or %U in its last name"},
 		{"/m/%g", set, true, "has %u or %U in its last name"},
 		{"/m/a", nil, false, "want something to be set, or delegated"},
+		// u's program 1-x, or his process 12, would be in what u-1's x or u1's 2 is to have.
+		{"/m/%u-%p", nil, true, "is the choice of who"},
+		{"/m/%p-%u", nil, true, "is the choice of who"},
+		{"/m/%U%p", nil, true, "something between"},
+		{"/m/%U0%p", nil, true, "is the choice of who"},
+		{"/m/a%U-%p", nil, true, "is the choice of who"},
+		{"/m/%u%P", nil, true, "something between"},
+		{"/m/%g%U", nil, true, "something between"},
 	} {
 		if _, err := NewTemplate(c.path, c.set, c.delegate); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q, delegate %v: %v, want %q", c.path, c.delegate, err, c.want)
@@ -124,6 +132,11 @@ func TestTemplateErrors(t *testing.T) {
 	}
 	if _, err := NewTemplate("/m/%g-%u", nil, true); err != nil {
 		t.Errorf("what is delegated, and nothing set: %v", err)
+	}
+	for _, path := range []string{"/m/%U-%p", "/m/%U.%p%P", "/m/%p/%u", "/m/%u-%P", "/m/x%g.%U-%P"} {
+		if _, err := NewTemplate(path, nil, true); err != nil {
+			t.Errorf("what is one user's by its name: %v", err)
+		}
 	}
 	if _, err := NewTemplate("/m/u%U", map[string]string{"b": "", "a_exclusive": "1", "c": ""}, true); err != nil {
 		t.Error(err)
