@@ -72,6 +72,7 @@ func (c *Classifier) Set(f *rules.File, templates []*rules.Template) {
 // do nothing yet.
 func (fs *FS) SetRules(f *rules.File, templates []*rules.Template) {
 	fs.IdleRules(f, templates, func(what string, args ...any) { fs.log.Warn(what, args...) })
+	fs.checkSettings(templates)
 	fs.rules.Set(f, templates)
 	fs.log.Info("rules in force", "file", f.Name, "rules", len(f.Rules), "templates", len(templates))
 }

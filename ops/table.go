@@ -108,9 +108,12 @@ type tableKey struct {
 }
 
 // table gives the control files of a container. View or Change.
-func (fs *FS) table(c *tree.Container) *table {
-	h := c.Hierarchy()
-	key := tableKey{h.Subsystems(), h.Noprefix(), c.IsRoot()}
+func (fs *FS) table(c *tree.Container) *table { return fs.tableIn(c.Hierarchy(), c.IsRoot()) }
+
+// tableIn gives the control files of a hierarchy's root, or of its other containers. View or
+// Change.
+func (fs *FS) tableIn(h *tree.Hierarchy, root bool) *table {
+	key := tableKey{h.Subsystems(), h.Noprefix(), root}
 	if t, ok := fs.tables.Load(key); ok {
 		return t.(*table)
 	}

@@ -132,6 +132,27 @@ func (c *Classifier) settings(parent *tree.Container, t *template) (set map[stri
 // isCpuset reports whether a file is one of cpuset's.
 func (fs *FS) isCpuset(r *row) bool { return r.ofSubsystem() && fs.names[r.subsystem()] == "cpuset" }
 
+// checkSettings says of templates which of their files no container can have set, where it is
+// mounted what they are for: nothing is made by these.
+func (fs *FS) checkSettings(templates []*rules.Template) {
+	for _, t := range templates {
+		h, err := fs.find(t.Hierarchy())
+		if err != nil {
+			continue
+		}
+		var files map[string]*row
+		fs.tree.View(func() { files = fs.tableIn(h, false).byName })
+		for _, name := range SettingOrder(t.Set) {
+			switch r := files[name]; {
+			case r == nil:
+				fs.log.Warn("a template sets a file that there is not", "path", t.Path, "file", name)
+			case r.write == nil:
+				fs.log.Warn("a template sets a file that cannot be written", "path", t.Path, "file", name)
+			}
+		}
+	}
+}
+
 // SettingOrder sorts names of control files, with those behind that others have to come
 // before: a set is exclusive once there is one.
 func SettingOrder[T any](m map[string]T) []string {

@@ -285,6 +285,29 @@ func TestTemplateNames(t *testing.T) {
 	r.want("m/x/alpha.value", "x\n")
 }
 
+// TestTemplateFiles: what a template sets that no container there has, or that cannot be set, is
+// told when the template comes into force.
+func TestTemplateFiles(t *testing.T) {
+	r := newRuled(t, 100, "")
+	before := len(r.log.String())
+	r.forceWith("1000 m,n a create\n", r.template("/m/a", false, "alpha.value", "1", "alpha.valeu", "1", "populated", "1", "max.depth", "1"),
+		r.template("/n/a", false, "alpha.value", "1", "release_agent", "/x"))
+	var got []string
+	for line := range strings.Lines(r.log.String()[before:]) {
+		if _, what, ok := strings.Cut(line, "level=WARN "); ok {
+			got = append(got, what)
+		}
+	}
+	want := `msg="a template sets a file that there is not" path=/m/a file=alpha.valeu
+msg="a template sets a file that cannot be written" path=/m/a file=populated
+msg="a template sets a file that there is not" path=/n/a file=alpha.value
+msg="a template sets a file that there is not" path=/n/a file=release_agent
+`
+	if got := strings.Join(got, ""); got != want {
+		t.Errorf("the log says\n%swant\n%s", got, want)
+	}
+}
+
 func TestSettingOrder(t *testing.T) {
 	if got := SettingOrder(map[string]string{"b": "", "a_exclusive": "1", "c": ""}); !slices.Equal(got, []string{"b", "c", "a_exclusive"}) {
 		t.Errorf("files in the order %q", got)
