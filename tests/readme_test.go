@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -42,6 +43,43 @@ func TestReadmeRules(t *testing.T) {
 	out, err := exec.Command("containerfs", "rules", "check", file).CombinedOutput()
 	if !found || err != nil || !strings.HasSuffix(string(out), ": 6 rules\n") {
 		t.Errorf("%v\n%s\nof\n%s", err, out, rules)
+	}
+}
+
+// TestReadmeTemplate: the template in README makes what its path says, with its limits.
+func TestReadmeTemplate(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(readme), "    rules = \"/etc/containerfs.rules\"\n")
+	text, _, ended := strings.Cut(rest, "\n\nA container that a rule makes")
+	if !found || !ended {
+		t.Fatal("README has no template")
+	}
+	config := openDir(t) + "/config.toml"
+	writeFile(t, config, text+"\n")
+	// Its subsystems, without the hierarchies that other tests of rules have.
+	rules := openDir(t) + "/rules"
+	writeFile(t, rules, "64001 cpu students/%u create\n")
+	s := startServer(t, "--hierarchy", "cpu=cpuacct,numtasks,bc", "--rules", rules, "--config", config)
+	r := &ruled{server: s}
+	sh := startShell(t, professor)
+	r.settled()
+	if where := s.run("read", fmt.Sprintf("/proc/%d/container", sh.pid())); where != "cpuacct,numtasks,bc:/students/64001\n" {
+		t.Fatalf("it is in %q:\n%s", where, s.log.String())
+	}
+	const set = "/cpu/students/64001/"
+	for file, want := range map[string]string{"numtasks.shares": "max_shares=2,", "bc.numfile.barrier": "4096\n", "bc.numfile.limit": "4096\n"} {
+		if got := s.run("read", set+file); !strings.Contains(got, want) {
+			t.Errorf("%s has %q, want %q", file, got, want)
+		}
+		if strings.Count(text, `"`+file+`" = "`) != 1 {
+			t.Errorf("README sets no %s in\n%s", file, text)
+		}
+	}
+	if stat := s.run("stat", set); !strings.Contains(stat, "uid=64001 gid=64001 ") {
+		t.Errorf("it is not its user's: %s", stat)
 	}
 }
 

@@ -401,6 +401,26 @@ set = { "numtasks.shares" = "`+shares+`", "notify_on_release" = "1" }
 	}
 }
 
+// TestRulesDivided: what a user puts into containers in his own stays there when it executes
+// programs, by a line with ignore; what begins elsewhere goes to his own.
+func TestRulesDivided(t *testing.T) {
+	dir := openDir(t)
+	config := filepath.Join(dir, "config.toml")
+	writeFile(t, config, "[[template]]\npath = \"/cpu/users/%U\"\ndelegate = true\n")
+	r := startRuled(t, "64001 cpu users/%U ignore\n% cpu users/%U create\n", "--config", config)
+	sh := startShell(t, professor)
+	r.in(sh.pid(), "/", "/users/64001")
+	for _, line := range []string{"mkdir /cpu/users/64001/jobs", fmt.Sprint("write /cpu/users/64001/jobs/procs ", sh.pid())} {
+		if code, out := commandAs(t, professor, "tcp://127.0.0.1:"+r.port, strings.Fields(line)...); code != ok {
+			t.Fatalf("%s by its user: exit code %d: %s", line, code, out)
+		}
+	}
+	job := sh.start("sleep 1000")
+	r.settled()
+	r.in(job, "/", "/users/64001/jobs")
+	r.in(startShell(t, professor).pid(), "/", "/users/64001")
+}
+
 // TestRulesTemplateBesideExclusive: what a template sets of a cpuset is what counts, also
 // beside CPUs that the container could not have with its parent's.
 func TestRulesTemplateBesideExclusive(t *testing.T) {
