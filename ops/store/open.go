@@ -53,10 +53,16 @@ func Open(dir string, f func(k Key, value []byte) error) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, lock: lock, pending: make(map[Key]row)}
+	s := &Store{lock: lock, pending: make(map[Key]row)}
 	s.work.L, s.progress.L = &s.mu, &s.mu
-	if err := s.load(filepath.Join(dir, FileName), f); err != nil {
-		lock.Close()
+	if s.root, err = os.OpenRoot(dir); err == nil {
+		s.opened, err = s.root.Open(".")
+	}
+	if err == nil {
+		err = s.load(filepath.Join(dir, FileName), f)
+	}
+	if err != nil {
+		s.letGo()
 		return nil, err
 	}
 	s.done.Add(1)
@@ -119,6 +125,9 @@ func (s *Store) load(path string, f func(Key, []byte) error) error {
 		return err
 	}
 	if s.sum, err = check(content, f); err != nil {
+		return err
+	}
+	if s.file, err = os.Stat(path); err != nil {
 		return err
 	}
 	s.db, err = bbolt.Open(path, 0o600, options)

@@ -2,9 +2,8 @@ package store
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -45,21 +44,44 @@ func (s *Store) shrink() {
 // rewrite puts a file with the same rows in the place of the one that there is. With an
 // error that one stays.
 func (s *Store) rewrite() (err error) {
-	path := filepath.Join(s.dir, FileName)
-	fresh := path + freshSuffix
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	db, err := bbolt.Open(fresh, 0o600, options)
+	there, err := s.root.Lstat(FileName)
 	if err != nil {
 		return err
 	}
+	if !os.SameFile(there, s.file) {
+		return errNotThere
+	}
+	const fresh = FileName + freshSuffix
+	if err := s.root.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	var db *bbolt.DB
 	defer func() {
 		if err != nil {
-			db.Close()
-			os.Remove(fresh)
+			if db != nil {
+				db.Close()
+			}
+			_ = s.root.Remove(fresh)
 		}
 	}()
+	var file os.FileInfo
+	anew := *options
+	anew.OpenFile = func(_ string, flag int, mode os.FileMode) (f *os.File, err error) {
+		if f, err = s.root.OpenFile(fresh, flag|os.O_EXCL, mode); err != nil {
+			return nil, err
+		}
+		if file, err = f.Stat(); err == nil {
+			err = likeThat(f, file, there)
+		}
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		return f, nil
+	}
+	if db, err = bbolt.Open(fresh, 0o600, &anew); err != nil {
+		return err
+	}
 	db.NoSync = true // until it is whole
 	if err := bbolt.Compact(db, s.db, shrinkBatch); err != nil {
 		return err
@@ -68,17 +90,24 @@ func (s *Store) rewrite() (err error) {
 		return err
 	}
 	db.NoSync = false
-	content, err := os.ReadFile(fresh)
+	content, err := s.root.ReadFile(fresh)
 	if err != nil {
 		return err
 	}
-	if sum, err := check(content, func(Key, []byte) error { return nil }); err != nil || sum != s.sum {
-		return fmt.Errorf("what was written anew is not what there is: %w", err)
+	sum, err := check(content, func(Key, []byte) error { return nil })
+	if err == nil && sum != s.sum {
+		err = damaged("rows that were written anew are others")
 	}
-	if err := os.Rename(fresh, path); err != nil {
+	if err != nil {
 		return err
 	}
-	s.moved = true
+	if err := s.root.Rename(fresh, FileName); err != nil {
+		// It can have its name all the same, as on a disk of another host.
+		if there, e := s.root.Lstat(FileName); e != nil || !os.SameFile(there, file) {
+			return err
+		}
+	}
+	s.file, s.moved = file, true
 	_ = s.keepName() // or by the next commit
 	s.dbMu.Lock()
 	defer s.dbMu.Unlock()
@@ -88,13 +117,27 @@ func (s *Store) rewrite() (err error) {
 	return nil
 }
 
+// errNotThere is of a file that was moved away, or that is elsewhere, with a link to it.
+var errNotThere = errors.New("what is open is not what is in the directory")
+
+// likeThat gives a file the mode and the owners of another.
+func likeThat(f *os.File, is, want os.FileInfo) error {
+	a, b := is.Sys().(*syscall.Stat_t), want.Sys().(*syscall.Stat_t)
+	if a.Uid != b.Uid || a.Gid != b.Gid {
+		if err := f.Chown(int(b.Uid), int(b.Gid)); err != nil {
+			return err
+		}
+	}
+	return f.Chmod(want.Mode().Perm())
+}
+
 // keepName has the directory kept on disk after the file was written anew: without it a
 // crash of the host would bring the one back that there was, without the commits since.
 func (s *Store) keepName() error {
 	if !s.moved {
 		return nil
 	}
-	if err := syncDir(s.dir); err != nil {
+	if err := s.opened.Sync(); err != nil {
 		return err
 	}
 	s.moved = false

@@ -48,8 +48,9 @@ func (k Key) append(b []byte) []byte {
 
 // Store is an open state directory.
 type Store struct {
-	dir  string
-	lock *os.File
+	root   *os.Root // the directory, wherever it is by now
+	opened *os.File // the same
+	lock   *os.File
 
 	// dbMu is held by who is not the committer while he reads db, and while that is
 	// replaced. It comes after mu.
@@ -83,10 +84,11 @@ type Store struct {
 	failures  atomic.Uint64
 
 	// Used by the committer, and so by Undo.
-	sum      digest    // of what is in the file
-	torn     error     // why it is not known what is
-	moved    bool      // the file is another, and the directory may not say so on disk
-	noShrink time.Time // before
+	sum      digest      // of what is in the file
+	torn     error       // why it is not known what is
+	file     os.FileInfo // which one is open
+	moved    bool        // the file is another, and the directory may not say so on disk
+	noShrink time.Time   // before
 }
 
 // row is the value of a row, nil if it is removed, and what it is about.
@@ -466,6 +468,17 @@ func (s *Store) Close() error {
 	if e := s.db.Close(); e != nil {
 		err = errors.Join(err, fmt.Errorf("state: %w", e))
 	}
-	s.lock.Close()
+	s.letGo()
 	return err
+}
+
+// letGo gives the directory back.
+func (s *Store) letGo() {
+	if s.opened != nil {
+		s.opened.Close()
+	}
+	if s.root != nil {
+		s.root.Close()
+	}
+	s.lock.Close()
 }

@@ -10,21 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// failSyncs has the fdatasync calls of the thread that calls it fail with EIO, those
+// failCalls has calls of the kernel of the thread that calls it fail with EIO, those
 // that fails says, counted from 0. It is for the goroutine that commits, which keeps
 // that thread.
-func failSyncs(t testing.TB, fails func(n int) bool) {
+func failCalls(t testing.TB, calls []uint32, fails func(n int, call uint32) bool) {
 	runtime.LockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		t.Error(err)
 		return
 	}
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the system call's number
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_FDATASYNC, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}} // the system call's number
+	for _, call := range calls {
+		filter = append(filter,
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 1},
+			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF})
 	}
+	filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	listener, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&prog)))
 	if errno != 0 {
@@ -36,8 +37,10 @@ func failSyncs(t testing.TB, fails func(n int) bool) {
 		for n := 0; ; n++ {
 			// struct seccomp_notif and seccomp_notif_resp.
 			var asked struct {
-				id uint64
-				_  [72]byte
+				id   uint64
+				_    [8]byte
+				call uint32
+				_    [60]byte
 			}
 			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}, -1); err == unix.EINTR {
 				n--
@@ -52,7 +55,7 @@ func failSyncs(t testing.TB, fails func(n int) bool) {
 				error int32
 				flags uint32
 			}{id: asked.id, flags: 1} // SECCOMP_USER_NOTIF_FLAG_CONTINUE
-			if fails(n) {
+			if fails(n, asked.call) {
 				answer.error, answer.flags = -int32(syscall.EIO), 0
 			}
 			unix.Syscall(unix.SYS_IOCTL, listener, unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&answer)))
@@ -60,13 +63,19 @@ func failSyncs(t testing.TB, fails func(n int) bool) {
 	}()
 }
 
-// failCommits has syncs of what a store commits from now on fail as failSyncs does.
+// failCommits has syncs of what a store commits from now on fail as failCalls does.
 func failCommits(t testing.TB, s *Store, fails func(n int) bool) {
+	failFromCommit(t, s, []uint32{unix.SYS_FDATASYNC}, func(n int, _ uint32) bool { return fails(n) })
+}
+
+// failFromCommit has calls of the kernel by the goroutine that commits fail as failCalls does,
+// from within its next commit on.
+func failFromCommit(t testing.TB, s *Store, calls []uint32, fails func(n int, call uint32) bool) {
 	asked := false
 	s.InCommit = func() error {
 		if !asked {
 			asked = true
-			failSyncs(t, fails)
+			failCalls(t, calls, fails)
 		}
 		return nil
 	}
