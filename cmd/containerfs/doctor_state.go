@@ -136,6 +136,10 @@ func (x *examination) stateFile(dir string, running bool) {
 		x.add(statusWrong, check, path+" was removed: what is changed now does not outlive the server", "save what it has by `containerfs save`, and start it again")
 		return
 	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Lstat(path); err == nil {
+			x.add(statusWrong, check, path+" is a link to what is not there: a server does not start with it", "mount what it is on, or remove the link to begin anew")
+			return
+		}
 		x.ok(check, "%s has none yet", dir)
 		return
 	case errors.Is(err, store.ErrDamaged):

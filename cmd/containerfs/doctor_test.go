@@ -113,6 +113,7 @@ func TestDoctorState(t *testing.T) {
 		{"good file", func(string) {}, "ok state: DIR/state.db is whole, with 1 row"},
 		{"gone", func(dir string) { do("rm", os.RemoveAll(dir)) }, "ok state directory: DIR is not there, and will be made"},
 		{"empty", func(dir string) { do("rm", os.Remove(path(dir))) }, "ok state: DIR has none yet"},
+		{"link to nothing", func(dir string) { do("rm", os.Remove(path(dir))); do("link", os.Symlink(dir+"/x/y", path(dir))) }, "wrong state: DIR/state.db is a link to what is not there: a server does not start with it"},
 		{"file", func(dir string) { do("rm", os.RemoveAll(dir)); do("write", os.WriteFile(dir, nil, 0o600)) }, "wrong state directory: DIR is no directory"},
 		{"readable", func(dir string) { do("chmod", os.Chmod(dir, 0o750)) }, "warning state directory: DIR has the mode 0750: others can look into it"},
 		{"writable", func(dir string) { do("chmod", os.Chmod(dir, 0o720)) }, "wrong state directory: DIR has the mode 0720: others can put another"},

@@ -112,6 +112,9 @@ func (s *Store) load(path string, f func(Key, []byte) error) error {
 	// change.
 	switch file, err := os.OpenFile(path, os.O_RDWR, 0); {
 	case errors.Is(err, os.ErrNotExist):
+		if _, there := os.Lstat(path); there == nil {
+			return fmt.Errorf("a link to what is not there: %w", err)
+		}
 		if err := create(path); err != nil {
 			return err
 		}

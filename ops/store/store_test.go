@@ -381,6 +381,25 @@ func TestOthersDirectory(t *testing.T) {
 	mustClose(t, s)
 }
 
+// TestLinkToNothing: a file that is kept elsewhere, where it cannot be seen now, is not begun
+// anew.
+func TestLinkToNothing(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, FileName)
+	if err := os.Symlink(filepath.Join(t.TempDir(), "not mounted", FileName), path); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Open(dir, nil); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
+		t.Errorf("%v, want that it is not there", err)
+		if err == nil {
+			s.Close()
+		}
+	}
+	if _, err := os.Readlink(path); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFailedCommit has a commit fail: nothing of it is there, nor of what came meanwhile, who
 // waits is told with the errno, after Undo, and the next commit succeeds. What was kept before
 // is.
