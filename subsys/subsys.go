@@ -139,6 +139,7 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 	if l := controller.NewLimits(kernel); l.Any() {
 		tasks.LimitBy(l.ForNumtasks())
 		counters.LimitBy(l.ForBC())
+		l.Ask(tasks.Allows, counters.Allows)
 	}
 	sets, accounts := cpuset.New(cfg.Cpuset, cfg.Log), cpuacct.New(cfg.Cpuacct, cfg.Log)
 	sets.Remember(cfg.memory(cfg.CpusetRows, string(boot), "cpuset", "the CPUs that tasks had before they became members are not known"))

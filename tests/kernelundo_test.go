@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -51,6 +53,102 @@ func TestUnkeptKernelSetting(t *testing.T) {
 			s.run("rmdir", "/n/"+name)
 		}
 		base := s.base() // which stays while there are containers
+		s.stop()
+		for _, where := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+			if left, _ := filepath.Glob(where + base); len(left) > 0 {
+				t.Errorf("left over: %q", left)
+			}
+		}
+		retireMirrors(t, state)
+	})
+}
+
+// TestUnkeptLimits: limits that are given to the kernel with another subsystem's are taken back,
+// too, in the containers below as well, and as soon as a server has started. What was kept is in
+// force in another life: of two limits the lesser, and each where the kernel has forgotten it.
+func TestUnkeptLimits(t *testing.T) {
+	onTmpfs(t, "1m", func(t *testing.T, dir string) {
+		state := filepath.Join(dir, "state")
+		start := func() *server {
+			return startServer(t, "--state", state, "--enable", "pids", "--hierarchy", "n=numtasks,bc,pids")
+		}
+		s := start()
+		containers := []string{"a", "b", "c", "c/x"}
+		for _, name := range containers {
+			s.run("mkdir", "/n/"+name)
+		}
+		s.run("write", "/n/numtasks.shares", "child_shares_divisor="+strings.TrimSpace(s.run("read", "/n/numtasks.limit")))
+		s.run("write", "/n/a/bc.numproc.barrier", "10")
+		s.run("write", "/n/a/bc.numproc.limit", "10")
+		s.run("write", "/n/c/numtasks.shares", "max_shares=90,child_shares_divisor=100")
+		s.run("write", "/n/c/x/numtasks.shares", "max_shares=50")
+		limits := func(what string, want ...string) {
+			t.Helper()
+			for i, name := range []string{"a", "b", "c", "c/x"} {
+				if got := s.run("read", "/n/"+name+"/pids.max"); got != want[i]+"\n" {
+					t.Errorf("%s: the kernel's limit of %s is %q, want %s", what, name, got, want[i])
+				}
+			}
+		}
+		limits("in force", "10", "max", "90", "45")
+		s.run("write", "/n/c/numtasks.shares", "max_shares=80")
+		limits("changed", "10", "max", "80", "40")
+
+		s.kill9()
+		s = start()
+		ballast := filepath.Join(dir, "ballast")
+		fill(t, ballast)
+		refused := func(path, value string) {
+			t.Helper()
+			if err := s.client("/").write(path, value); !errors.Is(err, linux.ENOSPC) && !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("%s: %v, want ENOSPC", path, err)
+			}
+			limits("refused "+path, "10", "max", "80", "40")
+		}
+		c := s.client("/")
+		for n, err := 0, error(nil); err == nil && n < 5000; n++ {
+			name := fmt.Sprintf("%0200d", n)
+			if err = c.mkdir("/n/" + name); err == nil {
+				containers = append(containers, name)
+			}
+		}
+		refused("/n/c/x/pids.max", "7")
+		refused("/n/b/numtasks.shares", "max_shares=33")
+		refused("/n/c/numtasks.shares", "max_shares=20")
+		refused("/n/a/bc.numproc.limit", "700")
+		if err := os.Remove(ballast); err != nil {
+			t.Error(err)
+		}
+		s.run("write", "/n/a/numtasks.shares", "max_shares=40")
+		limits("of two the lesser", "10", "max", "80", "40")
+
+		base := s.base()
+		s.kill9()
+		for _, where := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+			tops, _ := filepath.Glob(where + base)
+			for _, top := range tops {
+				var dirs []string
+				filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
+					if err == nil && d.IsDir() {
+						dirs = append(dirs, path)
+					}
+					return nil
+				})
+				for _, d := range slices.Backward(dirs) {
+					if err := os.Remove(d); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		}
+		s = start()
+		limits("as after a boot", "10", "max", "80", "40")
+		s.run("write", "/n/a/numtasks.shares", "max_shares=5")
+		s.run("write", "/n/a/bc.numproc.limit", "11")
+		limits("of two the lesser again", "5", "max", "80", "40")
+		for _, name := range slices.Backward(containers) {
+			s.run("rmdir", "/n/"+name)
+		}
 		s.stop()
 		for _, where := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
 			if left, _ := filepath.Glob(where + base); len(left) > 0 {

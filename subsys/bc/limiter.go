@@ -29,6 +29,17 @@ func (s *Subsystem) LimitBy(l Limiter) {
 	s.facts.Say(slog.LevelInfo, "limits of numproc and physpages are the kernel's in the hierarchy that its pids and memory are bound to as well")
 }
 
+// Allows is how many processes c is to have, -1 for any number. View.
+func (s *Subsystem) Allows(c *tree.Container) int64 {
+	if s.tree.Bound(s.id) != c.Hierarchy() || c.IsRoot() {
+		return -1
+	}
+	if n := s.state(c).account(numproc).limit; n != unlimited {
+		return n
+	}
+	return -1
+}
+
 // pass is a writer of a limit that the limiter has to know. What it refuses is taken
 // back.
 func (s *Subsystem) pass(r resource, write func(*tree.Actor, *tree.Container, []byte) error) func(*tree.Actor, *tree.Container, []byte) error {

@@ -143,6 +143,8 @@ type Subsystem struct {
 	files []tree.File
 	id    int  // set in the Create of the root state
 	bound bool // to a hierarchy; changeMu
+
+	limits *Limits // of pids, nil without
 }
 
 // Name is tree.Subsystem's.

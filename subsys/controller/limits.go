@@ -18,6 +18,9 @@ import (
 type Limits struct {
 	pids, memory *Subsystem // nil without
 
+	// asks are what each that limits tasks allows a container, -1 for no limit: see Ask.
+	asks [2]func(c *tree.Container) int64
+
 	mu sync.Mutex // guards node.tasks, and is held over writes of pids.max
 }
 
@@ -27,13 +30,19 @@ const (
 	bc
 )
 
+// taskLimit is what one of them allows a container.
+type taskLimit struct {
+	known bool
+	n     int64 // -1 for no limit
+}
+
 // NewLimits is for the controllers that were opened.
 func NewLimits(subs []*Subsystem) *Limits {
 	l := new(Limits)
 	for _, s := range subs {
 		switch s.name {
 		case "pids":
-			l.pids = s
+			l.pids, s.limits = s, l
 		case "memory":
 			l.memory = s
 		}
@@ -43,6 +52,20 @@ func NewLimits(subs []*Subsystem) *Limits {
 
 // Any reports whether there is a controller that limits anything.
 func (l *Limits) Any() bool { return l.pids != nil || l.memory != nil }
+
+// Ask has those that limit tasks be asked what they allow a container, -1 for no limit, where
+// they have not said it: an earlier server was told, or it was taken back. With View.
+func (l *Limits) Ask(ofNumtasks, ofBC func(c *tree.Container) int64) {
+	l.asks = [2]func(*tree.Container) int64{numtasks: ofNumtasks, bc: ofBC}
+}
+
+// forget has those that limit tasks be asked again for a container of which something was
+// taken back.
+func (l *Limits) forget(n *node) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n.tasks = [2]taskLimit{}
+}
 
 // ForNumtasks is a numtasks.Limiter.
 func (l *Limits) ForNumtasks() Tasks { return Tasks{l} }
@@ -62,17 +85,22 @@ func (l *Limits) limitTasks(c *tree.Container, who int, n int64) (ok bool, err e
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	was := node.tasks
-	node.tasks[who] = n + 1
+	node.tasks[who] = taskLimit{true, n}
 	value := "max"
 	least := int64(1 << 22) // the kernel's most
-	for _, n := range node.tasks {
-		if n > 0 && n-1 < least {
-			least = n - 1
+	for i := range node.tasks {
+		of := &node.tasks[i]
+		if !of.known && l.asks[i] != nil {
+			l.pids.t.tree.View(func() { *of = taskLimit{true, l.asks[i](c)} })
+		}
+		if of.known && of.n >= 0 && of.n < least {
+			least = of.n
 			value = strconv.FormatInt(least, 10)
 		}
 	}
 	dir, err := node.open()
 	if err == nil {
+		node.noteBefore("pids.max", dir)
 		if err = dir.Command("pids.max", []byte(value)); err == nil {
 			node.remember("pids.max", dir)
 		}
@@ -170,6 +198,7 @@ func (l *Limits) limitPages(c *tree.Container, n int64) (ok bool, err error) {
 		return true, gone(err)
 	}
 	defer dir.Close()
+	node.noteBefore(file, dir)
 	if err := dir.Command(file, []byte(value)); err != nil {
 		return true, gone(err)
 	}

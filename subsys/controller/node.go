@@ -20,7 +20,7 @@ type node struct {
 	c      *tree.Container
 
 	set   settings
-	tasks [2]int64 // by who limits (see Limits): the limit plus one, 0 for none
+	tasks [2]taskLimit // by who limits (see Limits)
 
 	// Guarded by changeMu.
 	refs       int  // subsystems that have it as their state

@@ -31,17 +31,17 @@ type settings struct {
 const maxDevices = 256
 
 // noteBefore notes what a file shows that nobody has set yet. No lock is held.
-func (n *node) noteBefore(f kernfs.File, dir *kernfs.Dir) {
+func (n *node) noteBefore(name string, dir *kernfs.Dir) {
 	known := false
 	n.t.tree.View(func() {
-		_, set := n.set.Values[f.Name]
-		_, noted := n.set.before[f.Name]
+		_, set := n.set.Values[name]
+		_, noted := n.set.before[name]
 		known = set || noted
 	})
 	if known {
 		return
 	}
-	b, err := dir.Read(f.Name, nil)
+	b, err := dir.Read(name, nil)
 	if err != nil {
 		return
 	}
@@ -49,8 +49,8 @@ func (n *node) noteBefore(f kernfs.File, dir *kernfs.Dir) {
 		if n.set.before == nil {
 			n.set.before = make(map[string]string)
 		}
-		if _, noted := n.set.before[f.Name]; !noted {
-			n.set.before[f.Name] = string(b)
+		if _, noted := n.set.before[name]; !noted {
+			n.set.before[name] = string(b)
 		}
 	})
 }
@@ -60,7 +60,7 @@ func (n *node) noteBefore(f kernfs.File, dir *kernfs.Dir) {
 func (n *node) command(f kernfs.File, dir *kernfs.Dir, data []byte) error {
 	switch {
 	case f.Reads:
-		n.noteBefore(f, dir)
+		n.noteBefore(f.Name, dir)
 		if err := dir.Command(f.Name, data); err != nil {
 			return err
 		}
@@ -172,12 +172,17 @@ func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 			return fmt.Errorf("settings of %s: %s is not its file", s.name, name)
 		}
 	}
-	lost := "a setting of before the host was booted cannot be set again"
-	if s.t.adopted {
-		lost = "a setting that could not be kept cannot be taken back"
+	starts := !s.t.adopted
+	s.t.tree.View(func() { starts = starts && !s.t.tree.Settled() })
+	lost := "a setting that could not be kept cannot be taken back"
+	if starts {
+		lost = "a setting of before the host was booted cannot be set again"
 	}
-	if n.adopted && !s.t.adopted {
-		writes = nil // the server has just started, and the kernel has it
+	if starts && n.adopted {
+		writes = nil // the kernel has it
+	}
+	if s.limits != nil {
+		s.limits.forget(n)
 	}
 	s.setAll(c, writes, lost)
 	s.t.tree.Update(func() {

@@ -25,13 +25,13 @@ func (s *Subsystem) LimitBy(l Limiter) {
 }
 
 // enforce hands the limits of c and of all below to the limiter, as if c had the
-// shares n. On an error those are restored that it has already been given.
-func (s *Subsystem) enforce(c *tree.Container, n shares) error {
+// shares n, and returns whose it has taken. On an error those are restored that it has already
+// been given.
+func (s *Subsystem) enforce(c *tree.Container, n shares) (done []*tree.Container, err error) {
 	if s.limiter == nil {
-		return nil
+		return nil, nil
 	}
-	var done []*tree.Container
-	err := s.enforceBelow(c, c, n, &done)
+	err = s.enforceBelow(c, c, n, &done)
 	if err != nil {
 		for _, d := range done {
 			if _, err := s.limiter.Limit(d, s.limit(d)); err != nil {
@@ -39,7 +39,15 @@ func (s *Subsystem) enforce(c *tree.Container, n shares) error {
 			}
 		}
 	}
-	return err
+	return done, err
+}
+
+// Allows is how many tasks c is to have, -1 for any number. View.
+func (s *Subsystem) Allows(c *tree.Container) int64 {
+	if s.tree.Bound(s.id) != c.Hierarchy() {
+		return none
+	}
+	return s.limit(c)
 }
 
 func (s *Subsystem) enforceBelow(c, changed *tree.Container, n shares, done *[]*tree.Container) (err error) {

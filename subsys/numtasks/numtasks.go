@@ -165,10 +165,18 @@ func (s *Subsystem) writeShares(_ *tree.Actor, c *tree.Container, text []byte) e
 	if err := s.validate(c, n); err != nil {
 		return err
 	}
-	if err := s.enforce(c, n); err != nil {
+	limited, err := s.enforce(c, n)
+	if err != nil {
 		return err
 	}
-	s.tree.Update(func() { s.state(c).shares = n })
+	s.tree.Update(func() {
+		s.state(c).shares = n
+		for _, d := range limited {
+			if d != c {
+				s.tree.Keep(d) // what the kernel has there, to be taken back with c's
+			}
+		}
+	})
 	return nil
 }
 
