@@ -94,6 +94,7 @@ func (n *node) remember(name string, dir *kernfs.Dir) {
 func (n *node) changeDevices(name string, dir *kernfs.Dir, data []byte) error {
 	n.t.noting.Lock()
 	defer n.t.noting.Unlock()
+	n.noteBefore(devicesList, dir)
 	if err := dir.Command(name, data); err != nil {
 		return err
 	}
@@ -108,6 +109,53 @@ func (n *node) changeDevices(name string, dir *kernfs.Dir, data []byte) error {
 		}
 	})
 	return nil
+}
+
+// devicesList shows what devices are allowed, unless that is all but some.
+const devicesList = "devices.list"
+
+// devicesBack are the writes that take back those to devices.allow and devices.deny that are not
+// kept. What an earlier one had set of the same devices is set again: it is among those that are
+// kept, or in the list from before the first.
+func (n *node) devicesBack(kept []string) (writes []string) {
+	list, noted := n.set.before[devicesList]
+	now := n.set.Devices
+	switch {
+	case !noted:
+		return kept
+	case slices.Equal(now, kept):
+		return nil
+	}
+	again := kept
+	if len(kept) > 0 && strings.HasSuffix(kept[0], " a") {
+		if list = ""; kept[0] == "devices.allow a" {
+			list = "a"
+		}
+		if len(now) > 0 && now[0] == kept[0] {
+			again = kept[1:] // where there are containers below, it is not taken
+		}
+	}
+	all := strings.HasPrefix(list, "a") // but some, which are denied
+	undoes, undone := "devices.deny ", "devices.allow "
+	if all {
+		undoes, undone = undone, undoes
+	}
+	for _, line := range slices.Backward(now) {
+		if slices.Contains(kept, line) {
+			continue
+		}
+		if devices, ok := strings.CutPrefix(line, undone); ok {
+			writes = append(writes, undoes+devices)
+		} else if strings.HasSuffix(line, " a") {
+			writes = append(writes, undoes+"a")
+		}
+	}
+	if !all {
+		for line := range strings.Lines(list) {
+			writes = append(writes, "devices.allow "+strings.TrimSuffix(line, "\n"))
+		}
+	}
+	return append(writes, again...)
 }
 
 // own is what clients have set in the files of the subsystem. With mu.
@@ -166,14 +214,18 @@ func (s *Subsystem) Restore(c *tree.Container, saved []byte) error {
 			values[name] = before
 		}
 	}
-	writes := (&settings{Values: values, Devices: own.Devices}).commands(n.set.Values)
+	starts := !s.t.adopted
+	s.t.tree.View(func() { starts = starts && !s.t.tree.Settled() })
+	devices := own.Devices
+	if !starts && s.owns("devices.allow") {
+		devices = n.devicesBack(own.Devices)
+	}
+	writes := (&settings{Values: values, Devices: devices}).commands(n.set.Values)
 	for _, w := range writes {
 		if name, _, _ := strings.Cut(w, " "); !s.owns(name) {
 			return fmt.Errorf("settings of %s: %s is not its file", s.name, name)
 		}
 	}
-	starts := !s.t.adopted
-	s.t.tree.View(func() { starts = starts && !s.t.tree.Settled() })
 	lost := "a setting that could not be kept cannot be taken back"
 	if starts {
 		lost = "a setting of before the host was booted cannot be set again"

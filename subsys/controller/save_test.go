@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"containerfs/tree"
 	"containerfs/tree/hostsim"
@@ -109,6 +110,105 @@ func TestSettings(t *testing.T) {
 	for _, bad := range []string{"{", `{"values":{"memory.max":"1"}}`, `{"values":{"../x":"1"}}`} {
 		if err := b.Change(func() error { return sub("pids").Restore(n, []byte(bad)) }); err == nil {
 			t.Errorf("%s is taken", bad)
+		}
+	}
+}
+
+// TestDevicesTakenBack: so is what was allowed or denied of devices, with all that was before,
+// whether the kernel shows it or not.
+func TestDevicesTakenBack(t *testing.T) {
+	b := newBench(t, Config{Names: []string{"devices"}, ID: fmt.Sprintf("test-t%d", os.Getpid())})
+	s := b.subs[0]
+	s.t.adopted = true
+	set := func(c *tree.Container, line string) error {
+		file, value, _ := strings.Cut(line, " ")
+		for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+			err := b.WriteFile(&tree.Actor{}, c, b.file(0, file), []byte(value))
+			// Where there are children, or were until a moment ago, not all is taken.
+			if value != "a" || !errors.Is(err, syscall.EINVAL) || time.Now().After(end) {
+				return err
+			}
+		}
+	}
+	shows := func(c *tree.Container) string {
+		list, err := s.Get(c, "devices.list")
+		if err != nil {
+			t.Error(err)
+		}
+		if !strings.HasPrefix(list, "a ") {
+			return strings.Join(slices.Sorted(strings.Lines(list+"\n")), "")
+		}
+		// What is denied to a container cannot be allowed below it.
+		probe := b.mkdir(c, "probe")
+		denied := ""
+		for _, device := range []string{"c 1:3 r", "c 1:3 w", "c 1:5 r", "c 1:5 w"} {
+			if set(probe, "allow "+device) != nil {
+				denied += device + " "
+			}
+		}
+		if err := b.Rmdir(probe, nil); err != nil {
+			t.Error(err)
+		}
+		return "all but " + denied
+	}
+	for i, tt := range []struct {
+		above, kept, refused []string
+		child                bool // there is one
+	}{
+		{refused: []string{"deny c 1:5 rw"}},
+		{refused: []string{"deny c 1:5 rw"}, child: true},
+		{refused: []string{"deny c 1:5 rw", "allow c 1:5 r"}},
+		{refused: []string{"deny a"}},
+		{refused: []string{"deny a", "allow c 1:5 r"}},
+		{kept: []string{"deny c 1:3 w"}, refused: []string{"deny c 1:3 rw"}},
+		{kept: []string{"deny c 1:3 w"}, refused: []string{"allow c 1:3 rw"}, child: true},
+		{kept: []string{"deny c 1:3 w", "allow c 1:3 w"}, refused: []string{"deny c 1:3 w"}},
+		{above: []string{"deny c 1:3 w"}, refused: []string{"deny c 1:3 r"}},
+		{above: []string{"deny c 1:3 w"}, refused: []string{"deny a"}},
+		{kept: []string{"deny a", "allow c 1:3 rw"}, refused: []string{"allow c 1:5 r"}},
+		{kept: []string{"deny a", "allow c 1:3 rw"}, refused: []string{"deny c 1:3 r"}},
+		{kept: []string{"deny a", "allow c 1:3 rw"}, refused: []string{"allow a"}},
+		{kept: []string{"deny a", "allow c 1:3 rw"}, refused: []string{"allow c 1:3 r", "allow c 1:5 r"}, child: true},
+		{kept: []string{"deny a", "allow c 1:3 rw"}, refused: []string{"deny c 1:3 r"}, child: true},
+		{kept: []string{"deny a", "allow c 1:3 r"}, refused: []string{"deny c 1:3 rw"}},
+		{kept: []string{"deny c 1:5 r"}, refused: []string{"allow a", "deny c 1:3 r"}},
+		{above: []string{"deny a", "allow c 1:3 r"}, refused: []string{"deny c 1:3 rw"}},
+		{above: []string{"deny a", "allow c 1:3 rw", "allow c 1:5 rw"}, refused: []string{"deny a"}},
+		{above: []string{"deny a", "allow c 1:3 rw", "allow c 1:5 rw"}, refused: []string{"allow c 1:3 rw"}},
+		{above: []string{"deny a", "allow c 1:3 rw", "allow c 1:5 rw"}, refused: []string{"deny c 1:3 rw"}, child: true},
+		{above: []string{"deny a", "allow c 1:3 rw", "allow c 1:5 rw"}, kept: []string{"deny c 1:5 w"}, refused: []string{"deny c 1:3 rw"}},
+	} {
+		above := b.mkdir(b.root, fmt.Sprint("above", i))
+		for _, line := range tt.above {
+			if err := set(above, line); err != nil {
+				t.Fatal(line, err)
+			}
+		}
+		c := b.mkdir(above, "c")
+		for _, line := range tt.kept {
+			if err := set(c, line); err != nil {
+				t.Fatal(line, err)
+			}
+		}
+		want := shows(c)
+		var saved []byte
+		b.View(func() { saved = s.Save(c, nil) })
+		if tt.child {
+			b.mkdir(c, "child")
+		}
+		for _, line := range tt.refused {
+			if err := set(c, line); err != nil {
+				t.Fatal(line, err)
+			}
+		}
+		if err := b.Change(func() error { return s.Restore(c, saved) }); err != nil {
+			t.Error(err)
+		}
+		if strings.Contains(b.log.String(), "cannot be taken back") {
+			t.Fatalf("%+v:\n%s", tt, b.log.String())
+		}
+		if got := shows(c); got != want {
+			t.Errorf("%+v: it shows %q, want %q\n%s", tt, got, want, b.log.String())
 		}
 	}
 }
