@@ -106,6 +106,8 @@ type deed struct {
 	set  string // attributes
 	// changed is what was, if that is not the node.
 	changed node
+	// resolved is FS.resolved of before it, for a deed that can change something.
+	resolved uint64
 }
 
 // changes are the deeds that change something when they succeed.
@@ -124,7 +126,7 @@ func (at *attachment) told(d deed, err error) error {
 		if d.changed == nil {
 			d.changed = d.node
 		}
-		err = at.fs.keep(d.changed)
+		err = at.fs.keep(d.changed, d.resolved)
 	}
 	at.note(d, err)
 	at.account(d, err)

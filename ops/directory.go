@@ -127,8 +127,9 @@ func (f *file) Mkdir(name string, mode p9.FileMode, _ p9.UID, _ p9.GID) (p9.QID,
 	if !ok {
 		return p9.QID{}, f.at.told(deed{op: "mkdir", node: f.n, name: name}, errNotIn)
 	}
+	resolved := f.at.fs.resolved()
 	c, err := f.at.mkdir(d.c, name, mode, false)
-	if err = f.at.told(deed{op: "mkdir", node: f.n, name: name, changed: containerDir{c}}, err); err != nil {
+	if err = f.at.told(deed{op: "mkdir", node: f.n, name: name, changed: containerDir{c}, resolved: resolved}, err); err != nil {
 		return p9.QID{}, err
 	}
 	return containerDir{c}.qid(), nil
@@ -205,7 +206,7 @@ func checkElement(name string) error {
 // UnlinkAt is p9.File's: rmdir of a container. A control file cannot be
 // unlinked: EPERM.
 func (f *file) UnlinkAt(name string, flags uint32) error {
-	d := deed{op: "rmdir", node: f.n, name: name}
+	d := deed{op: "rmdir", node: f.n, name: name, resolved: f.at.fs.resolved()}
 	for {
 		var n node
 		var err error
@@ -235,7 +236,8 @@ func (f *file) Remove() error {
 	if _, ok := f.n.(containerDir); ok && f.n == f.at.root {
 		return f.done("rmdir", syscall.EBUSY) // its directory is not of this world
 	}
-	return f.done("rmdir", f.at.remove(f.n, isDir, nil))
+	d := deed{op: "rmdir", node: f.n, resolved: f.at.fs.resolved()}
+	return f.at.told(d, f.at.remove(f.n, isDir, nil))
 }
 
 // remove removes a node. Still, if any, is asked inside the change whether the
@@ -273,8 +275,10 @@ func (f *file) RenameAt(oldName string, newDir p9.File, newName string) error {
 	if !ok {
 		return linux.EXDEV
 	}
-	n, err := f.at.rename(f.n, oldName, to.n, newName, nil, nil)
-	return f.at.told(deed{op: "rename", node: f.n, name: oldName, to: newName, changed: n}, err)
+	d := deed{op: "rename", node: f.n, name: oldName, to: newName, resolved: f.at.fs.resolved()}
+	var err error
+	d.changed, err = f.at.rename(f.n, oldName, to.n, newName, nil, nil)
+	return f.at.told(d, err)
 }
 
 // rename renames what has a name in a directory, if that is the container that
@@ -361,6 +365,7 @@ func (f *file) Rename(newDir p9.File, newName string) error {
 	case f.n == f.at.root:
 		return f.done("rename", syscall.EBUSY)
 	}
+	resolved := f.at.fs.resolved()
 	for {
 		if err := f.gone(); err != nil {
 			return f.done("rename", err)
@@ -369,7 +374,7 @@ func (f *file) Rename(newDir p9.File, newName string) error {
 		f.at.fs.tree.View(func() { name = d.c.Name() })
 		_, err := f.at.rename(d.parent(), name, to.n, newName, d.c, nil)
 		if !errors.Is(err, errRenamed) && !errors.Is(err, syscall.ENOENT) {
-			return f.at.told(deed{op: "rename", node: d.parent(), name: name, to: newName, changed: f.n}, err)
+			return f.at.told(deed{op: "rename", node: d.parent(), name: name, to: newName, changed: f.n, resolved: resolved}, err)
 		}
 	}
 }

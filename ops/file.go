@@ -171,11 +171,12 @@ func (f *file) SetAttr(valid p9.SetAttrMask, attr p9.SetAttr) error {
 	if !ok {
 		return f.refuse("setattr", "", linux.EPERM)
 	}
+	resolved := f.at.fs.resolved()
 	err := f.at.fs.mayChange()
 	if err == nil {
 		err = f.at.fs.tree.Change(func() error { return n.setAttr(f.at, valid, attr) })
 	}
-	return f.at.told(deed{op: "setattr", node: f.n, set: describeAttr(valid, attr)}, err)
+	return f.at.told(deed{op: "setattr", node: f.n, set: describeAttr(valid, attr), resolved: resolved}, err)
 }
 
 // Slow tells p9srv that Open for reading, ReadAt or Readdir may wait: for the host, or
@@ -367,6 +368,7 @@ func (f *file) WriteNow(b []byte, _ int64) (int, error) {
 }
 
 func (f *file) command(b []byte, write func(*attachment, []byte) error) (int, error) {
+	resolved := f.at.fs.resolved()
 	err := f.gone()
 	if err == nil && len(b) > MaxWrite {
 		err = errTooLong
@@ -380,7 +382,7 @@ func (f *file) command(b []byte, write func(*attachment, []byte) error) (int, er
 	if err == ErrWouldWait {
 		return 0, err
 	}
-	if err := f.at.told(deed{op: "write", node: f.n, data: b}, err); err != nil {
+	if err := f.at.told(deed{op: "write", node: f.n, data: b, resolved: resolved}, err); err != nil {
 		return 0, err
 	}
 	f.stale = f.content != nil

@@ -180,6 +180,7 @@ func (fs *FS) Mount(name, opts string) error {
 	if err != nil {
 		return err
 	}
+	resolved := fs.resolved()
 	err = fs.mountNamed(name, o)
 	if errors.Is(err, syscall.EBUSY) {
 		if in := fs.conflict(name, o); in != "" {
@@ -187,7 +188,7 @@ func (fs *FS) Mount(name, opts string) error {
 		}
 	}
 	if err == nil {
-		err = fs.keep(ctlFile{})
+		err = fs.keep(ctlFile{}, resolved)
 	}
 	return err
 }
@@ -305,9 +306,10 @@ func (at *attachment) attachOptions(s string) (*file, error) {
 	if err := at.fs.mayChange(); err != nil {
 		return nil, err
 	}
+	resolved := at.fs.resolved()
 	h, err := at.fs.mount(o, true)
 	mounted := err == nil
-	if err = at.told(deed{op: "attach", name: s, changed: ctlFile{}}, err); err != nil {
+	if err = at.told(deed{op: "attach", name: s, changed: ctlFile{}, resolved: resolved}, err); err != nil {
 		if mounted {
 			h.Release()
 		}

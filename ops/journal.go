@@ -242,9 +242,17 @@ func (fs *FS) mayChange() error {
 	return nil
 }
 
+// resolved is which change is the last of which it is known whether it is kept.
+func (fs *FS) resolved() uint64 {
+	if fs.journal == nil {
+		return 0
+	}
+	return fs.journal.store.Resolved()
+}
+
 // keep returns when what was changed last of n is kept, or with the error if it could
-// not be, and was undone. Without locks.
-func (fs *FS) keep(n node) error {
+// not be, and was undone. What was resolved before is another's business. Without locks.
+func (fs *FS) keep(n node, resolved uint64) error {
 	if fs.journal == nil {
 		return nil
 	}
@@ -261,6 +269,9 @@ func (fs *FS) keep(n node) error {
 			number = fs.journal.store.Last()
 		}
 	})
+	if number <= resolved {
+		return nil
+	}
 	return fs.journal.Await(number, false)
 }
 

@@ -312,6 +312,36 @@ func TestUnkeptGroup(t *testing.T) {
 	w.fs.journal.store.InCommit = nil
 }
 
+// TestMoveAfterARefusal: a move into a container of which a change was refused is not answered by
+// what became of that.
+func TestMoveAfterARefusal(t *testing.T) {
+	w := keptWorld(t, t.TempDir())
+	w.mount("mount m alpha")
+	k := w.as(root)
+	k.must(k.mkdir("m/a"))
+	pid := w.fork(0)
+	k.must(k.write("m/a/tasks", fmt.Sprint(pid)))
+	k.must(k.write("m/tasks", fmt.Sprint(pid)))
+	w.fs.journal.store.InCommit = func() error { return syscall.ENOSPC }
+	for _, path := range []string{"m", "m/a"} {
+		if err := k.chmod(path, 0o700); errno(err) != linux.ENOSPC {
+			t.Errorf("%v, want ENOSPC", err)
+		}
+	}
+	w.fs.journal.store.InCommit = nil
+	for _, path := range []string{"m/a/tasks", "m/tasks"} {
+		if err := k.write(path, fmt.Sprint(pid)); err != nil {
+			t.Errorf("moved to %s: %v", path, err)
+		}
+	}
+	if err := w.fs.Mount("m", "alpha"); err != nil {
+		t.Errorf("mounted as it is: %v", err)
+	}
+	if _, err := w.fs.Attach(root, "alpha"); err != nil {
+		t.Errorf("attached by its options: %v", err)
+	}
+}
+
 // TestReadsWait: what is not kept is not shown.
 func TestReadsWait(t *testing.T) {
 	w := keptWorld(t, t.TempDir())

@@ -42,6 +42,7 @@ func (c *Classifier) put(j job, info tree.TaskInfo, all ...placement) (moved boo
 			return false, err
 		}
 		changed := make(map[*tree.Container]bool)
+		resolved := c.fs.resolved()
 		err = c.fs.tree.Attach(tree.AttachRequest{
 			Actor: &c.at.actor, To: to[0], Also: to[1:], ID: info.TID, Process: j.whole,
 			Allow: func(task tree.TaskInfo, from, to *tree.Container) error {
@@ -67,7 +68,7 @@ func (c *Classifier) put(j job, info tree.TaskInfo, all ...placement) (moved boo
 			if changed[p.to] {
 				moved = true
 				c.at.told(deed{op: "move", node: containerDir{p.to}, data: strconv.AppendInt(nil, int64(info.TID), 10),
-					set: "line=" + strconv.Itoa(p.rule.Line)}, nil)
+					set: "line=" + strconv.Itoa(p.rule.Line), resolved: resolved}, nil)
 			}
 		}
 		return moved, nil

@@ -83,13 +83,14 @@ func (c *Classifier) make(parent *tree.Container, name string, t *template, s *r
 }
 
 func (c *Classifier) mkdir(parent *tree.Container, name string, forTasks bool) (*tree.Container, error) {
+	d := deed{op: "mkdir", node: containerDir{parent}, name: name, resolved: c.fs.resolved()}
 	made, err := c.at.mkdir(parent, name, 0o755, forTasks)
-	return made, c.did(deed{op: "mkdir", node: containerDir{parent}, name: name}, err)
+	return made, c.did(d, err)
 }
 
 func (c *Classifier) rmdir(parent, child *tree.Container, name string) error {
-	err := c.at.remove(containerDir{child}, true, nil)
-	return c.did(deed{op: "rmdir", node: containerDir{parent}, name: name}, err)
+	d := deed{op: "rmdir", node: containerDir{parent}, name: name, resolved: c.fs.resolved()}
+	return c.did(d, c.at.remove(containerDir{child}, true, nil))
 }
 
 // did ends a deed as told does, with the reason in the error.
@@ -213,7 +214,7 @@ func (c *Classifier) write(to *tree.Container, name, value string) error {
 // to whom it is delegated. Until then it is the server's, so that nobody is in it or has opened
 // its files, and what is left of it can be removed.
 func (c *Classifier) name(made *tree.Container, name string, t *template, s *rules.Subject) error {
-	d := deed{op: "rename", node: containerDir{made.Parent()}, name: makingName, to: name}
+	d := deed{op: "rename", node: containerDir{made.Parent()}, name: makingName, to: name, resolved: c.fs.resolved()}
 	var also func(*tree.Container)
 	if t.Delegate {
 		also = func(*tree.Container) { c.delegate(made, t.Set, s) }

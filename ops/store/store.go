@@ -128,6 +128,9 @@ func (s *Store) Last() uint64 { return s.last.Load() }
 // Committed reports whether what has the number is kept, or was undone.
 func (s *Store) Committed(number uint64) bool { return number <= s.committed.Load() }
 
+// Resolved is up to which number changes are kept or undone.
+func (s *Store) Resolved() uint64 { return s.committed.Load() }
+
 // Failures counts the commits that failed: what was looked at between two equal
 // values was not undone meanwhile.
 func (s *Store) Failures() uint64 { return s.failures.Load() }
