@@ -175,7 +175,13 @@ var passed = []string{"sched_load_balance", "memory_pressure", "memory_spread_pa
 
 func newKernelCpuset(ours *cpuset.Subsystem, kernel *controller.Subsystem) *kernelCpuset {
 	s := &kernelCpuset{pair: pair{ours: ours, kernel: kernel}, ourCpuset: ourCpuset{ours}}
-	ours.Before(func(c *tree.Container) error { s.widened = true; return s.widen(c) })
+	ours.Before(func(c *tree.Container) error {
+		if !kernel.Binds(c) {
+			return nil
+		}
+		s.widened = true
+		return s.widen(c)
+	})
 	rows := ours.Files()
 	for i, f := range rows {
 		switch f.Name {
@@ -200,6 +206,22 @@ func newKernelCpuset(ours *cpuset.Subsystem, kernel *controller.Subsystem) *kern
 		}})
 	}
 	return s
+}
+
+// Restore is tree.Saver's. Where a change could not be kept the kernel is given what is in
+// force again: now, and with all that was taken back by the next Enforce. At a start it is
+// given everything by the first one.
+func (s *kernelCpuset) Restore(c *tree.Container, b []byte) error {
+	if err := s.ourCpuset.Restore(c, b); err != nil {
+		return err
+	}
+	settled := false
+	s.tree.View(func() { settled = s.tree.Settled() })
+	if settled && s.kernel.Binds(c) {
+		s.online = ""
+		_ = s.narrow(c) // what is below may be in the way until it is taken back, too
+	}
+	return nil
 }
 
 // PostClone is tree.PostCloner's.

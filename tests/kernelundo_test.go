@@ -158,3 +158,79 @@ func TestUnkeptLimits(t *testing.T) {
 		retireMirrors(t, state)
 	})
 }
+
+// TestUnkeptKernelCpuset: so is what the kernel's cpusets have, and members have their CPUs back.
+func TestUnkeptKernelCpuset(t *testing.T) {
+	needHost(t)
+	mount := mountOf(t, "cpuset") // where the host has version 1
+	if online, err := os.ReadFile("/sys/devices/system/cpu/online"); err != nil || !strings.HasPrefix(string(online), "0-") {
+		t.Skipf("this is for two CPUs: %s, %v", online, err)
+	}
+	onTmpfs(t, "1m", func(t *testing.T, dir string) {
+		state := filepath.Join(dir, "state")
+		s := startServer(t, "--state", state, "--hierarchy", "cs=cpuset", "--enable", "cpuset")
+		containers := []string{"a", "a/b", "new"}
+		for _, name := range containers {
+			s.run("mkdir", "/cs/"+name)
+		}
+		var members []*spawner
+		for i, cpus := range []string{"0-1", "0"} {
+			at := "/cs/" + containers[i]
+			s.run("write", at+"/cpuset.cpus", cpus)
+			s.run("write", at+"/cpuset.mems", "0")
+			p := startSpawner(t)
+			s.run("write", at+"/procs", fmt.Sprint(p.pid()))
+			members = append(members, p)
+		}
+		ballast := filepath.Join(dir, "ballast")
+		fill(t, ballast)
+		c := s.client("/")
+		for n, err := 0, error(nil); err == nil && n < 5000; n++ {
+			name := fmt.Sprintf("%0200d", n)
+			if err = c.mkdir("/cs/" + name); err == nil {
+				containers = append(containers, name)
+			}
+		}
+		base := s.base()
+		for _, change := range [][2]string{{"a/b/cpuset.cpus", "1"}, {"a/b/cpuset.cpus", "0-1"}, {"a/cpuset.mems", ""}, {"new/cpuset.cpus", "1"}, {"new/cpuset.mems", "0"}} {
+			if err := c.write("/cs/"+change[0], change[1]+"\n"); err == nil {
+				t.Errorf("%s: it is kept", change[0])
+			}
+			for i, want := range []string{"0-1", "0"} {
+				if got := cpusAllowed(t, members[i].pid(), members[i].pid()); got != want {
+					t.Errorf("%s is refused, and the member of %s has %s, want %s", change[0], containers[i], got, want)
+				}
+			}
+			for _, file := range []string{"cpus", "mems"} {
+				for _, dir := range []string{"/*", "/*/*"} {
+					files, _ := filepath.Glob(mount + base + dir + "/cpuset." + file)
+					for i, f := range files {
+						want := map[string]string{"cpus/*": "0-1", "cpus/*/*": "0", "mems/*": "0", "mems/*/*": "0"}[file+dir]
+						if i > 0 {
+							want = ""
+						}
+						if text, err := os.ReadFile(f); err != nil || strings.TrimSpace(string(text)) != want {
+							t.Errorf("%s is refused, and the kernel has %q, %v in %s, want %q", change[0], text, err, f, want)
+						}
+					}
+				}
+			}
+		}
+		if err := os.Remove(ballast); err != nil {
+			t.Error(err)
+		}
+		for _, p := range members {
+			p.kill()
+		}
+		for _, name := range slices.Backward(containers) {
+			s.run("rmdir", "/cs/"+name)
+		}
+		s.stop()
+		for line := range strings.Lines(s.log.String()) {
+			if strings.Contains(line, "level=WARN") && strings.Contains(line, "cpus=") {
+				t.Error(line)
+			}
+		}
+		retireMirrors(t, state)
+	})
+}

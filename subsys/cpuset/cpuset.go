@@ -96,7 +96,8 @@ func New(host Host, log *slog.Logger) *Subsystem {
 }
 
 // Before has f called when a container's cpus or mems are new and before they have an effect
-// on its members; its error takes them back. It is called before there are tasks.
+// on its members; its error takes them back, unless they are those of before a change that
+// could not be kept. It is called before there are tasks.
 func (s *Subsystem) Before(f func(c *tree.Container) error) { s.before = f }
 
 // Facts are what the host allows of it, as was said at start.

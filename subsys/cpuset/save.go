@@ -63,6 +63,11 @@ func (s *Subsystem) Restore(c *tree.Container, b []byte) error {
 		*st = now
 		settled = s.tree.Settled()
 	})
+	if settled && s.before != nil {
+		if err := s.before(c); err != nil {
+			s.log.Warn("what could not be kept is taken back, and the kernel did not take that yet", "path", c.Path(), "err", err)
+		}
+	}
 	for r := range resources {
 		if is[r] = s.inForce(c, r); settled && !is[r].Equal(was[r]) {
 			s.apply(c, r, was[r], is[r])
