@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -422,12 +423,17 @@ func plannedAs(t testing.TB, stderr, state, enable string, hierarchies ...string
 }
 
 // TestLackedSubsystem: a state with a subsystem that has to be asked for is refused without
-// that, as what has to be mended; so doctor says before.
+// that, as what has to be mended, and not touched; so doctor says before.
 func TestLackedSubsystem(t *testing.T) {
 	dir := t.TempDir()
-	s := startServer(t, "--state", dir, "--enable", "ns", "--hierarchy", "n=ns")
+	s := startServer(t, "--state", dir, "--enable", "ns", "--hierarchy", "n=ns", "--hierarchy", "t=numtasks")
 	s.run("mkdir", "/n/a")
+	s.run("write", "/t/numtasks.shares", "child_shares_divisor=500")
 	s.stop()
+	kept, err := os.ReadFile(dir + "/state.db")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, args := range [][]string{nil, {"n=debug"}} {
 		flags := []string{"--state", dir}
 		for _, h := range args {
@@ -437,11 +443,17 @@ func TestLackedSubsystem(t *testing.T) {
 		if want := "containerfs: state directory " + dir + ": hierarchy n of the state has the subsystem ns, which this server does not: --enable ns\n"; code != usage || !strings.HasSuffix(stderr, want) {
 			t.Errorf("%q: exit code %d, want %s:\n%s", args, code, want, stderr)
 		}
+		if now, err := os.ReadFile(dir + "/state.db"); err != nil || !bytes.Equal(now, kept) {
+			t.Errorf("%q: it was refused and changed, %v", args, err)
+		}
 		plannedAs(t, stderr, dir, "", args...)
 	}
 	plannedAs(t, "", dir, "ns")
 	plannedAs(t, "", dir, "ns", "n=ns")
 	s = startServer(t, "--state", dir, "--enable", "ns")
+	if got := s.run("read", "/t/numtasks.shares"); !strings.Contains(got, "child_shares_divisor=500") {
+		t.Errorf("the root's shares are %q", got)
+	}
 	s.run("rmdir", "/n/a")
 	s.stop()
 	retireMirrors(t, dir)

@@ -41,6 +41,7 @@ type engine struct {
 	subsystems []tree.Subsystem
 	fs         *ops.FS
 	auditor    *tree.Auditor
+	started    bool        // the model is what the state and the host say
 	behind     atomic.Bool // see model
 	audit      *ops.Audit
 	limit      *ops.LogLimit // of log
@@ -73,6 +74,7 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	}
 	kept := keptIn(e.tree)
 	e.host.Start(m)
+	e.started = true
 	e.tree.Drain()
 	for _, h := range conf.Hierarchies {
 		if conf.NoHierarchies && e.journal != nil && !e.journal.State().Fresh {
@@ -445,6 +447,8 @@ func (e *engine) close() {
 	defer e.audit.Flush()
 	if e.fs != nil {
 		e.fs.Close()
+	}
+	if e.started {
 		e.keepLast()
 	}
 	for _, s := range e.subsystems {
