@@ -19,7 +19,9 @@
 //     but found anew (bbolt's NoFreelistSync), so there is no list of them to be
 //     wrong.
 //   - A file of which hardly anything is used is written anew (shrink), and takes the
-//     name of the other when it is whole and on disk.
+//     name of the other when it is whole and on disk: in the directory that was opened,
+//     wherever that is by now, and only where the other has that name itself. One that
+//     somebody has moved away, or that is elsewhere behind a link, stays.
 //   - After a commit that failed nothing of it is kept: Undo is called, with the
 //     keys, before anything else is committed.
 //
