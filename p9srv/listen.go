@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -288,15 +289,38 @@ func bindUnix(path string, mode os.FileMode) (*net.UnixListener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
-	n, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, mode); err != nil {
-		n.Close()
-		return nil, err
-	}
-	return n, nil
+	return listenMode(path, mode)
+}
+
+// listenMode makes a unix socket that has its mode from the start. A chmod by its path would
+// give it to what somebody has put there meanwhile, whose the directory is, as a link to any
+// file of the host.
+func listenMode(path string, mode os.FileMode) (n *net.UnixListener, err error) {
+	onThreadOfItsOwn(func() {
+		// So that the umask is that of this thread alone; where a filter of system calls
+		// refuses it, for a moment it is everybody's here.
+		_ = unix.Unshare(unix.CLONE_FS)
+		defer unix.Umask(unix.Umask(int(0o777 &^ mode)))
+		n, err = net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	})
+	return n, err
+}
+
+// onThreadOfItsOwn runs f on a thread that ends then, and is not the first one, by which
+// others know the process.
+func onThreadOfItsOwn(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			onThreadOfItsOwn(f)
+			return
+		}
+		f()
+	}()
+	<-done
 }
 
 // lockTime is how long another server may take to begin to listen.

@@ -4,14 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-
-	"golang.org/x/sys/unix"
 )
 
 // ListenOwn listens on a unix socket that only this process's user, and root, may
 // connect to, in place of one that nobody listens on any more.
 func ListenOwn(path string) (net.Listener, error) {
-	defer unix.Umask(unix.Umask(0o177))
 	return bindUnix(path, 0o600)
 }
 
