@@ -40,7 +40,7 @@ func privileged(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()
 // peer is the other end of a connection.
 type peer struct {
 	name  string // for logs
-	from  string // what a peer cannot change by connecting again: its address, CID or uid
+	from  string // what a peer cannot change by connecting again: see origin; its CID or uid
 	local bool   // on a unix socket
 	terms Terms
 
@@ -81,7 +81,7 @@ func (l *Listener) admit(conn net.Conn) (net.Conn, peer, error) {
 		p.identify = func() (identity, error) { return id, err }
 	case *net.TCPConn:
 		theirs := addrPort(c.RemoteAddr())
-		p.name, p.from = e.Network+" "+theirs.String(), e.Network+" "+theirs.Addr().String()
+		p.name, p.from = e.Network+" "+theirs.String(), e.Network+" "+origin(theirs.Addr())
 		if e.tls == nil {
 			p.identify = func() (identity, error) { return loopbackIdentity(c, p.squash) }
 			break
@@ -97,6 +97,19 @@ func (l *Listener) admit(conn net.Conn) (net.Conn, peer, error) {
 	var err error
 	p.terms, err = e.letIn(conn.RemoteAddr())
 	return conn, p, err
+}
+
+// origin is what an address has in common with the others that who has it can connect from:
+// those of the loopback, and in IPv6 those of its network.
+func origin(a netip.Addr) string {
+	a = a.WithZone("")
+	switch {
+	case a.Is4() && a.IsLoopback():
+		return netip.PrefixFrom(a, 8).Masked().String()
+	case a.Is6() && !a.IsLoopback():
+		return netip.PrefixFrom(a, 64).Masked().String()
+	}
+	return a.String()
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

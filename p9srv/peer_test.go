@@ -329,3 +329,24 @@ func TestAs(t *testing.T) {
 		}
 	}
 }
+
+// TestOrigin: addresses that one peer can choose between are one origin.
+func TestOrigin(t *testing.T) {
+	for _, tt := range []struct {
+		one, other string
+		same       bool
+	}{
+		{"127.0.0.1", "127.255.0.3", true},
+		{"127.0.0.1", "::1", false}, // one of either
+		{"10.0.0.1", "10.0.0.2", false},
+		{"2001:db8::1", "2001:db8:0:0:ffff::1", true},
+		{"2001:db8::1", "2001:db8:0:1::1", false},
+		{"fe80::1%lo", "fe80::2%eth0", true},
+		{"::1", "::2", false},
+	} {
+		one, other := origin(netip.MustParseAddr(tt.one)), origin(netip.MustParseAddr(tt.other))
+		if (one == other) != tt.same {
+			t.Errorf("%s is from %s, %s from %s", tt.one, one, tt.other, other)
+		}
+	}
+}

@@ -31,8 +31,8 @@ type Config struct {
 	MaxMsize    uint32 // largest message: 1 MiB
 	MaxFids     int    // of a connection: 65536, several times what Linux caches of a busy mount
 	MaxRequests int    // outstanding on a connection: 64, enough that no client seen waits for it
-	MaxConns    int    // of an address, or of a uid on unix sockets: 16384
-	Descriptors int    // that the process may have: strangers get a quarter each, and half together; 0: no bound
+	MaxConns    int    // of an address (see origin), or of a uid on unix sockets: 16384
+	Descriptors int    // that the process may have, 0 for no bound: see mostOf
 	MaxAllFids  int    // of all connections of such a one: 1 Mi
 	MaxUnsent   int64  // bytes of replies that such a one has not taken: 128 MiB
 
@@ -136,6 +136,19 @@ func (srv *Server) Serve(l *Listener) error {
 // program has 10,000 at most.
 const maxHanging = 1024
 
+// mostOf is how many connections one account of the peer's kind may have where the process
+// may have so many descriptors, and at how many of all accounts the peer is not let in. The
+// rest is for the privileged on unix sockets, and to look at the host.
+func mostOf(descriptors int, p *peer) (each, all int) {
+	switch {
+	case p.stranger:
+		return descriptors / 4, descriptors / 2
+	case !p.local:
+		return descriptors, descriptors / 4 * 3
+	}
+	return descriptors, descriptors
+}
+
 // start begins the session of a connection, if there may be one more from there.
 func (srv *Server) start(raw net.Conn, l *Listener) {
 	conn, p, err := l.admit(raw)
@@ -159,8 +172,9 @@ func (srv *Server) start(raw net.Conn, l *Listener) {
 		most = min(most, maxHanging)
 	}
 	full := false
-	if d := srv.cfg.Descriptors; p.stranger && d > 0 {
-		most, full = min(most, d/4), len(srv.sessions) >= d/2 // the others are to be let in, and the host is looked at
+	if d := srv.cfg.Descriptors; d > 0 {
+		each, all := mostOf(d, &p)
+		most, full = min(most, each), len(srv.sessions) >= all
 	}
 	if closed := srv.closed || l.withdrawn; closed || full || a != nil && a.conns >= most {
 		srv.mu.Unlock()

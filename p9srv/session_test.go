@@ -1,6 +1,7 @@
 package p9srv_test
 
 import (
+	"net"
 	"testing"
 	"time"
 
@@ -487,6 +488,22 @@ func TestConnectionLimit(t *testing.T) {
 		w.Write(b)
 		return w.Receive() == `Rversion ~ 8192 "9P2000.L"`
 	})
+}
+
+// TestConnectionLimitOfLoopback: who is on this host has one allowance for all addresses of
+// the loopback.
+func TestConnectionLimitOfLoopback(t *testing.T) {
+	_, a := p9test.ServeAt(t, p9srv.Config{Attacher: p9test.NewTree(), MaxConns: 2, VersionTimeout: time.Minute}, p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"})
+	from(t, "127.0.0.1", a)
+	from(t, "127.0.0.2", a)
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 3, 0, 3)}}
+	third, err := d.Dial("tcp", a.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer third.Close()
+	third.SetDeadline(time.Now().Add(20 * time.Second))
+	p9test.NewWire(t, third).WantClosed()
 }
 
 // numbered is a file whose attributes are all different.

@@ -3,6 +3,7 @@ package tests
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,22 +50,33 @@ func TestNoDescriptorsLeft(t *testing.T) {
 }
 
 // TestStrangersDescriptors: a user cannot have all descriptors of the server by his
-// connections.
+// connections, on the unix socket or from whatever addresses of the loopback.
 func TestStrangersDescriptors(t *testing.T) {
-	s := startServerAs(t, func(cmd *exec.Cmd) {
-		cmd.Args = append([]string{"sh", "-c", `ulimit -n 256; exec "$0" "$@"`}, append([]string{cmd.Path}, cmd.Args[1:]...)...)
-		cmd.Path = "/bin/sh"
-	}, "--hierarchy", "n=numtasks")
-	if err := os.Chmod(filepath.Dir(s.sock), 0o755); err != nil {
-		t.Fatal(err)
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			s := startServerAs(t, func(cmd *exec.Cmd) {
+				cmd.Args = append([]string{"sh", "-c", `ulimit -n 256; exec "$0" "$@"`}, append([]string{cmd.Path}, cmd.Args[1:]...)...)
+				cmd.Path = "/bin/sh"
+			}, "--hierarchy", "n=numtasks")
+			if err := os.Chmod(filepath.Dir(s.sock), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 400 {
+				var conn net.Conn
+				var err error
+				if network == "unix" {
+					conn, err = s.dialAs(student)
+				} else {
+					d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i))}}
+					conn, err = d.Dial("tcp", "127.0.0.1:"+s.port)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+			}
+			s.run("mkdir", "/n/a")
+			s.run("rmdir", "/n/a")
+		})
 	}
-	for range 400 {
-		conn, err := s.dialAs(student)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-	}
-	s.run("mkdir", "/n/a")
-	s.run("rmdir", "/n/a")
 }
