@@ -256,7 +256,7 @@ func (at *attachment) remove(n node, asDir bool, still func(*tree.Container) err
 	case !ok:
 		return errNotContainer
 	}
-	return at.fs.tree.Rmdir(d.c, func() error {
+	may := func() error {
 		if d.c.IsRoot() {
 			return nil // which is EBUSY for everybody
 		}
@@ -266,7 +266,8 @@ func (at *attachment) remove(n node, asDir bool, still func(*tree.Container) err
 			}
 		}
 		return at.allowedIn(attrsOf(d.c.Parent()).dir, mayWrite|maySearch)
-	})
+	}
+	return at.inTurn(func() error { return at.fs.tree.Rmdir(d.c, may) })
 }
 
 // RenameAt is p9.File's: a container gets another name in place.
@@ -305,7 +306,7 @@ func (at *attachment) rename(from node, oldName string, to node, newName string,
 	if err := checkName(newName); err != nil {
 		return nil, err
 	}
-	err = at.fs.tree.Rename(tree.RenameRequest{
+	r := tree.RenameRequest{
 		Parent: dir.c, Old: oldName, New: newName, Also: also,
 		Allow: func(c *tree.Container) (err error) {
 			if meant != nil && c != meant {
@@ -321,7 +322,8 @@ func (at *attachment) rename(from node, oldName string, to node, newName string,
 			}
 			return at.allowedIn(attrsOf(dir.c).dir, mayWrite|maySearch)
 		},
-	})
+	}
+	err = at.inTurn(func() error { return at.fs.tree.Rename(r) })
 	return n, err
 }
 

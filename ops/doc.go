@@ -51,6 +51,9 @@
 // session that has others' requests behind this one, writes by WriteNow: a command that
 // takes microseconds is done, of any other nothing (row.now).
 //
+// Of who is not privileged one change that can take long waits for the tree's lock at a time
+// (turns): whatever one user asks for, others wait for one of his.
+//
 // # Errors
 //
 // Methods of files return linux.Errno, log the reason (of a denial as a warning, of any

@@ -20,6 +20,7 @@ type fake struct {
 	create, canAttach, attach error
 	attached                  int
 	write                     func(data string) error
+	attaching                 func() // by Attach
 }
 
 // fakes are the subsystems of a world. Two files of alpha and beta, and one of
@@ -56,6 +57,9 @@ func (s *fake) CanAttach(*tree.Actor, *tree.Task, *tree.Container, *tree.Contain
 func (s *fake) Attach(*tree.Task, *tree.Container, *tree.Container) (func(), error) {
 	if s.attach != nil {
 		return nil, s.attach
+	}
+	if s.attaching != nil {
+		s.attaching()
 	}
 	s.attached++
 	return func() { s.attached-- }, nil

@@ -86,6 +86,7 @@ type FS struct {
 
 	tables    sync.Map // tableKey -> *table
 	snapshots snapshots
+	turns     turns
 }
 
 // New makes the name space of a tree.

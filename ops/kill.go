@@ -33,12 +33,14 @@ func (at *attachment) kill(c *tree.Container) error {
 	defer at.fs.resume(h)
 	for round := 0; ; round++ {
 		left := 0
-		err := at.fs.tree.Change(func() (err error) {
-			if left = 0; round > 0 && c.Removed() {
-				return nil // by who found it empty
-			}
-			left, err = at.killOnce(c, h, round%maxStops == 0)
-			return err
+		err := at.inTurn(func() error {
+			return at.fs.tree.Change(func() (err error) {
+				if left = 0; round > 0 && c.Removed() {
+					return nil // by who found it empty
+				}
+				left, err = at.killOnce(c, h, round%maxStops == 0)
+				return err
+			})
 		})
 		if err != nil || left == 0 {
 			return err

@@ -39,7 +39,11 @@ func (at *attachment) move(r tree.AttachRequest, number []byte, to ...*tree.Cont
 			at.fs.recorder.byHand(at.fs.tree, s.tid, s.h)
 		}
 	}
-	err = at.fs.tree.Attach(r)
+	if r.NoWait {
+		err = at.fs.tree.Attach(r)
+	} else {
+		err = at.inTurn(func() error { return at.fs.tree.Attach(r) })
+	}
 	if j := at.fs.journal; err == nil && j != nil && j.lists {
 		err = j.Await(j.SaveTasks(), false)
 	}
