@@ -185,3 +185,27 @@ func (at *attachment) mayKill(v victim) error {
 	}
 	return nil
 }
+
+// mayKillAll decides whether the caller may have the kernel kill all that is in a container
+// and below. What a root itself has, the kernel has elsewhere.
+func (at *attachment) mayKillAll(c *tree.Container) error {
+	return at.inTurn(func() error {
+		return at.fs.tree.Change(func() error {
+			at.fs.tree.Drain()
+			for _, v := range at.fs.below(c) {
+				if v.in.IsRoot() {
+					continue
+				}
+				var err error
+				v.info, err = at.fs.host.Task(v.TID)
+				if err == nil && !v.info.Kernel && at.fs.tree.Is(v.Entry, v.info) {
+					err = at.mayKill(v)
+				}
+				if err != nil && !errors.Is(err, syscall.ESRCH) {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}

@@ -162,6 +162,11 @@ func subsystemRow(f *tree.File) *row {
 	}
 	if f.Write != nil || f.Pass != nil {
 		r.write = func(at *attachment, c *tree.Container, data []byte) error {
+			if f.Kills {
+				if err := at.mayKillAll(c); err != nil {
+					return err
+				}
+			}
 			write := func() error { return at.fs.tree.WriteFile(&at.actor, c, f, data) }
 			if f.Pass != nil {
 				return write() // without the tree's lock, as long as it takes

@@ -17,6 +17,7 @@ type through struct {
 	fetch   error
 	pass    chan error // what a write waits for
 	entered chan bool
+	kills   int // writes to the file that kills
 }
 
 func (*through) Name() string                               { return "through" }
@@ -28,8 +29,10 @@ func (s *through) set(*tree.Actor, *tree.Container, []byte) error {
 	return <-s.pass
 }
 
+func (s *through) kill(*tree.Actor, *tree.Container, []byte) error { s.kills++; return nil }
+
 func (s *through) Files() []tree.File {
-	return []tree.File{{Name: "both", Fetch: s.get, Pass: s.set}, {Name: "in", Pass: s.set}, {Name: "out", Fetch: s.get}}
+	return []tree.File{{Name: "both", Fetch: s.get, Pass: s.set}, {Name: "in", Pass: s.set}, {Name: "out", Fetch: s.get}, {Name: "end", Kills: true, Pass: s.kill}}
 }
 
 func TestFilesOfTheHost(t *testing.T) {
@@ -97,4 +100,36 @@ func TestFilesOfTheHost(t *testing.T) {
 	if _, err := readAll(f); err != linux.ENODEV {
 		t.Errorf("a read of what is removed: %v", err)
 	}
+}
+
+// TestKillsByTheHost: by a file with which the kernel kills nobody kills more than by kill.
+func TestKillsByTheHost(t *testing.T) {
+	s := new(through)
+	w := newWorld(t, func(_ *Config, tc *tree.Config) { tc.Subsystems = append(tc.Subsystems, s) })
+	w.mount("mount h through,alpha")
+	k := w.as(root)
+	k.must(k.mkdir("h/a"))
+	k.must(k.mkdir("h/a/b"))
+	for _, path := range []string{"h/a/through.end", "h/a/kill"} {
+		k.must(k.chown(path, alice.UID, 100))
+	}
+	al := w.as(alice)
+	hers, roots := w.fork(alice.UID), w.fork(0)
+	k.must(k.write("h/a/procs", fmt.Sprint(hers)))
+	al.must(al.write("h/a/through.end", "1"))
+	k.must(k.write("h/a/b/procs", fmt.Sprint(roots)))
+	for _, path := range []string{"h/a/through.end", "h/a/kill"} {
+		w.refused(linux.EACCES, path, func() error { return al.write(path, "1") })
+	}
+	k.must(k.write("h/a/through.end", "1"))
+	k.must(k.write("h/through.end", "1")) // which has the host's in the kernel's root, not here
+	w.host.Exit(roots)
+	al.must(al.write("h/a/through.end", "1"))
+	if s.kills != 4 {
+		t.Errorf("the kernel was asked %d times", s.kills)
+	}
+	info, err := w.host.Task(hers)
+	k.must(err)
+	w.fs.protected[hers] = info.Start
+	w.refused(linux.EACCES, "of the protected", func() error { return k.write("h/a/through.end", "1") })
 }

@@ -111,6 +111,10 @@ type File struct {
 	// is pinned: rmdir is EBUSY. It must not change what the Tree shows.
 	Pass func(a *Actor, c *Container, data []byte) error
 
+	// Kills says that a write can end whatever is in the container and below: the front end
+	// asks whether the caller may, process by process.
+	Kills bool
+
 	subsystem int // its id, set when that is registered
 }
 

@@ -209,7 +209,8 @@ names, of cgroup version 1 or 2, whichever the host has them in: NAME.* of cpu, 
 devices, freezer, net_cls, net_prio, pids, hugetlb, perf_event, rdma and misc; and of version 2's
 own files cgroup.events, cgroup.freeze, cgroup.kill, cgroup.pressure and cgroup.stat, with --enable cgroup.
 Values, units and errors are the kernel's: one read is one read of the kernel's file, one write one
-write. The files of the root container are those of the server's own directory in the kernel.`
+write. The files of the root container are those of the server's own directory in the kernel. Who
+writes to cgroup.kill needs what kill asks for.`
 
 var ctlDocs = []ctlDoc{
 	{"mount", "NAME [OPTIONS]", `Makes a hierarchy NAME. OPTIONS are words joined by commas or +: subsystems; all, which are all but

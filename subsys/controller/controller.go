@@ -319,7 +319,7 @@ func (s *Subsystem) rows(files []kernfs.File) (rows []tree.File) {
 		if !ok || s.name == Core && !slices.Contains(coreFiles, base) {
 			continue
 		}
-		row := tree.File{Name: base}
+		row := tree.File{Name: base, Kills: s.name == Core && base == "kill"}
 		if f.Reads {
 			row.Fetch = func(c *tree.Container) ([]byte, error) { return s.Fetch(c, f.Name) }
 		}
