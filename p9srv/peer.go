@@ -259,6 +259,9 @@ func loopbackIdentity(c *net.TCPConn, squash bool) (identity, error) {
 		// its port and be connected to us by now.
 		err = stillEstablished(c)
 	}
+	if err == nil {
+		err = checkNumber(uid)
+	}
 	if err != nil {
 		return identity{}, err
 	}
@@ -286,6 +289,9 @@ func unixIdentity(c *net.UnixConn) (id identity, err error) {
 		groups, errGroups = peerGroups(int(fd))
 	})
 	if err := errors.Join(err, errCred); err != nil {
+		return id, err
+	}
+	if err := checkNumber(cred.Uid); err != nil {
 		return id, err
 	}
 	if errGroups != nil && errGroups != unix.ENOPROTOOPT { // Linux before 4.13

@@ -377,3 +377,27 @@ func TestConfigFile(t *testing.T) {
 		t.Errorf("no line says what is let in:\n%s", log)
 	}
 }
+
+// TestStrangersOfNamespace: where the users of the host have no numbers in the server's user
+// namespace, all are shown by one, which can be the server's own: none of them is let in.
+func TestStrangersOfNamespace(t *testing.T) {
+	s := startServerAs(t, func(cmd *exec.Cmd) {
+		// The namespace has no privileges for what is root's.
+		if err := os.Chmod(filepath.Dir(strings.TrimPrefix(cmd.Args[3], "unix://")), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		path, err := exec.LookPath("unshare")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Args = append([]string{path, "--user", cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = path
+	}, "--state", "none")
+	for _, server := range []string{"unix://" + s.sock, "tcp://127.0.0.1:" + s.port} {
+		out, err := exec.Command("containerfs", "--server", server, "ls", "/").CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "permission denied") {
+			t.Errorf("%s: %v\n%s", server, err, out)
+		}
+	}
+	waitFor(t, "the log to say why", func() bool { return strings.Contains(s.log.String(), "all users who have none") })
+}
