@@ -13,11 +13,14 @@ import (
 // account is what is kept of where connections come from: an address, or a uid on unix
 // sockets. All its connections together may have so many bytes of replies that were
 // made, or are about to be, and were not taken; besides, each has room for small ones,
-// which wait for nobody. And they may have so many fids.
+// which wait for nobody. And they may have so many fids, and so many requests that workers
+// serve at once.
 type account struct {
 	conns  int // guarded by Server.mu
 	fids   atomic.Int64
 	unsent *semaphore.Weighted
+
+	running *semaphore.Weighted // requests that workers serve
 
 	mu      sync.Mutex // a leaf
 	waiting int        // sessions for room

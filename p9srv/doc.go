@@ -63,7 +63,8 @@
 // microseconds (WriteNow). A worker's reply goes into the next write of the
 // loop; when the loop is waiting for input, the worker writes it, with those that
 // its fellows finished meanwhile. The window of outstanding requests bounds
-// the number of workers; while it is full, the loop does not read.
+// the number of workers; while it is full, the loop does not read. Of an account's workers, and
+// of all together, only so many serve at once (serveSlowly): each may need a thread.
 //
 // The loop waits for its workers before the session ends; Server.Shutdown waits
 // for all sessions.

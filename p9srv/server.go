@@ -35,6 +35,10 @@ type Config struct {
 	Descriptors int    // that the process may have, 0 for no bound: see mostOf
 	MaxAllFids  int    // of all connections of such a one: 1 Mi
 	MaxUnsent   int64  // bytes of replies that such a one has not taken: 128 MiB
+	MaxRunning  int    // requests of such a one that workers serve at once: 1024
+
+	// MaxAllRunning bounds these of all together, but for the privileged on unix sockets: 4096.
+	MaxAllRunning int
 
 	VersionTimeout time.Duration // from connecting to an agreed version: 10 s
 	FrameTimeout   time.Duration // from the first to the last byte of a frame: 30 s
@@ -48,6 +52,8 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxConns, 1<<14)
 	setDefault(&c.MaxAllFids, 1<<20)
 	setDefault(&c.MaxUnsent, 128<<20)
+	setDefault(&c.MaxRunning, 1<<10)
+	setDefault(&c.MaxAllRunning, 1<<12)
 	c.MaxUnsent = max(c.MaxUnsent, 4*int64(c.MaxMsize)) // one waits in turn, not for ever
 	setDefault(&c.VersionTimeout, 10*time.Second)
 	setDefault(&c.FrameTimeout, 30*time.Second)
@@ -88,7 +94,7 @@ func New(cfg Config) *Server {
 	cfg.setDefaults()
 	return &Server{
 		counters:  counters{base: time.Now()},
-		workers:   newWorkers(),
+		workers:   newWorkers(cfg.MaxAllRunning),
 		cfg:       cfg,
 		log:       cfg.Logger,
 		listeners: make(map[*Listener]struct{}),
@@ -186,7 +192,7 @@ func (srv *Server) start(raw net.Conn, l *Listener) {
 		return
 	}
 	if a == nil {
-		a = &account{unsent: semaphore.NewWeighted(srv.cfg.MaxUnsent)}
+		a = &account{unsent: semaphore.NewWeighted(srv.cfg.MaxUnsent), running: semaphore.NewWeighted(int64(srv.cfg.MaxRunning))}
 		srv.accounts[from] = a
 	}
 	a.conns++

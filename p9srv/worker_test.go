@@ -449,3 +449,63 @@ func TestShutdownTimeout(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRunningRequests: of those that can take their time only so many are served at once, of
+// an account and of all, and the others when there is room.
+func TestRunningRequests(t *testing.T) {
+	tree := p9test.NewTree()
+	for i := range 4 {
+		tree.Put(fmt.Sprint("d", i), nil)
+	}
+	g := hold(t, tree, "mkdir")
+	srv, a := p9test.ServeAt(t, p9srv.Config{Attacher: tree, MaxRunning: 3, MaxAllRunning: 5}, p9srv.Addr{Network: "tcp", Address: "127.0.0.1:0"})
+	listen := func(at string) p9srv.Addr {
+		l, err := p9srv.Listen(parseExport(t, at))
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error)
+		go func() { served <- srv.Serve(l) }()
+		t.Cleanup(func() {
+			srv.Withdraw(l)
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+		})
+		return l.Addr()
+	}
+	other, own := listen("tcp://[::1]:0"), listen("unix://"+t.TempDir()+"/s")
+	one, two, three := from(t, "127.0.0.1", a), from(t, "127.0.0.2", a), from(t, "::1", other)
+	for i, w := range []*p9test.Wire{one, two, three} {
+		for n := range 4 {
+			w.Script(fmt.Sprintf(`
+				Twalk 1 0 %d d%d
+				Rwalk 1...`, n+1, n))
+		}
+		for n := range 4 {
+			w.Send(fmt.Sprintf("Tmkdir %d %d %d 0755 0", n+1, n+1, i))
+		}
+		// Whoever is served by the loop is not in their way, nor waits.
+		w.Script(`
+			Tgetattr 9 0 1
+			Rgetattr 9...`)
+	}
+	g.await(t, 5)
+	root := dial(t, own)
+	root.Script(hello)
+	root.Send("Tmkdir 1 0 x 0755 0") // as the server's user
+	g.await(t, 6)
+	time.Sleep(20 * time.Millisecond)
+	if n := g.waiting.Load(); n > 6 {
+		t.Errorf("%d requests are served at once", n)
+	}
+	g.release()
+	for _, w := range []*p9test.Wire{one, two, three} {
+		for range 4 {
+			if r := w.Receive(); !strings.HasPrefix(r, "Rmkdir") {
+				t.Errorf("got %s", r)
+			}
+		}
+	}
+	root.Want("Rmkdir 1...")
+}
