@@ -25,6 +25,26 @@ func (t *Tree) Is(e Entry, info TaskInfo) (same bool) {
 	return same
 }
 
+// Heir is what has the number of a task that has ended, if something has: what is done to a
+// number alone can have been done to that. ended reports whether the task has. Under changeMu.
+func (t *Tree) Heir(task *Task) (heir TaskInfo, ended bool) {
+	live := true
+	if t.prompt != nil && t.prompt() { // it costs less than a look
+		t.host.Drain()
+		if t.View(func() { live = task.Live() }); live {
+			return TaskInfo{}, false
+		}
+	}
+	info, err := t.host.Task(task.TID())
+	if err != nil {
+		return TaskInfo{}, !live || errors.Is(err, syscall.ESRCH)
+	}
+	if t.View(func() { live = task.Is(info) }); live {
+		return TaskInfo{}, false
+	}
+	return info, true
+}
+
 // anyListed reports whether the host has one of some threads that has not begun to exit, or
 // may have, since it cannot be looked at.
 func (t *Tree) anyListed(entries []Entry) bool {

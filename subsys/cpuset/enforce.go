@@ -92,7 +92,8 @@ func (s *Subsystem) mend(task *tree.Task) error {
 		if origin.Empty() || origin.Equal(mask) {
 			return nil
 		}
-		return s.host.SetAffinity(task.TID(), origin)
+		_, err := s.set(task, origin)
+		return err
 	}
 	want := s.cut(mask, c)
 	if want.Equal(mask) {
@@ -101,5 +102,6 @@ func (s *Subsystem) mend(task *tree.Task) error {
 	// Where the origin is unknown, what a member has too much is the best
 	// that there is to go by.
 	s.note(task, mask)
-	return s.host.SetAffinity(task.TID(), want)
+	_, err = s.set(task, want)
+	return err
 }

@@ -205,18 +205,40 @@ func (s *Subsystem) settleLocked() {
 	})
 }
 
-// set gives a task a mask and returns what the kernel made of it.
+// set gives a task a mask and returns what the kernel made of it. The kernel goes by the
+// number: many members take long, and who has made them can have them end meanwhile, for
+// their numbers to be others'.
 func (s *Subsystem) set(task *tree.Task, mask Set) (got Set, err error) {
 	tid := task.TID()
+	live := false
+	if s.tree.View(func() { live = task.Live() }); !live {
+		return nil, syscall.ESRCH
+	}
 	if err := s.host.SetAffinity(tid, mask); err != nil {
 		return nil, err
 	}
-	return s.host.Affinity(tid)
+	got, err = s.host.Affinity(tid)
+	if heir, ended := s.tree.Heir(task); ended {
+		s.giveBack(heir, got)
+		return nil, syscall.ESRCH
+	}
+	return got, err
+}
+
+// giveBack gives a task that was born just now, and may have been given a mask in place of
+// another, the one that it was forked with.
+func (s *Subsystem) giveBack(task tree.TaskInfo, got Set) {
+	if task.TID == 0 {
+		return // there is none
+	}
+	if mask, err := s.host.Affinity(task.PPID); err == nil && !mask.Equal(got) {
+		_ = s.host.SetAffinity(task.TID, mask)
+	}
 }
 
 // restore gives a task the mask that it had before an attach that failed.
 func (s *Subsystem) restore(task *tree.Task, mask Set) {
-	if err := s.host.SetAffinity(task.TID(), mask); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if _, err := s.set(task, mask); err != nil && !errors.Is(err, syscall.ESRCH) {
 		s.log.Error("a task could not be given its CPUs back after a failed attach", "tid", task.TID(), "cpus", mask, "err", err)
 	}
 }

@@ -29,8 +29,8 @@ type simMachine struct {
 	// migrating, if set, is received from before each migration.
 	migrating chan struct{}
 
-	// afterSet happens right after a mask was set.
-	afterSet func(tid int32)
+	// beforeSet and afterSet happen right before and after a mask is set.
+	beforeSet, afterSet func(tid int32)
 }
 
 func (m *simMachine) Online() (cpuSet, memSet Set, err error) {
@@ -49,6 +49,9 @@ func (m *simMachine) Affinity(tid int32) (Set, error) {
 }
 
 func (m *simMachine) SetAffinity(tid int32, set Set) error {
+	if m.beforeSet != nil {
+		m.beforeSet(tid)
+	}
 	if _, err := m.sim.Task(tid); err != nil {
 		return syscall.ESRCH
 	}
@@ -112,6 +115,7 @@ type fixture struct {
 	last    *lastSubsystem
 	root    *tree.Container
 	log     bytes.Buffer
+	prompt  bool // events are told at once
 }
 
 func newFixture(t *testing.T, mirror bool) *fixture {
@@ -126,7 +130,7 @@ func newFixture(t *testing.T, mirror bool) *fixture {
 	}
 	f.cpuset = New(f.machine, slog.New(slog.NewTextHandler(&f.log, nil)))
 	f.log.Reset()
-	cfg := tree.Config{Host: f.sim, Subsystems: []tree.Subsystem{f.cpuset, f.last}}
+	cfg := tree.Config{Host: f.sim, Subsystems: []tree.Subsystem{f.cpuset, f.last}, Prompt: func() bool { return f.prompt }}
 	if mirror {
 		cfg.Mirror = f.sim.Mirror()
 	}
