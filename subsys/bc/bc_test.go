@@ -29,6 +29,9 @@ type usages struct {
 	unlimited bool // rlimits cannot be set
 	rlimits   map[int32]*[resources]Rlimit
 	refuse    map[int32]error // of Rlimit
+
+	// beforeSet and afterSet happen right before and after an rlimit is set.
+	beforeSet, afterSet func(tid int32)
 }
 
 func (u *usages) Limits() bool { return !u.unlimited }
@@ -36,6 +39,17 @@ func (u *usages) Limits() bool { return !u.unlimited }
 // Rlimit has processes with rlimits of 1024 and 4096 of everything until they are
 // set.
 func (u *usages) Rlimit(tid int32, r resource, set *Rlimit) (Rlimit, error) {
+	if set != nil && u.beforeSet != nil {
+		u.beforeSet(tid)
+	}
+	was, err := u.rlimit(tid, r, set)
+	if set != nil && u.afterSet != nil {
+		u.afterSet(tid)
+	}
+	return was, err
+}
+
+func (u *usages) rlimit(tid int32, r resource, set *Rlimit) (Rlimit, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err := u.refuse[tid]; err != nil {

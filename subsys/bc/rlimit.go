@@ -122,7 +122,7 @@ func (s *Subsystem) plan(thread *tree.Task, c *tree.Container) (*plan, error) {
 		if bound == noRlimit && !p.has[r].known() {
 			continue
 		}
-		now, err := s.host.Rlimit(thread.TID(), r, nil)
+		now, err := s.rlimit(thread, r, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -147,6 +147,28 @@ func (p *plan) unfinished() caps {
 		}
 	}
 	return k
+}
+
+// rlimit is Host.Rlimit, which goes by the number, for the process of a thread: ESRCH where it
+// is another's by now, which keeps its own limit.
+func (s *Subsystem) rlimit(thread *tree.Task, r resource, set *Rlimit) (was Rlimit, err error) {
+	live := false
+	if s.tree.View(func() { live = thread.Live() }); !live {
+		return Rlimit{}, syscall.ESRCH
+	}
+	if was, err = s.host.Rlimit(thread.TID(), r, set); err != nil {
+		return Rlimit{}, err
+	}
+	heir, ended := s.tree.Heir(thread)
+	if !ended {
+		return was, nil
+	}
+	if set != nil && heir.TID != 0 {
+		if now, err := s.host.Rlimit(heir.TID, r, nil); err == nil && now == *set {
+			_, _ = s.host.Rlimit(heir.TID, r, &was)
+		}
+	}
+	return Rlimit{}, syscall.ESRCH
 }
 
 // setCaps gives the process of a thread the rlimits that are due in c: all of them,
@@ -174,7 +196,7 @@ func (s *Subsystem) carryOut(p *plan) (undo func(), err error) {
 	}
 	for _, st := range p.steps {
 		if st.is != st.now {
-			if _, err := s.host.Rlimit(thread.TID(), st.r, &st.is); err != nil {
+			if _, err := s.rlimit(thread, st.r, &st.is); err != nil {
 				undo()
 				return nil, err
 			}
