@@ -69,6 +69,10 @@ var errForeign = fmt.Errorf("only a privileged caller may take a task out of a c
 
 // attach moves a task to the kernel directory of a container. Under changeMu.
 func (t *trunk) attach(task *tree.Task, to *node) (undo func(), err error) {
+	live := false
+	if t.tree.View(func() { live = task.Live() }); !live {
+		return nil, syscall.ESRCH // others of its process may have taken long
+	}
 	at, err := t.where(task.TID())
 	if err != nil {
 		return nil, err
@@ -161,7 +165,8 @@ func (t *trunk) openAt(path string) (*kernfs.Dir, error) {
 	return t.root.Open(path[1:])
 }
 
-// enter moves a task to where the tasks of a container are.
+// enter moves a task to where the tasks of a container are: ESRCH if it has ended, also where
+// another with its number was moved, which is put back.
 func (t *trunk) enter(task *tree.Task, n *node) error {
 	move := func() error {
 		dir, err := t.openBelow(n.place())
@@ -177,7 +182,41 @@ func (t *trunk) enter(task *tree.Task, n *node) error {
 			err = move()
 		}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if heir, ended := t.tree.Heir(task); ended {
+		t.putOut(heir, n)
+		return syscall.ESRCH
+	}
+	return nil
+}
+
+// putOut moves a task that was born just now, and may have been moved to n in place of another,
+// to where it was forked.
+func (t *trunk) putOut(task tree.TaskInfo, n *node) {
+	if task.TID == 0 {
+		return // there is none
+	}
+	at, err := t.where(task.TID)
+	if err != nil || at != t.basePath()+"/"+n.place() {
+		return
+	}
+	was, err := t.where(task.PPID)
+	if err == nil && was != at {
+		var dir *kernfs.Dir
+		if dir, err = t.openAt(was); err == nil {
+			id := task.TID
+			if t.version == 2 {
+				id = task.TGID
+			}
+			err = t.move(dir, id)
+			dir.Close()
+		}
+	}
+	if err != nil && !errors.Is(err, syscall.ESRCH) {
+		t.log.Error("a task that was moved in place of another could not be put back", "tid", task.TID, "path", at, "err", err)
+	}
 }
 
 // giveBack moves a task from the server's own subtree to where it came from, or
