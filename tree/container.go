@@ -178,7 +178,7 @@ func (t *Tree) mkdir(r MkdirRequest) (*Container, error) {
 	if p.pathLen()+1+len(r.Name) > MaxPath {
 		return nil, opError("mkdir", r.Name, syscall.ENAMETOOLONG)
 	}
-	if err := t.roomBelow(p); err != nil {
+	if err := t.roomBelow(p, r.ForTasks); err != nil {
 		return nil, opError("mkdir", r.Name, err)
 	}
 	for _, b := range p.h.bound {

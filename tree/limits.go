@@ -31,10 +31,14 @@ func (c *Container) SetLimits(l Limits) {
 }
 
 // roomBelow is EAGAIN when a container more in p would be one too many for p, for
-// an ancestor of p, or for the tree. Under changeMu.
-func (t *Tree) roomBelow(p *Container) error {
-	if t.maxContainers > 0 && t.containers >= t.maxContainers {
+// an ancestor of p, or for the tree. Those that are made for tasks, which anybody has made by
+// what he executes or unshares, leave a quarter to who asks for some. Under changeMu.
+func (t *Tree) roomBelow(p *Container, forTasks bool) error {
+	switch most := t.maxContainers; {
+	case most > 0 && t.containers >= most:
 		return fmt.Errorf("the server has as many containers as it may (--max-containers): %w", syscall.EAGAIN)
+	case most > 0 && forTasks && t.containers >= most-most/4:
+		return fmt.Errorf("the server has as many containers as are made for tasks (three quarters of --max-containers): %w", syscall.EAGAIN)
 	}
 	depth := 1
 	for a := p; a != nil; a, depth = a.parent, depth+1 {

@@ -2,6 +2,7 @@ package tree_test
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 	"testing"
 
@@ -33,5 +34,33 @@ func TestTotals(t *testing.T) {
 	tr.SetMaxContainers(0)
 	if _, err := tr.Mkdir(tree.MkdirRequest{Parent: root, Name: "d"}); err != nil {
 		t.Errorf("without one: %v", err)
+	}
+}
+
+// TestRoomBesideTasks: what is made for tasks leaves some of the containers that there may be to
+// who asks for them.
+func TestRoomBesideTasks(t *testing.T) {
+	tr, root := leanTree(t, 1, plain("a"))
+	tr.SetMaxContainers(8)
+	made := func(name string, forTasks bool) error {
+		_, err := tr.Mkdir(tree.MkdirRequest{Parent: root, Name: name, ForTasks: forTasks})
+		return err
+	}
+	for n := 1; n <= 8; n++ { // with the root's
+		want := error(nil)
+		if n >= 6 {
+			want = syscall.EAGAIN
+		}
+		if err := made(fmt.Sprint("task", n), true); !errors.Is(err, want) {
+			t.Errorf("for a task, beside %d: %v, want %v", n, err, want)
+		}
+	}
+	for n := range 2 {
+		if err := made(fmt.Sprint("asked", n), false); err != nil {
+			t.Errorf("asked for: %v", err)
+		}
+	}
+	if err := made("more", false); !errors.Is(err, syscall.EAGAIN) {
+		t.Errorf("one too many: %v", err)
 	}
 }
