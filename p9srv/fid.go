@@ -11,6 +11,7 @@ import (
 // at a time (session.queues), so what is in it needs no lock; the table does.
 type fid struct {
 	file  p9.File
+	of    *attached
 	qid   p9.QID
 	open  bool
 	flags p9.OpenFlags // of Tlopen or Tlcreate, whole
@@ -21,6 +22,15 @@ type fid struct {
 	readTo  uint64 // the offset at which the last read of the directory ended
 	cookie  uint64 // where that is for Readdir
 }
+
+// attached is an attach, for as long as there are fids that came from it: what its Files
+// know of it, as who asked and what was refused him last, is so much larger than a fid.
+type attached struct {
+	fids int // under session.mu
+}
+
+// attachCost is for how many fids more an attach counts.
+const attachCost = 15
 
 func (f *fid) isDir() bool    { return f.qid.Type&p9.TypeDir != 0 }
 func (f *fid) readable() bool { return f.open && f.flags.Mode() != p9.WriteOnly }
@@ -72,19 +82,33 @@ func (s *session) checkNew(n uint32) error {
 // insert puts a new fid into the table, or closes its file.
 func (s *session) insert(n uint32, f *fid) error {
 	s.mu.Lock()
-	if s.account.fids.Add(1) <= int64(s.srv.cfg.MaxAllFids) && len(s.fids) < s.srv.cfg.MaxFids {
+	cost := int64(1)
+	if f.of.fids == 0 {
+		cost += attachCost
+	}
+	if s.account.fids.Add(cost) <= int64(s.srv.cfg.MaxAllFids) && len(s.fids) < s.srv.cfg.MaxFids {
 		if s.fids == nil {
 			s.fids = make(map[uint32]*fid)
 		}
 		s.fids[n] = f
+		f.of.fids++
 		s.mostFids = max(s.mostFids, len(s.fids))
 		s.mu.Unlock()
 		return nil
 	}
-	s.account.fids.Add(-1)
+	s.account.fids.Add(-cost)
 	s.mu.Unlock()
 	s.close(f.file)
 	return linux.EMFILE
+}
+
+// gaveUpLocked counts a fid that is in the table no more.
+func (s *session) gaveUpLocked(f *fid) {
+	cost := int64(1)
+	if f.of.fids--; f.of.fids == 0 {
+		cost += attachCost
+	}
+	s.account.fids.Add(-cost)
 }
 
 // drop takes a fid out of the table and discards it. With an error, too, it is gone.
@@ -93,11 +117,13 @@ func (s *session) drop(n uint32) error {
 	f := s.fids[n]
 	delete(s.fids, n)
 	s.shrinkFids()
+	if f != nil {
+		s.gaveUpLocked(f)
+	}
 	s.mu.Unlock()
 	if f == nil {
 		return linux.EBADF
 	}
-	s.account.fids.Add(-1)
 	return s.discard(f)
 }
 
@@ -120,8 +146,10 @@ func (s *session) dropAll() {
 	s.mu.Lock()
 	fids := s.fids
 	s.fids, s.mostFids = nil, 0
+	for _, f := range fids {
+		s.gaveUpLocked(f)
+	}
 	s.mu.Unlock()
-	s.account.fids.Add(-int64(len(fids)))
 	for _, f := range fids {
 		s.discard(f)
 	}

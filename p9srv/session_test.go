@@ -430,10 +430,39 @@ func TestFidLimit(t *testing.T) {
 		Rwalk 1`)
 }
 
+// TestAttachLimitOfAll: an attach counts for more than a fid, until no fid is left that came
+// from it.
+func TestAttachLimitOfAll(t *testing.T) {
+	_, a := start(t, p9srv.Config{MaxAllFids: 2*16 + 15})
+	dial(t, a).Script(hello + `
+		Tattach 1 1 ~ "" "" ~
+		Rattach 1 d1
+		Tattach 1 2 ~ "" "" ~
+		Rlerror 1 EMFILE
+		Twalk 1 1 3
+		Rwalk 1
+		Tclunk 1 1
+		Rclunk 1
+		Twalk 1 3 3
+		Rwalk 1
+		Tattach 1 2 ~ "" "" ~
+		Rlerror 1 EMFILE
+		Tclunk 1 3
+		Rclunk 1
+		Tattach 1 2 ~ "" "" ~
+		Rattach 1 d1
+		Tclunk 1 2
+		Rclunk 1` + hello + `
+		Tattach 1 1 ~ "" "" ~
+		Rattach 1 d1
+		Tattach 1 2 ~ "" "" ~
+		Rlerror 1 EMFILE`)
+}
+
 // TestFidLimitOfAll: the connections of a peer share a number of fids, and give them back by
 // a clunk, a new version and their end.
 func TestFidLimitOfAll(t *testing.T) {
-	_, a := start(t, p9srv.Config{MaxAllFids: 4})
+	_, a := start(t, p9srv.Config{MaxAllFids: 4 + 2*15})
 	one, two := dial(t, a), dial(t, a)
 	one.Script(hello + `
 		Twalk 1 0 1

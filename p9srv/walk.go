@@ -40,7 +40,7 @@ func (s *session) attach(r *request, out []byte) ([]byte, error) {
 		s.close(file)
 		return nil, err
 	}
-	if err := s.insert(r.fid, &fid{file: file, qid: qid, name: rootName}); err != nil {
+	if err := s.insert(r.fid, &fid{file: file, of: new(attached), qid: qid, name: rootName}); err != nil {
 		return nil, err
 	}
 	return wire.AppendQID(out, qid), nil
@@ -72,7 +72,7 @@ func (s *session) walk(r *request, out []byte) ([]byte, error) {
 		}
 		return appendQIDs(out, qids), nil // as far as it went; newfid is not made
 	}
-	to := &fid{file: file, qid: from.qid, name: from.name}
+	to := &fid{file: file, of: from.of, qid: from.qid, name: from.name}
 	if n := len(r.names); n > 0 {
 		to.qid, to.name = qids[n-1], r.names[n-1]
 		if isDot(to.name) {
