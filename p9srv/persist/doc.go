@@ -9,9 +9,9 @@
 //
 // A request is outstanding until it is answered. It is held while there is no
 // connection that it could be sent on. It is repeatable when it does no harm if it is
-// done twice. A fid is known when the Relay has seen how it came to be. It is stale when
-// what it named is not there any more, or is another: a file is told by its qid,
-// which no other has.
+// done twice. A fid is known when the Relay has seen how it came to be. It is stale while
+// what it named is not there, may not be attached to, or is another: a file is told by its
+// qid, which no other has. Each connection may find it again.
 //
 // # What a client notices
 //
@@ -20,10 +20,11 @@
 //   - What was sent and not answered when the connection was lost is sent again if it is
 //     repeatable; else it is EIO, since nobody knows whether it was done.
 //   - What names a stale fid is ESTALE, but for clunk and remove, which end it.
-//   - An open file is opened anew, so that its contents are new. Who has read some of it,
-//     and reads on at an offset other than 0, gets ESTALE, not the one's beginning and the
-//     other's end.
-//   - A flush of what is held ends it. Clunks need no connection.
+//   - An open file is opened anew, so that its contents are new. Who does not read it from
+//     offset 0 first gets ESTALE, not the one's beginning and the other's end.
+//   - A flush of what is held ends it. Clunks need no connection, but for those that remove
+//     (ORCLOSE).
+//   - A server at which nothing can be attached to is none, and is tried again.
 //
 // # Invariants
 //

@@ -16,8 +16,7 @@ type fid struct {
 	qid   p9.QID
 	open  bool
 	flags uint32
-	read  bool // some of what was opened has been read
-	anew  bool // it was opened again since, and not read from 0
+	anew  bool // it was opened again, and not read from 0 since
 	stale bool
 }
 
@@ -81,11 +80,13 @@ func (r *Relay) done(q *request, d wire.Decoder) {
 	case tLcreate, tCreate:
 		f.path, f.qid = child(f.path, q.name), d.QID()
 		f.open, f.flags = true, q.flags
-	case tRead, tReaddir:
-		f.read = true
 	case tRename:
 		if to := r.fids[q.fid2]; to != nil {
 			r.renamed(f.at, f.path, to, q.name)
+		}
+	case tWstat:
+		if q.name != "" {
+			r.renamed(f.at, f.path, &fid{at: f.at, path: child(f.path, "..")}, q.name)
 		}
 	}
 }
@@ -114,11 +115,18 @@ func child(path []string, name string) []string {
 	return append(slices.Clip(path), name)
 }
 
-// Flags that are for the first time.
+// Flags that are for the first time, and one that has a clunk remove the file.
 const (
-	lFirst = 0o100 | 0o200 | 0o1000 // O_CREAT, O_EXCL, O_TRUNC
-	first  = 0x10                   // OTRUNC
+	lFirst  = 0o100 | 0o200 | 0o1000 // O_CREAT, O_EXCL, O_TRUNC
+	first   = 0x10                   // OTRUNC
+	orclose = 0x40                   // of 9P2000
 )
+
+// clunkRemoves reports whether the end of a fid is a change.
+func (r *Relay) clunkRemoves(n uint32) bool {
+	f := r.fids[n]
+	return f != nil && f.open && !r.l && f.flags&orclose != 0
+}
 
 // again are the flags to open with once more.
 func (f *fid) again(l bool) uint32 {

@@ -33,7 +33,12 @@ const (
 	tClunk     = 120
 	tRemove    = 122
 	tStat      = 124
+	tWstat     = 126
 )
+
+// statName is how many bytes of Twstat are between the fid and the name: two sizes, then
+// type[2] dev[4] qid[13] mode[4] atime[4] mtime[4] length[8].
+const statName = 2 + 2 + 2 + 4 + 13 + 4 + 4 + 4 + 8
 
 // Types of the replies that tell of an error.
 const (
@@ -117,6 +122,8 @@ func parse(frame []byte, l bool) (*request, error) {
 		q.fid, q.name, q.fid2, q.name2 = d.U32(), d.Str(), d.U32(), d.Str()
 	case tLink:
 		q.fid, q.fid2 = d.U32(), d.U32()
+	case tWstat:
+		q.fid, _, q.name = d.U32(), d.Take(statName), d.Str()
 	default:
 		q.fid = d.U32()
 	}

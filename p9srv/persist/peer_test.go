@@ -169,7 +169,9 @@ func pair(t *testing.T) (a, b net.Conn) {
 	return a, b
 }
 
+// newBench has the test run beside others: most of its time is a Relay's pauses.
 func newBench(t *testing.T, patience time.Duration) *bench {
+	t.Parallel()
 	w := &bench{T: t, dialed: make(chan net.Conn), done: make(chan error, 1)}
 	var ctx context.Context
 	ctx, w.cancel = context.WithCancel(t.Context())

@@ -47,7 +47,8 @@ type Relay struct {
 	mu     sync.Mutex
 	room   sync.Cond // outstanding or held is less
 	client *stream
-	server *stream // nil while there is none
+	server *stream   // nil while there is none
+	since  time.Time // when it was made
 
 	version []byte // the client's Tversion
 	agreed  []byte // the server's Rversion to it, nil before
@@ -66,12 +67,12 @@ func Serve(ctx context.Context, client, server net.Conn, cfg Config) error {
 	r := &Relay{cfg: cfg, fids: make(map[uint32]*fid), outstanding: make(map[uint16]*request)}
 	r.room.L = &r.mu
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
-	stop := context.AfterFunc(r.ctx, func() { client.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
 	if r.cfg.Log == nil {
 		r.cfg.Log = func(string, ...any) {}
 	}
 	r.client = newStream(&r.mu, client, bufio.NewReader(client))
+	stop := context.AfterFunc(r.ctx, r.interrupt)
+	defer stop()
 	r.tasks.Go(func() {
 		if err := r.client.write(); err != nil {
 			r.cancel(err)
@@ -104,6 +105,18 @@ func Serve(ctx context.Context, client, server net.Conn, cfg Config) error {
 		err = nil
 	}
 	return err
+}
+
+// interrupt has listen end, whatever it waits for.
+func (r *Relay) interrupt() {
+	r.client.conn.SetReadDeadline(time.Unix(1, 0))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.client.closeLocked()
+	if r.server != nil {
+		r.server.closeLocked()
+	}
+	r.room.Signal()
 }
 
 // listen takes the client's requests.
@@ -142,7 +155,7 @@ func (r *Relay) take(frame []byte) error {
 		return err
 	case r.outstanding[q.tag] != nil:
 		return errTag
-	case r.version == nil && q.typ != tVersion:
+	case r.agreed == nil && q.typ != tVersion:
 		return errVersion
 	}
 	q.seq = r.seq
@@ -157,16 +170,18 @@ func (r *Relay) take(frame []byte) error {
 		}
 		clear(r.fids)
 		r.version, r.agreed = bytes.Clone(frame), nil
-	case tFlush:
-		r.flushLocked(q, frame)
-		return nil
 	}
-	r.outstanding[q.tag] = q
-	r.sendLocked(q, frame)
+	if q.typ == tFlush {
+		r.flushLocked(q, frame)
+	} else {
+		r.outstanding[q.tag] = q
+		r.sendLocked(q, frame)
+	}
+	r.client.awaitLocked()
 	if r.server != nil {
 		r.server.awaitLocked()
 	}
-	for len(r.outstanding) >= maxOutstanding || r.held > maxHeld {
+	for r.ctx.Err() == nil && (len(r.outstanding) >= maxOutstanding || r.held > maxHeld) {
 		r.room.Wait()
 	}
 	return nil
@@ -178,7 +193,7 @@ func (r *Relay) sendLocked(q *request, frame []byte) {
 	case r.server == nil:
 		r.holdLocked(q, frame)
 	case r.isStale(q):
-		r.refuseLocked(q)
+		r.failLocked(q, eStale)
 	default:
 		if q.frame == nil && repeatable[q.typ] {
 			q.frame = bytes.Clone(frame)
@@ -188,10 +203,11 @@ func (r *Relay) sendLocked(q *request, frame []byte) {
 	}
 }
 
-// holdLocked has a request wait for a connection. A clunk has nothing to wait for.
+// holdLocked has a request wait for a connection. A clunk that is no change has nothing to
+// wait for.
 func (r *Relay) holdLocked(q *request, frame []byte) {
 	q.sent = false
-	if q.typ == tClunk && !r.awaitedLocked(q) {
+	if q.typ == tClunk && !r.clunkRemoves(q.fid) && !r.awaitedLocked(q) {
 		r.endLocked(q)
 		return
 	}
@@ -203,7 +219,7 @@ func (r *Relay) holdLocked(q *request, frame []byte) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.outstanding[q.tag] == q && !q.sent {
-			r.failLocked(q)
+			r.failLocked(q, eIO)
 		}
 	})
 }
@@ -241,29 +257,17 @@ func (r *Relay) endLocked(q *request) {
 	r.answerLocked(q, appendEmpty(nil, q.typ+1, q.tag))
 }
 
-// refuseLocked answers a request of which the fid is stale.
-func (r *Relay) refuseLocked(q *request) {
-	switch q.typ {
-	case tClunk:
+// failLocked answers a request of which the fid is stale, of which nobody knows whether it
+// was done, or that has waited for long enough. What ends a fid does so nevertheless.
+func (r *Relay) failLocked(q *request, errno uint32) {
+	switch {
+	case q.typ == tClunk && !r.clunkRemoves(q.fid):
 		r.endLocked(q)
 		return
-	case tRemove:
+	case q.typ == tClunk || q.typ == tRemove:
 		delete(r.fids, q.fid)
 	}
-	r.answerLocked(q, appendError(nil, r.l, q.tag, eStale))
-}
-
-// failLocked answers a request of which nobody knows whether it was done, or that has
-// waited for long enough.
-func (r *Relay) failLocked(q *request) {
-	switch q.typ {
-	case tClunk:
-		r.endLocked(q)
-		return
-	case tRemove:
-		delete(r.fids, q.fid)
-	}
-	r.answerLocked(q, appendError(nil, r.l, q.tag, eIO))
+	r.answerLocked(q, appendError(nil, r.l, q.tag, errno))
 }
 
 // flushLocked ends a request, with an answer to it only if there is one by now.
@@ -284,7 +288,7 @@ func (r *Relay) flushLocked(q *request, frame []byte) {
 // connectLocked has a connection be the one to the server, and sends what was held.
 func (r *Relay) connectLocked(s *stream) {
 	heed(s.conn)
-	r.server = s
+	r.server, r.since = s, time.Now()
 	r.tasks.Go(func() {
 		if err := s.write(); err != nil {
 			r.lose(s, err)
@@ -375,7 +379,13 @@ func (r *Relay) agreeLocked(frame []byte) error {
 	if msize > min(asked.U32(), maxMsize) || msize < wire.HeaderSize {
 		return errMsize
 	}
-	r.msize, r.l = msize, d.Str() == "9P2000.L"
+	version := d.Str()
+	switch version {
+	case "9P2000", "9P2000.L", "unknown":
+	default:
+		return fmt.Errorf("sessions of version %q cannot be kept", version)
+	}
+	r.msize, r.l = msize, version == "9P2000.L"
 	r.agreed = bytes.Clone(frame)
 	return nil
 }
@@ -403,7 +413,7 @@ func (r *Relay) lose(s *stream, err error) {
 		case repeatable[q.typ]:
 			r.holdLocked(q, q.frame)
 		default:
-			r.failLocked(q)
+			r.failLocked(q, eIO)
 		}
 	}
 	for _, q := range flushes {
@@ -412,5 +422,6 @@ func (r *Relay) lose(s *stream, err error) {
 		}
 		r.answerLocked(q, appendEmpty(nil, tFlush+1, q.tag))
 	}
-	r.tasks.Go(func() { r.reconnect(err) })
+	next := r.since.Add(minAge)
+	r.tasks.Go(func() { r.reconnect(err, next) })
 }

@@ -302,11 +302,10 @@ func TestClassic(t *testing.T) {
 	w.client.gets(msg(rError, 1, "Stale file handle"))
 	w.call(msg(tStat, 1, 3), msg(tStat+1, 1))
 
-	w.lose() // an attach that is gone is told by words as well
+	w.lose() // words need not be any
 	w.next(classic)
-	w.server.answers(tAttach, map[string][]byte{string(attachMsg(classic, 0, spare)[wire.HeaderSize:]): msg(rError, 0, "No such device")})
-	w.client.send(msg(tStat, 1, 1))
-	w.client.gets(msg(rError, 1, "Stale file handle"))
+	w.server.answers(tAttach, map[string][]byte{string(attachMsg(classic, 0, spare)[wire.HeaderSize:]): msg(rError, 0, "")})
+	w.logged("no connection: attach all: ")
 }
 
 // TestClunkMeanwhile: what is clunked while fids are put back is clunked there as well.
@@ -470,6 +469,8 @@ func FuzzServe(f *testing.F) {
 	f.Add(join(version, attachMsg(l, 0, 0), msg(tWalk, 1, 0, 1, []string{"a"})),
 		join(agreed, msg(tAttach+1, 0, qid(100)), msg(tWalk+1, 1, walked(qid(101))...)),
 		join(agreed, msg(tAttach+1, 0, qid(100)), msg(tWalk+1, 0, walked()...)))
+	defer func(d time.Duration) { minAge = d }(minAge)
+	minAge = 0
 	f.Fuzz(func(t *testing.T, client, server, again []byte) {
 		says := func(what []byte) net.Conn {
 			ours, theirs := pair(t)

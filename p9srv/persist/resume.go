@@ -26,11 +26,19 @@ const (
 	maxWait = 5 * time.Second
 )
 
-// reconnect makes another connection when one was lost.
-func (r *Relay) reconnect(lost error) {
+// minAge is how long it is at least from one connection to the next, whatever becomes of it.
+var minAge = time.Second
+
+// reconnect makes another connection when one was lost, but not before next.
+func (r *Relay) reconnect(lost error, next time.Time) {
 	r.cfg.Log("connection lost (%v), trying again", lost)
 	said := ""
 	for wait := minWait; ; wait = min(2*wait, maxWait) {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-time.After(time.Until(next)):
+		}
 		err := r.resume()
 		if err == nil || r.ctx.Err() != nil {
 			return
@@ -39,11 +47,7 @@ func (r *Relay) reconnect(lost error) {
 			r.cfg.Log("no connection: %v", err)
 			said = why
 		}
-		select {
-		case <-r.ctx.Done():
-			return
-		case <-time.After(wait):
-		}
+		next = time.Now().Add(wait)
 	}
 }
 
@@ -80,7 +84,7 @@ func (r *Relay) resumeOn(conn net.Conn, stop func() bool) error {
 		var clunked []uint32
 		for n, f := range fids {
 			if r.fids[n] != f {
-				if !f.stale && stale[n] == nil {
+				if stale[n] == nil {
 					clunked = append(clunked, n)
 				}
 				delete(fids, n)
@@ -94,21 +98,21 @@ func (r *Relay) resumeOn(conn net.Conn, stop func() bool) error {
 			return err
 		}
 	}
-	defer r.mu.Unlock()
 	if !stop() {
+		r.mu.Unlock()
 		return errors.New("the server takes too long")
 	}
 	said := "connected again"
 	for n, f := range fids {
-		if why := stale[n]; why != nil {
-			f.stale = true
+		why := stale[n]
+		if f.stale, f.anew = why != nil, f.open; f.stale {
 			said = fmt.Sprintf("connected again; of %d files %d are not to be had any more, as %s of %q: %v",
 				len(fids), len(stale), join(f.path), f.at.aname, why)
 		}
-		f.anew = f.anew || f.open && f.read
 	}
-	r.cfg.Log("%s", said)
 	r.connectLocked(newStream(&r.mu, conn, d.in))
+	r.mu.Unlock()
+	r.cfg.Log("%s", said)
 	return nil
 }
 
@@ -151,17 +155,6 @@ func (a *reply) err() error {
 		return errors.New(d.Str())
 	}
 	return nil
-}
-
-// isGone reports whether an error means that something is not there.
-func isGone(err error) bool {
-	text := err.Error()
-	for _, e := range []syscall.Errno{syscall.ENOENT, syscall.ENODEV, syscall.ENOTDIR, syscall.ESTALE} {
-		if err == e || text[1:] == e.Error()[1:] { // strerror's begins with a capital letter
-			return true
-		}
-	}
-	return false
 }
 
 // ask sends as many requests as there are things, each of which is made by build, and
@@ -214,9 +207,6 @@ func (d *dialogue) putBack(fids map[uint32]*fid) (stale map[uint32]error, err er
 	rootOf := func(f *fid) root { return root{f.at, f.root.Path} }
 	spare := wire.NoFid - 1
 	for n, f := range fids {
-		if f.stale {
-			continue
-		}
 		p := &place{n: n, f: f, rest: f.path}
 		places = append(places, p)
 		at := rootOf(f)
@@ -265,10 +255,11 @@ func (d *dialogue) putBack(fids map[uint32]*fid) (stale map[uint32]error, err er
 
 var errOther = errors.New("another has its name")
 
-// attach attaches to what fids were walked from. Only of what is not there any more the
-// place says so: a refusal for another reason is tried again.
+// attach attaches to what fids were walked from. Where nothing can be attached to, it is
+// tried again: a server may be there before its hierarchies, or its users.
 func (d *dialogue) attach(roots []*place) error {
 	var refused error
+	made := len(roots) == 0
 	err := ask(d, roots, tAttach, func(b []byte, p *place) []byte {
 		b = wire.LE.AppendUint32(wire.LE.AppendUint32(b, p.n), wire.NoFid)
 		b = wire.AppendString(wire.AppendString(b, p.f.at.uname), p.f.at.aname)
@@ -277,22 +268,30 @@ func (d *dialogue) attach(roots []*place) error {
 		}
 		return b
 	}, func(p *place, a *reply) {
-		switch err := a.err(); {
-		case err != nil && isGone(err):
-			p.why = err
-		case err != nil:
-			refused = fmt.Errorf("attach %s: %w", p.f.at.aname, err)
-		default:
-			p.made = true
-			if !same(a.body.QID(), p.f.root) {
-				p.why = errOther
-			}
+		if p.why = a.err(); p.why != nil {
+			refused = fmt.Errorf("attach %s: %w", p.f.at.aname, p.why)
+			return
+		}
+		p.made, made = true, true
+		if !same(a.body.QID(), p.f.root) {
+			p.why = errOther
 		}
 	})
-	if err == nil {
+	if err == nil && !made {
 		err = refused
 	}
 	return err
+}
+
+// step are the names of the next walk: as many as a message may have.
+func (d *dialogue) step(p *place) []string {
+	size := wire.HeaderSize + 4 + 4 + 2
+	for i, name := range p.rest {
+		if size += 2 + len(name); i == wire.MaxWalk || i > 0 && size > int(d.msize) {
+			return p.rest[:i]
+		}
+	}
+	return p.rest
 }
 
 // walk walks to where fids were: in as many steps as the longest path takes.
@@ -300,7 +299,7 @@ func (d *dialogue) walk(places []*place) error {
 	for len(places) > 0 {
 		var further []*place
 		err := ask(d, places, tWalk, func(b []byte, p *place) []byte {
-			step := p.rest[:min(len(p.rest), wire.MaxWalk)]
+			step := d.step(p)
 			b = wire.LE.AppendUint32(wire.LE.AppendUint32(b, p.from), p.n)
 			b = wire.LE.AppendUint16(b, uint16(len(step)))
 			for _, name := range step {
@@ -308,7 +307,7 @@ func (d *dialogue) walk(places []*place) error {
 			}
 			return b
 		}, func(p *place, a *reply) {
-			step := min(len(p.rest), wire.MaxWalk)
+			step := len(d.step(p))
 			if p.why = a.err(); p.why != nil {
 				return
 			}
