@@ -142,6 +142,38 @@ func TestPersistentSession(t *testing.T) {
 	}
 }
 
+// TestPersistentSessionWithoutState: what a server without a state directory has is not what
+// the one before it had, by whatever names; but for what it always has.
+func TestPersistentSessionWithoutState(t *testing.T) {
+	fixed := filepath.Join(t.TempDir(), "s")
+	start := func() *server {
+		s := startServer(t, "--state", "none", "--hierarchy", "all=debug", "--listen", "unix://"+fixed)
+		s.run("mkdir", "/all/a")
+		return s
+	}
+	s := start()
+	sock, _ := startProxy(t, "unix://"+fixed, "--persist", "1m")
+	c := through(t, sock, "all")
+	tasks, err := c.walk("a/tasks")
+	if err == nil {
+		_, _, err = tasks.Open(p9.ReadWrite)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.stop()
+	s = start()
+	if _, err := tasks.WriteAt([]byte(strconv.Itoa(startSpawner(t).pid())), 0); !errors.Is(err, linux.ESTALE) {
+		t.Errorf("write to tasks of a container that ended with its server: %v", err)
+	}
+	if got := s.tasks("/all/a"); len(got) != 0 {
+		t.Errorf("tasks of the new container are %v", got)
+	}
+	if _, err := c.walk("a/tasks"); err != nil {
+		t.Errorf("walk to the new container: %v", err)
+	}
+}
+
 // TestPersistentLoad kills the server again and again under clients that do not notice
 // but for what was on its way: what was acknowledged is so, what was refused is not.
 func TestPersistentLoad(t *testing.T) {

@@ -84,6 +84,9 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 			return nil, inTheWay(err, e.state, h.Name, kept, conf.Hierarchies)
 		}
 	}
+	if e.journal == nil || e.journal.State().Fresh {
+		e.tree.RestoreNext(tree.Next{Container: firstNumber(time.Now())})
+	}
 	applyRules, err := e.rulesIn(&conf)
 	if err != nil {
 		return nil, err
@@ -92,6 +95,12 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	m.rules.Start(conf.RulesExisting)
 	return e, nil
 }
+
+// firstNumber is the number of the first container of a server that knows of none before.
+// Clients that outlive servers tell files by it: those of an earlier one had lower numbers,
+// unless it made more than 32 containers in each millisecond. It is below 2^47, for which
+// there is room in a qid, until 2109.
+func firstNumber(now time.Time) uint64 { return uint64(now.UnixMilli()) << 5 }
 
 // openHost opens the state directory and the host.
 func (e *engine) openHost(conf config) (err error) {
