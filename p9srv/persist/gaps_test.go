@@ -2,6 +2,7 @@ package persist
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -156,6 +157,29 @@ func (w *bench) fill(request func(tag uint16) []byte) {
 	w.Fatal("8 MiB of requests were taken")
 }
 
+// TestSaidOnce: why there is no connection is logged once, whatever its addresses are.
+func TestSaidOnce(t *testing.T) {
+	w := newBench(t, enough)
+	w.begin(l)
+	w.lose()
+	for range 2 {
+		ours, theirs := pair(t)
+		w.dialed <- theirs
+		newPeer(t, "server", ours)
+		if _, err := ours.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		ours.Close() // with something unread, which is a reset
+	}
+	w.putBack(l, nil, nil)
+	w.logged("connected again")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if fmt.Sprint(w.log) != "[no connection: read: connection reset by peer]" {
+		t.Errorf("%q", w.log)
+	}
+}
+
 // TestUnreadReplies: a client that does not read is not read from either.
 func TestUnreadReplies(t *testing.T) {
 	w := newBench(t, enough)
@@ -179,6 +203,15 @@ func TestEndsStuck(t *testing.T) {
 		data := make([]byte, msize-100)
 		w.fill(func(tag uint16) []byte { return msg(118, tag, 0, uint64(0), len(data), data) })
 		w.cancel()
+		w.ended()
+	})
+	t.Run("client is gone", func(t *testing.T) {
+		w := newBench(t, time.Hour)
+		w.begin(l)
+		data := make([]byte, msize-100)
+		w.fill(func(tag uint16) []byte { return msg(118, tag, 0, uint64(0), len(data), data) })
+		w.client.conn.Close()
+		w.server.send(msg(119, 0, len(data)))
 		w.ended()
 	})
 }

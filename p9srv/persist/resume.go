@@ -31,7 +31,7 @@ var minAge = time.Second
 
 // reconnect makes another connection when one was lost, but not before next.
 func (r *Relay) reconnect(lost error, next time.Time) {
-	r.cfg.Log("connection lost (%v), trying again", lost)
+	r.cfg.Log("connection lost (%v), trying again", bare(lost))
 	said := ""
 	for wait := minWait; ; wait = min(2*wait, maxWait) {
 		select {
@@ -43,12 +43,21 @@ func (r *Relay) reconnect(lost error, next time.Time) {
 		if err == nil || r.ctx.Err() != nil {
 			return
 		}
-		if why := err.Error(); why != said {
-			r.cfg.Log("no connection: %v", err)
+		if why := bare(err).Error(); why != said {
+			r.cfg.Log("no connection: %s", why)
 			said = why
 		}
 		next = time.Now().Add(wait)
 	}
+}
+
+// bare is an error without the addresses, of which one is another each time.
+func bare(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
 }
 
 // resume makes a connection and puts all fids back on it.
