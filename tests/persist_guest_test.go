@@ -2,6 +2,8 @@ package tests
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +29,7 @@ func TestPersistentMount(t *testing.T) {
 	s.run("mkdir", "/all/a", "/all/b")
 	mount := func(options string) (dir string) {
 		dir = t.TempDir()
+		os.Chmod(filepath.Dir(dir), 0o755) // for another user
 		if out, err := exec.Command("containerfs", "mount", "-o", "aname=all"+options, "tcp://127.0.0.1:5640", dir).CombinedOutput(); err != nil {
 			t.Fatalf("mount %s: %v\n%s", options, err, out)
 		}
@@ -49,6 +52,25 @@ func TestPersistentMount(t *testing.T) {
 		if _, err := read(dir, "a/tasks"); err != nil {
 			t.Fatal(err)
 		}
+	}
+	// Another user, who attaches for himself, and is in the mount.
+	user := exec.Command("sh", "-c", "cat notify_on_release >/dev/null && echo && read line && cat notify_on_release ../b/notify_on_release")
+	user.Dir = filepath.Join(patient, "a")
+	user.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
+	user.Stderr = os.Stderr
+	hisIn, err := user.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hisOut, err := user.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := user.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hisOut.Read(make([]byte, 1)); err != nil {
+		t.Fatalf("another user: %v", err)
 	}
 	s.kill9()
 
@@ -91,6 +113,10 @@ func TestPersistentMount(t *testing.T) {
 	if names, err := held.Readdirnames(-1); err != nil || len(names) == 0 {
 		t.Errorf("a directory that was open: %q, %v", names, err)
 	}
+	fmt.Fprintln(hisIn)
+	if text, err := io.ReadAll(hisOut); err != nil || string(text) != "0\n0\n" || user.Wait() != nil {
+		t.Errorf("another user reads %q, %v and ends with %v", text, err, user.ProcessState)
+	}
 	if err := os.Mkdir(filepath.Join(patient, "a/new"), 0o755); err != nil {
 		t.Error(err)
 	}
@@ -116,8 +142,8 @@ func TestPersistentMount(t *testing.T) {
 	held.Close()
 	s.kill9()
 	for _, dir := range []string{patient, impatient} {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Errorf("umount: %v", err)
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v\n%s", err, out)
 		}
 	}
 	waitFor(t, "the end of the relays", func() bool {

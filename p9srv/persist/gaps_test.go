@@ -187,7 +187,8 @@ func TestUnreadReplies(t *testing.T) {
 	w.fill(func(tag uint16) []byte { return msg(tFlush, tag, wire.NoTag) }) // which the relay answers
 }
 
-// TestEndsStuck: the session ends with its context, whatever it waits for.
+// TestEndsStuck: the session ends with its context, whatever it waits for, and goes on when
+// it has what it waits for.
 func TestEndsStuck(t *testing.T) {
 	t.Run("full of what waits", func(t *testing.T) {
 		w := newBench(t, time.Hour)
@@ -196,6 +197,18 @@ func TestEndsStuck(t *testing.T) {
 		w.fill(func(tag uint16) []byte { return msg(tGetattr, tag, 0, uint64(1)) })
 		w.cancel()
 		w.ended()
+	})
+	t.Run("full until there is a server", func(t *testing.T) {
+		w := newBench(t, time.Hour)
+		w.begin(l)
+		w.lose()
+		w.fill(func(tag uint16) []byte { return msg(tGetattr, tag, 0, uint64(1)) })
+		w.putBack(l, nil, nil)
+		for tag := range uint16(maxOutstanding + 1000) {
+			w.server.gets(msg(tGetattr, tag, 0, uint64(1)))
+			w.server.send(msg(tGetattr+1, tag))
+			w.client.gets(msg(tGetattr+1, tag))
+		}
 	})
 	t.Run("server does not read", func(t *testing.T) {
 		w := newBench(t, time.Hour)

@@ -2,6 +2,7 @@ package persist
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -302,10 +303,12 @@ func TestClassic(t *testing.T) {
 	w.client.gets(msg(rError, 1, "Stale file handle"))
 	w.call(msg(tStat, 1, 3), msg(tStat+1, 1))
 
-	w.lose() // words need not be any
-	w.next(classic)
-	w.server.answers(tAttach, map[string][]byte{string(attachMsg(classic, 0, spare)[wire.HeaderSize:]): msg(rError, 0, "")})
-	w.logged("no connection: attach all: ")
+	w.lose() // words can be any, or none
+	for _, words := range []string{"", "a\n<0>b"} {
+		w.next(classic)
+		w.server.answers(tAttach, map[string][]byte{string(attachMsg(classic, 0, spare)[wire.HeaderSize:]): msg(rError, 0, words)})
+		w.logged(fmt.Sprintf("no connection: attach all: %q", words))
+	}
 }
 
 // TestClunkMeanwhile: what is clunked while fids are put back is clunked there as well.

@@ -161,7 +161,7 @@ func (a *reply) err() error {
 	case rLerror:
 		return syscall.Errno(d.U32())
 	case rError:
-		return errors.New(d.Str())
+		return errors.New(strconv.Quote(d.Str())) // for the log
 	}
 	return nil
 }
