@@ -142,7 +142,7 @@ func TestPace(t *testing.T) {
 func (w *bench) fill(request func(tag uint16) []byte) {
 	w.Helper()
 	var tag uint16
-	for range 512 {
+	for range 2048 {
 		var some []byte
 		for ; len(some) < 16<<10; tag++ {
 			some = append(some, request(tag%wire.NoTag)...)
@@ -154,7 +154,7 @@ func (w *bench) fill(request func(tag uint16) []byte) {
 			w.Fatal(err)
 		}
 	}
-	w.Fatal("8 MiB of requests were taken")
+	w.Fatal("32 MiB of requests were taken")
 }
 
 // TestSaidOnce: why there is no connection is logged once, whatever its addresses are.
@@ -198,6 +198,15 @@ func TestEndsStuck(t *testing.T) {
 		w.cancel()
 		w.ended()
 	})
+	t.Run("full of bytes", func(t *testing.T) {
+		w := newBench(t, time.Hour)
+		w.begin(l)
+		w.lose()
+		data := make([]byte, msize-100)
+		w.fill(func(tag uint16) []byte { return msg(118, tag, 0, uint64(0), len(data), data) })
+		w.cancel()
+		w.ended()
+	})
 	t.Run("full until there is a server", func(t *testing.T) {
 		w := newBench(t, time.Hour)
 		w.begin(l)
@@ -227,6 +236,37 @@ func TestEndsStuck(t *testing.T) {
 		w.server.send(msg(119, 0, len(data)))
 		w.ended()
 	})
+}
+
+// TestHeldBytes: what waits no more makes room for others.
+func TestHeldBytes(t *testing.T) {
+	w := newBench(t, enough)
+	w.begin(l)
+	data := make([]byte, msize-100)
+	many := maxHeld/msize - 1
+	write := func(i int) []byte { return msg(118, uint16(i), 0, uint64(0), len(data), data) }
+	w.lose()
+	for range 2 {
+		for i := range many {
+			w.client.send(write(i))
+		}
+		for i := range many {
+			w.client.send(msg(tFlush, uint16(many), uint16(i)))
+			w.client.gets(msg(tFlush+1, uint16(many)))
+		}
+	}
+	for range 2 {
+		for i := range many {
+			w.client.send(write(i))
+		}
+		w.putBack(l, nil, nil)
+		for i := range many {
+			w.server.gets(write(i))
+			w.server.send(msg(119, uint16(i), len(data)))
+			w.client.gets(msg(119, uint16(i), len(data)))
+		}
+		w.lose()
+	}
 }
 
 // TestVersions: what can be put back is 9P2000 and 9P2000.L, and before one of them is agreed

@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"containerfs/p9srv/wire"
@@ -74,8 +75,8 @@ func Serve(ctx context.Context, client, server net.Conn, cfg Config) error {
 	stop := context.AfterFunc(r.ctx, r.interrupt)
 	defer stop()
 	r.tasks.Go(func() {
-		if err := r.client.write(); err != nil {
-			r.cancel(err)
+		if r.client.write() != nil {
+			r.cancel(io.EOF) // it has hung up
 		}
 		client.Close()
 	})
@@ -132,6 +133,9 @@ func (r *Relay) listen() error {
 		var err error
 		if frame, err = readFrame(r.client.in, bound, frame); err == nil {
 			err = r.take(frame)
+		}
+		if errors.Is(err, syscall.ECONNRESET) { // what it was sent last was not read
+			err = io.EOF
 		}
 		if err != nil {
 			return err

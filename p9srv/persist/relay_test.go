@@ -54,11 +54,14 @@ func TestInFlight(t *testing.T) {
 		msg(tRemove, 5, 5),
 		msg(tClunk, 6, 6),
 		msg(tWalk, 7, 0, 7, []string{"z"}),
+		msg(tGetattr, 8, 0, uint64(1)),
 	}
 	w.client.send(sent...)
 	w.server.gets(sent...)
 	w.lose()
 	w.client.gets(errorMsg(2, eIO), errorMsg(4, eIO), errorMsg(5, eIO), msg(tClunk+1, 6))
+	w.client.send(msg(tFlush, 9, uint16(8)))
+	w.client.gets(msg(tFlush+1, 9))
 
 	walks := make(map[string][]byte)
 	for fid := 1; fid <= 4; fid++ { // the others are gone
@@ -105,11 +108,13 @@ func TestPatience(t *testing.T) {
 	w.begin(l)
 	w.walk(1, "a", file(101))
 	w.walk(2, "b", file(102))
+	w.client.send(msg(tGetattr, 4, 1, uint64(1)))
+	w.server.gets(msg(tGetattr, 4, 1, uint64(1)))
 	w.lose()
 	w.client.send(msg(tGetattr, 1, 1, uint64(1)), msg(tRemove, 2, 2), msg(tClunk, 3, 2))
-	for range 3 { // of equal patience, by different timers
+	for range 4 { // of equal patience, by different timers
 		switch b := w.client.next(); string(b) {
-		case string(errorMsg(1, eIO)), string(errorMsg(2, eIO)), string(msg(tClunk+1, 3)):
+		case string(errorMsg(4, eIO)), string(errorMsg(1, eIO)), string(errorMsg(2, eIO)), string(msg(tClunk+1, 3)):
 		default:
 			t.Errorf("%s", show(b))
 		}
@@ -359,6 +364,22 @@ func TestEnds(t *testing.T) {
 			t.Error(err)
 		}
 		w.server.ended()
+	})
+	t.Run("client that has not read all", func(t *testing.T) {
+		w := newBench(t, enough)
+		w.begin(l)
+		w.client.send(msg(tFlush, 1, uint16(7)), msg(tFlush, 2, uint16(7)))
+		if _, err := w.client.conn.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		w.client.conn.Close()
+		if err := w.ended(); err != nil {
+			t.Error(err)
+		}
+		w.server.ended()
+		if len(w.log) > 0 {
+			t.Errorf("it says %q", w.log)
+		}
 	})
 	t.Run("client without a server", func(t *testing.T) {
 		w := newBench(t, enough)
