@@ -2,6 +2,7 @@ package persist
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"strings"
@@ -22,6 +23,10 @@ func TestResume(t *testing.T) {
 	read := func(tag uint16, offset uint64) []byte { return msg(tRead, tag, 1, offset, 4) }
 	data := msg(tRead+1, 1, 4, []byte("1234"))
 	w.call(read(1, 0), data)
+	w.walk(2, "b", file(102))
+	w.call(msg(tClunk, 1, 2), msg(tClunk+1, 1))
+	w.walk(2, "c", file(103))
+	w.call(msg(tRemove, 1, 2), errorMsg(1, 1)) // which is its end, too
 
 	for range 2 {
 		w.lose()
@@ -471,13 +476,45 @@ func TestHeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	conn, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	for name, wrap := range map[string]func(net.Conn) net.Conn{
+		"tcp": func(c net.Conn) net.Conn { return c },
+		"tls": func(c net.Conn) net.Conn { return tls.Client(c, &tls.Config{ServerName: "server"}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			server, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			ours, client := pair(t)
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				Serve(t.Context(), client, wrap(conn), Config{})
+			}()
+			w := newPeer(t, "client", ours)
+			w.send(msg(tVersion, wire.NoTag, msize, l))
+			newPeer(t, "server", server).in.Peek(1) // by then it is the connection
+			checkHeeded(t, conn.(*net.TCPConn))
+			ours.Close()
+			server.Close()
+			<-ended
+		})
 	}
-	defer conn.Close()
-	heed(conn)
-	checkHeeded(t, conn.(*net.TCPConn))
+}
+
+// TestDeaf: a server that does not take requests any more is lost, though it does not hang up.
+func TestDeaf(t *testing.T) {
+	w := newBench(t, enough)
+	w.begin(l)
+	w.server.conn.(*net.UnixConn).CloseRead()
+	w.client.send(msg(tGetattr, 1, 0, uint64(1)))
+	w.logged("connection lost")
+	w.putBack(l, nil, nil)
+	w.server.gets(msg(tGetattr, 1, 0, uint64(1)))
 }
 
 // FuzzServe: whatever the two ends say, a relay does not panic, and ends with its client.
