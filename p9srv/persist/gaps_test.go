@@ -48,6 +48,9 @@ func TestOneRefused(t *testing.T) {
 			copy(answer[5:7], b[5:7])
 			w.server.send(answer)
 		}
+		if len(fids) != 2 || fids[7] == fids[8] {
+			t.Fatalf("attaches by uid: %v", fids)
+		}
 		walks := map[string][]byte{body(fids[7], 0, []string{}): msg(tWalk+1, 0, walked()...)}
 		clunks := map[string][]byte{body(fids[7]): msg(tClunk+1, 0)}
 		if let {
