@@ -241,6 +241,24 @@ func TestEndsStuck(t *testing.T) {
 	})
 }
 
+// TestSlowServer: requests wait until a server reads them.
+func TestSlowServer(t *testing.T) {
+	w := newBench(t, enough)
+	w.begin(l)
+	data := make([]byte, msize-100)
+	write := func(i int) []byte { return msg(118, uint16(i), 0, uint64(0), len(data), data) }
+	const many = 8 * maxQueue / msize
+	go func() {
+		for i := range many {
+			w.client.conn.Write(write(i))
+		}
+	}()
+	time.Sleep(100 * time.Millisecond) // by then the relay most likely waits
+	for i := range many {
+		w.server.gets(write(i))
+	}
+}
+
 // TestHeldBytes: what waits no more makes room for others.
 func TestHeldBytes(t *testing.T) {
 	w := newBench(t, enough)
