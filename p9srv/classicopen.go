@@ -79,7 +79,7 @@ func (s *session) create(r *request, out []byte) ([]byte, error) {
 	case r.mode&(plan9.DMSYMLINK|plan9.DMDEVICE|plan9.DMNAMEDPIPE|plan9.DMSOCKET|plan9.DMAUTH|plan9.DMMOUNT) != 0:
 		return nil, linux.EPERM
 	}
-	made := fid{open: true, flags: flags, name: r.name, orclose: r.flags&plan9.ORCLOSE != 0}
+	made := fid{of: f.of, open: true, flags: flags, name: r.name, orclose: r.flags&plan9.ORCLOSE != 0}
 	var iounit uint32
 	if dir {
 		made.file, made.qid, err = s.makeDir(f.file, r.name, p9.FileMode(r.mode&0o777))

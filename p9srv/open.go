@@ -57,7 +57,7 @@ func (s *session) lcreate(r *request, out []byte) ([]byte, error) {
 		return nil, err
 	}
 	s.close(f.file)
-	*f = fid{file: file, qid: qid, open: true, flags: flags}
+	*f = fid{file: file, of: f.of, qid: qid, open: true, flags: flags}
 	return wire.LE.AppendUint32(wire.AppendQID(out, qid), iounit), nil
 }
 
