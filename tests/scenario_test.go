@@ -245,7 +245,7 @@ type player struct {
 	side      side
 	vars      map[string]string
 	processes map[string]*spawner
-	ended     []int // threads that were killed and may still be shown
+	ended     []int // threads that have ended and may still be shown
 }
 
 var variable = regexp.MustCompile(`\$[A-Z][A-Z0-9]*`)
@@ -376,7 +376,9 @@ func (p *player) do(uid int, verb string, args []word) (string, error) {
 		p.ended = append(append(p.ended, s.children...), threads(p.t, s.pid())...)
 		s.kill()
 	case "zombie":
-		set(arg(0), zombie(p.t))
+		pid := zombie(p.t)
+		p.ended = append(p.ended, pid)
+		set(arg(0), pid)
 	case "dead":
 		s := startSpawner(p.t)
 		s.kill()
