@@ -25,21 +25,28 @@ func (t *Tree) Is(e Entry, info TaskInfo) (same bool) {
 	return same
 }
 
+// HasEnded reports whether the Tree has been told of a task's end. It must not be called
+// inside View or Update.
+func (t *Tree) HasEnded(task *Task) (ended bool) {
+	t.View(func() { ended = !task.Live() })
+	return ended
+}
+
 // Heir is what has the number of a task that has ended, if something has: what is done to a
 // number alone can have been done to that. ended reports whether the task has. Under changeMu.
 func (t *Tree) Heir(task *Task) (heir TaskInfo, ended bool) {
-	live := true
-	if t.prompt != nil && t.prompt() { // it costs less than a look
+	told := t.prompt != nil && t.prompt()
+	if told { // it costs less than a look
 		t.host.Drain()
-		if t.View(func() { live = task.Live() }); live {
+		if !t.HasEnded(task) {
 			return TaskInfo{}, false
 		}
 	}
 	info, err := t.host.Task(task.TID())
-	if err != nil {
-		return TaskInfo{}, !live || errors.Is(err, syscall.ESRCH)
-	}
-	if t.View(func() { live = task.Is(info) }); live {
+	switch {
+	case err != nil:
+		return TaskInfo{}, told || errors.Is(err, syscall.ESRCH)
+	case t.Is(Entry{Task: task}, info):
 		return TaskInfo{}, false
 	}
 	return info, true

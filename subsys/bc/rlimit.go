@@ -152,8 +152,7 @@ func (p *plan) unfinished() caps {
 // rlimit is Host.Rlimit, which goes by the number, for the process of a thread: ESRCH where it
 // is another's by now, which keeps its own limit.
 func (s *Subsystem) rlimit(thread *tree.Task, r resource, set *Rlimit) (was Rlimit, err error) {
-	live := false
-	if s.tree.View(func() { live = thread.Live() }); !live {
+	if s.tree.HasEnded(thread) {
 		return Rlimit{}, syscall.ESRCH
 	}
 	if was, err = s.host.Rlimit(thread.TID(), r, set); err != nil {

@@ -69,8 +69,7 @@ var errForeign = fmt.Errorf("only a privileged caller may take a task out of a c
 
 // attach moves a task to the kernel directory of a container. Under changeMu.
 func (t *trunk) attach(task *tree.Task, to *node) (undo func(), err error) {
-	live := false
-	if t.tree.View(func() { live = task.Live() }); !live {
+	if t.tree.HasEnded(task) {
 		return nil, syscall.ESRCH // others of its process may have taken long
 	}
 	at, err := t.where(task.TID())

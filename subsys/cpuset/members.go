@@ -210,8 +210,7 @@ func (s *Subsystem) settleLocked() {
 // their numbers to be others'.
 func (s *Subsystem) set(task *tree.Task, mask Set) (got Set, err error) {
 	tid := task.TID()
-	live := false
-	if s.tree.View(func() { live = task.Live() }); !live {
+	if s.tree.HasEnded(task) {
 		return nil, syscall.ESRCH
 	}
 	if err := s.host.SetAffinity(tid, mask); err != nil {
