@@ -164,8 +164,7 @@ func (r *Relay) take(frame []byte) error {
 	}
 	q.seq = r.seq
 	r.seq++
-	switch q.typ {
-	case tVersion:
+	if q.typ == tVersion {
 		if r.server == nil {
 			return errVersion
 		}
@@ -240,13 +239,18 @@ func (r *Relay) awaitedLocked(q *request) bool {
 
 // forgetLocked takes a request out of those that are outstanding.
 func (r *Relay) forgetLocked(q *request) {
+	r.releaseLocked(q)
+	delete(r.outstanding, q.tag)
+	r.room.Signal()
+}
+
+// releaseLocked ends what holdLocked began.
+func (r *Relay) releaseLocked(q *request) {
 	if q.timer != nil {
 		q.timer.Stop()
 		q.timer = nil
 		r.held -= len(q.frame)
 	}
-	delete(r.outstanding, q.tag)
-	r.room.Signal()
 }
 
 // answerLocked answers a request with a whole frame.
@@ -300,11 +304,7 @@ func (r *Relay) connectLocked(s *stream) {
 	})
 	r.tasks.Go(func() { r.lose(s, r.hear(s)) })
 	for _, q := range r.inOrderLocked() {
-		if q.timer != nil {
-			q.timer.Stop()
-			q.timer = nil
-			r.held -= len(q.frame)
-		}
+		r.releaseLocked(q)
 		r.sendLocked(q, q.frame)
 	}
 	r.room.Signal()
