@@ -19,10 +19,10 @@ import (
 	"github.com/hugelgupf/p9/p9"
 )
 
-// startProxy starts a proxy to a server that may come and go, and returns its socket.
-func startProxy(t testing.TB, server string, args ...string) (sock string, log *lockedBuffer) {
+// startProxy starts a proxy at a socket. It ends with the test, and must end well.
+func startProxy(t testing.TB, sock, server string, args ...string) (log *lockedBuffer) {
 	t.Helper()
-	sock, log = filepath.Join(t.TempDir(), "p.sock"), new(lockedBuffer)
+	log = new(lockedBuffer)
 	cmd := exec.Command("containerfs", append([]string{"proxy"}, append(args, "unix://"+sock, server)...)...)
 	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
@@ -36,7 +36,7 @@ func startProxy(t testing.TB, server string, args ...string) (sock string, log *
 		}
 	})
 	waitFor(t, "the proxy", func() bool { return strings.Contains(log.String(), "ready\n") })
-	return sock, log
+	return log
 }
 
 // through is a client behind a proxy.
@@ -68,7 +68,8 @@ func TestPersistentSession(t *testing.T) {
 	}
 	s := start(true)
 	s.run("mkdir", "/all/kept", "/all/gone", "/all/kept/deep")
-	sock, log := startProxy(t, "unix://"+fixed, "--persist", "1m")
+	sock := filepath.Join(t.TempDir(), "p.sock")
+	log := startProxy(t, sock, "unix://"+fixed, "--persist", "1m")
 	c := through(t, sock, "all")
 	p := startSpawner(t)
 	pid := strconv.Itoa(p.pid())
@@ -152,7 +153,8 @@ func TestPersistentSessionWithoutState(t *testing.T) {
 		return s
 	}
 	s := start()
-	sock, _ := startProxy(t, "unix://"+fixed, "--persist", "1m")
+	sock := filepath.Join(t.TempDir(), "p.sock")
+	startProxy(t, sock, "unix://"+fixed, "--persist", "1m")
 	c := through(t, sock, "all")
 	tasks, err := c.walk("a/tasks")
 	if err == nil {
@@ -187,7 +189,8 @@ func TestPersistentLoad(t *testing.T) {
 		return startServer(t, "--state", dir, "--hierarchy", "all=debug", "--listen", "unix://"+fixed)
 	}
 	s := start()
-	sock, log := startProxy(t, "unix://"+fixed, "--persist", "1m")
+	sock := filepath.Join(t.TempDir(), "p.sock")
+	log := startProxy(t, sock, "unix://"+fixed, "--persist", "1m")
 	stop := make(chan struct{})
 	var load sync.WaitGroup
 	var mu sync.Mutex

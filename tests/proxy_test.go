@@ -1,12 +1,9 @@
 package tests
 
 import (
-	"bufio"
 	"net"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"containerfs/p9srv/p9test"
@@ -33,19 +30,7 @@ func TestProxy(t *testing.T) {
 	}
 	stale.SetUnlinkOnClose(false)
 	stale.Close()
-	cmd := exec.Command("containerfs", "proxy", "unix://"+sock,
-		"tls://"+tlsPort+"?cert="+client.Cert+"&key="+client.Key+"&ca="+client.CA)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(stderr)
-	for lines.Scan() && lines.Text() != "ready" {
-		t.Log(lines.Text())
-	}
+	startProxy(t, sock, "tls://"+tlsPort+"?cert="+client.Cert+"&key="+client.Key+"&ca="+client.CA)
 	for range 3 {
 		if code, out := commandAs(t, 0, "unix://"+sock, "ls", "/all/open"); code != ok {
 			t.Errorf("ls: exit code %d\n%s", code, out)
@@ -59,9 +44,5 @@ func TestProxy(t *testing.T) {
 	}
 	if code, _ := commandAs(t, 1, "unix://"+sock, "ls", "/"); code != notPermitted {
 		t.Errorf("another user can use the proxy: exit code %d, want %d", code, notPermitted)
-	}
-	cmd.Process.Signal(syscall.SIGTERM)
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the proxy ended with %v", err)
 	}
 }
