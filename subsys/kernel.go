@@ -208,11 +208,23 @@ func newKernelCpuset(ours *cpuset.Subsystem, kernel *controller.Subsystem) *kern
 	return s
 }
 
+// Save is tree.Saver's: what was set in files that pass through is saved, too.
+func (s *kernelCpuset) Save(c *tree.Container, b []byte) []byte {
+	return s.ourCpuset.Save(c, s.kernel.Save(c, b))
+}
+
 // Restore is tree.Saver's. Where a change could not be kept the kernel is given what is in
 // force again: now, and with all that was taken back by the next Enforce. At a start it is
 // given everything by the first one.
 func (s *kernelCpuset) Restore(c *tree.Container, b []byte) error {
+	passed, b, err := cpuset.SplitSaved(b)
+	if err != nil {
+		return err
+	}
 	if err := s.ourCpuset.Restore(c, b); err != nil {
+		return err
+	}
+	if err := s.kernel.Restore(c, passed); err != nil {
 		return err
 	}
 	settled := false

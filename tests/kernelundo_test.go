@@ -13,6 +13,34 @@ import (
 	"github.com/hugelgupf/p9/linux"
 )
 
+// kernelDirs are the kernel's directories of a server, in all hierarchies of the host.
+func kernelDirs(base string) (dirs []string) {
+	for _, where := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		found, _ := filepath.Glob(where + base)
+		dirs = append(dirs, found...)
+	}
+	return dirs
+}
+
+// forgetKernelDirs removes them, with what is below, as a boot does.
+func forgetKernelDirs(t *testing.T, base string) {
+	t.Helper()
+	for _, top := range kernelDirs(base) {
+		var dirs []string
+		filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return nil
+		})
+		for _, d := range slices.Backward(dirs) {
+			if err := os.Remove(d); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // TestUnkeptKernelSetting: a setting of the kernel's that cannot be kept is taken back,
 // the first of a file as well.
 func TestUnkeptKernelSetting(t *testing.T) {
@@ -54,10 +82,8 @@ func TestUnkeptKernelSetting(t *testing.T) {
 		}
 		base := s.base() // which stays while there are containers
 		s.stop()
-		for _, where := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-			if left, _ := filepath.Glob(where + base); len(left) > 0 {
-				t.Errorf("left over: %q", left)
-			}
+		if left := kernelDirs(base); len(left) > 0 {
+			t.Errorf("left over: %q", left)
 		}
 		retireMirrors(t, state)
 	})
@@ -124,23 +150,7 @@ func TestUnkeptLimits(t *testing.T) {
 
 		base := s.base()
 		s.kill9()
-		for _, where := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-			tops, _ := filepath.Glob(where + base)
-			for _, top := range tops {
-				var dirs []string
-				filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
-					if err == nil && d.IsDir() {
-						dirs = append(dirs, path)
-					}
-					return nil
-				})
-				for _, d := range slices.Backward(dirs) {
-					if err := os.Remove(d); err != nil {
-						t.Error(err)
-					}
-				}
-			}
-		}
+		forgetKernelDirs(t, base)
 		s = start()
 		limits("as after a boot", "10", "max", "80", "40")
 		s.run("write", "/n/a/numtasks.shares", "max_shares=5")
@@ -150,10 +160,8 @@ func TestUnkeptLimits(t *testing.T) {
 			s.run("rmdir", "/n/"+name)
 		}
 		s.stop()
-		for _, where := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-			if left, _ := filepath.Glob(where + base); len(left) > 0 {
-				t.Errorf("left over: %q", left)
-			}
+		if left := kernelDirs(base); len(left) > 0 {
+			t.Errorf("left over: %q", left)
 		}
 		retireMirrors(t, state)
 	})
@@ -231,6 +239,75 @@ func TestUnkeptKernelCpuset(t *testing.T) {
 				t.Error(line)
 			}
 		}
+		retireMirrors(t, state)
+	})
+}
+
+// TestPassedCpusetFiles: what is set in the kernel's cpuset files that pass through is kept as all
+// else is: it is there after a boot, and taken back where it cannot be kept. A server without the
+// kernel's cpuset has no such files, and says so.
+func TestPassedCpusetFiles(t *testing.T) {
+	needHost(t)
+	mountOf(t, "cpuset")
+	const file = "/cs/a/cpuset.memory_spread_page"
+	onTmpfs(t, "1m", func(t *testing.T, dir string) {
+		state := filepath.Join(dir, "state")
+		start := func(flags ...string) *server {
+			return startServer(t, append([]string{"--state", state, "--hierarchy", "cs=cpuset"}, flags...)...)
+		}
+		s := start("--enable", "cpuset")
+		set := func(want string) {
+			t.Helper()
+			if got := s.run("read", file); got != want+"\n" {
+				t.Errorf("%s is %q, want %s", file, got, want)
+			}
+			if got := s.run("read", "/cs/a/cpuset.cpus"); got != "0\n" {
+				t.Errorf("cpus are %q", got)
+			}
+		}
+		again := func(flags ...string) {
+			base := s.base()
+			s.kill9()
+			forgetKernelDirs(t, base)
+			s = start(flags...)
+		}
+		s.run("mkdir", "/cs/a")
+		s.run("write", "/cs/a/cpuset.cpus", "0")
+		set("0")
+		s.run("write", file, "1")
+		again("--enable", "cpuset")
+		set("1")
+
+		ballast := filepath.Join(dir, "ballast")
+		fill(t, ballast)
+		c, containers := s.client("/"), []string{"a"}
+		for n, err := 0, error(nil); err == nil && n < 5000; n++ {
+			name := fmt.Sprintf("%0200d", n)
+			if err = c.mkdir("/cs/" + name); err == nil {
+				containers = append(containers, name)
+			}
+		}
+		if err := c.write(file, "0"); !errors.Is(err, linux.ENOSPC) && !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%v, want ENOSPC", err)
+		}
+		set("1")
+		if err := os.Remove(ballast); err != nil {
+			t.Error(err)
+		}
+		again("--enable", "cpuset")
+		set("1")
+
+		again()
+		if got := s.run("read", "/cs/a/cpuset.cpus"); got != "0\n" {
+			t.Errorf("cpus are %q", got)
+		}
+		if log := s.log.String(); !strings.Contains(log, "memory_spread_page") {
+			t.Errorf("the log says nothing: %s", log)
+		}
+		for _, name := range containers {
+			s.run("rmdir", "/cs/"+name)
+		}
+		s.stop()
 		retireMirrors(t, state)
 	})
 }

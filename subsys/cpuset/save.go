@@ -1,6 +1,8 @@
 package cpuset
 
 import (
+	"bytes"
+	"encoding/json"
 	"syscall"
 
 	"containerfs/tree"
@@ -26,8 +28,30 @@ func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
 // maxSaved bounds the words of a set that was saved: of 65,536 CPUs.
 const maxSaved = 1 << 16 / wordBits
 
-// Restore is tree.Saver's. What is not online stays configured.
+// SplitSaved parts what Save has appended to what is saved of the kernel's controller, a JSON
+// object or nothing: no flags begin as an object does.
+func SplitSaved(b []byte) (kernel, ours []byte, err error) {
+	if !bytes.HasPrefix(b, []byte("{")) {
+		return nil, b, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	var object json.RawMessage
+	if err := d.Decode(&object); err != nil {
+		return nil, nil, err
+	}
+	return object, b[d.InputOffset():], nil
+}
+
+// Restore is tree.Saver's. What is not online stays configured. What a server had set in
+// files of the kernel's controller is not there without that.
 func (s *Subsystem) Restore(c *tree.Container, b []byte) error {
+	kernel, b, err := SplitSaved(b)
+	if err != nil {
+		return err
+	}
+	if kernel != nil {
+		s.log.Warn("what was set in files of the kernel's cpuset is lost without --enable cpuset", "path", c.Path(), "settings", string(kernel))
+	}
 	now := state{}
 	if c.IsRoot() {
 		now.flags = rootFlags
