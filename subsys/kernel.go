@@ -262,10 +262,11 @@ func (s *kernelCpuset) Enforce() {
 
 // write is the writer of cpus or mems. The kernel's set grows before ours has an effect on
 // the members, which it would be refused, and shrinks after it. What the kernel refuses is
-// taken back.
+// taken back, to what was configured: more can be than is in force.
 func (s *kernelCpuset) write(f *tree.File) func(*tree.Actor, *tree.Container, []byte) error {
 	return func(a *tree.Actor, c *tree.Container, data []byte) error {
-		was := s.value(c, f)
+		var was []byte
+		s.tree.View(func() { was = s.ourCpuset.Save(c, nil) })
 		s.widened = false
 		if err := f.Write(a, c, data); err != nil {
 			if s.widened {
@@ -277,7 +278,7 @@ func (s *kernelCpuset) write(f *tree.File) func(*tree.Actor, *tree.Container, []
 		if err == nil {
 			return nil
 		}
-		back := f.Write(a, c, []byte(was))
+		back := s.ourCpuset.Restore(c, was)
 		if back == nil {
 			back = s.sync(c)
 		}

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestHotplug takes a CPU of a guest away from cpusets and their members, and
@@ -60,4 +62,55 @@ func TestHotplug(t *testing.T) {
 	if online, err := os.ReadFile("/sys/devices/system/cpu/online"); err != nil || string(online) != "0-2\n" {
 		t.Errorf("online are %q, %v", online, err)
 	}
+}
+
+// TestHotplugInKernel: so it is where the kernel's cpuset enforces it. What the kernel refuses
+// while a CPU is offline leaves that configured.
+func TestHotplugInKernel(t *testing.T) {
+	if !inside {
+		runInsideOn(t, machine{cpus: 3}, "^TestHotplugInKernel$")
+		return
+	}
+	mount := t.TempDir()
+	if err := unix.Mount("cgroup", mount, "cgroup", 0, "cpuset"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(mount, 0) })
+	k := controllers{1, map[string]string{"cpuset": mount}, versions[1]}
+	s := k.serve(t, "cpuset")
+	plug := func(online string) { writeFile(t, "/sys/devices/system/cpu/cpu1/online", online) }
+	t.Cleanup(func() { plug("1") })
+	s.run("mkdir", "/h/a")
+	s.run("write", "/h/a/cpuset.cpus", "0-2")
+	s.run("write", "/h/a/cpuset.mems", "0")
+	p := startSpawner(t)
+	s.run("write", "/h/a/procs", fmt.Sprint(p.pid()))
+	dir := mount + k.dir(t, "cpuset", p.pid())
+	want := func(when, list string) {
+		t.Helper()
+		waitFor(t, fmt.Sprintf("cpus %s of the container, the kernel and the member, %s", list, when), func() bool {
+			kernels, err := os.ReadFile(dir + "/cpuset.cpus")
+			return err == nil && s.run("read", "/h/a/cpuset.cpus") == list+"\n" &&
+				string(kernels) == list+"\n" && cpusAllowed(t, p.pid(), p.pid()) == list
+		})
+	}
+	want("all online", "0-2")
+	plug("0")
+	want("CPU 1 offline", "0,2")
+	theirs := dir + "/theirs"
+	if err := os.Mkdir(theirs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, theirs+"/cpuset.cpus", "2")
+	if code, _, _ := s.command("write", "/h/a/cpuset.cpus", "0"); code != 5 {
+		t.Errorf("the kernel says EBUSY: exit code %d", code)
+	}
+	want("a write refused", "0,2")
+	if err := os.Remove(theirs); err != nil {
+		t.Error(err)
+	}
+	plug("1")
+	want("CPU 1 online again", "0-2")
+	s.run("write", "/h/procs", fmt.Sprint(p.pid()))
+	s.run("rmdir", "/h/a")
 }
