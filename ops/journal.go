@@ -363,7 +363,7 @@ func (j *Journal) Checkpoint() {
 				}
 				var walk func(*tree.Container) bool
 				walk = func(c *tree.Container) bool {
-					if c.Populated() || j.measured[c] != 0 {
+					if c.Populated() || c.Vacated() || j.measured[c] != 0 {
 						todo = append(todo, c)
 						c.Children(0, walk)
 					}
@@ -382,7 +382,7 @@ func (j *Journal) Checkpoint() {
 		batch := todo[:min(len(todo), 256)]
 		todo = todo[len(batch):]
 		_ = t.Change(func() error {
-			t.View(func() {
+			t.Update(func() {
 				for _, c := range batch {
 					if c.Removed() {
 						continue
@@ -392,8 +392,9 @@ func (j *Journal) Checkpoint() {
 					if j.measured[c] != sum {
 						j.put(containerKey(c), row, c)
 					}
-					if c.Populated() {
+					if c.Populated() || c.Vacated() { // what tasks ran at their end can be told late
 						measured[c] = sum
+						c.ForgetVacated()
 					}
 				}
 			})

@@ -617,7 +617,7 @@ func TestCheckpoint(t *testing.T) {
 	w := keptWorld(t, dir)
 	w.mount("mount m alpha")
 	k := w.as(root)
-	paths := []string{"m", "m/a", "m/a/b", "m/left", "m/empty"}
+	paths := []string{"m", "m/a", "m/a/b", "m/left", "m/empty", "m/jobs", "m/jobs/short"}
 	for _, path := range paths[1:] {
 		k.must(k.mkdir(path))
 	}
@@ -638,8 +638,11 @@ func TestCheckpoint(t *testing.T) {
 	if now := last(); now != before {
 		t.Errorf("%d rows are kept of what has not changed", now-before)
 	}
-	k.must(k.write("m/tasks", fmt.Sprint(leaves)))
-	measure("2\n")
+	for _, path := range []string{"m/jobs/short", "m"} { // there and gone between two checkpoints
+		k.must(k.write(path+"/tasks", fmt.Sprint(leaves)))
+	}
+	w.fs.journal.Checkpoint()
+	measure("2\n") // what they ran at their end is told late
 	w.fs.journal.Checkpoint()
 	measure("3\n")
 	k.must(k.write("m/a/b/alpha.value", "4\n"))
@@ -647,7 +650,7 @@ func TestCheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := keptWorld(t, dir).as(root)
-	for path, want := range map[string]string{"m": "2\n", "m/a": "2\n", "m/a/b": "4\n", "m/left": "2\n", "m/empty": "0\n"} {
+	for path, want := range map[string]string{"m": "2\n", "m/a": "2\n", "m/a/b": "4\n", "m/left": "2\n", "m/empty": "0\n", "m/jobs": "2\n", "m/jobs/short": "2\n"} {
 		again.want(path+"/alpha.value", want)
 	}
 }

@@ -422,6 +422,28 @@ func plannedAs(t testing.TB, stderr, state, enable string, hierarchies ...string
 	}
 }
 
+// TestShortJobsKept: what a job used is kept in the containers above it over a restart, also when
+// its own came and went between two looks at what was measured.
+func TestShortJobsKept(t *testing.T) {
+	state := t.TempDir()
+	t.Cleanup(func() { retireMirrors(t, state) })
+	start := func() *server { return startServer(t, "--state", state, "--hierarchy", "h=cpuacct") }
+	s := start()
+	s.run("mkdir", "/h/lab", "/h/lab/jobs")
+	s.run("run", "--new", "--rm", "-c", "/h/lab/jobs/1", "--", "sh", "-c", "i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done")
+	want := s.run("read", "/h/lab/cpuacct.usage")
+	if want == "0\n" {
+		t.Error("the job used nothing")
+	}
+	s.stop()
+	s = start()
+	for _, path := range []string{"/h/lab", "/h/lab/jobs"} {
+		if got := s.run("read", path+"/cpuacct.usage"); got != want {
+			t.Errorf("%s: usage is %q after a restart, was %q", path, got, want)
+		}
+	}
+}
+
 // TestLackedSubsystem: a state with a subsystem that has to be asked for is refused without
 // that, as what has to be mended, and not touched; so doctor says before.
 func TestLackedSubsystem(t *testing.T) {

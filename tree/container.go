@@ -36,6 +36,7 @@ type Container struct {
 	descendants int32   // C
 	limits      *Limits // C, nil without any
 
+	vacated         bool // see Vacated
 	removed         bool // C
 	notifyOnRelease bool // C
 	releasable      bool

@@ -235,6 +235,7 @@ func (gt *groupTable) unlink(g *Group) {
 		l.c.linked--
 		for c := l.c; c != nil; c = c.parent {
 			c.populated--
+			c.vacated = true
 		}
 	}
 }

@@ -134,6 +134,14 @@ func (h *Hierarchy) Kept() KeptHierarchy {
 	}
 }
 
+// Vacated reports whether a css group of the container, or of one below, has lost its last task
+// since ForgetVacated: what was measured can be more than it was then, though nobody is
+// there now. View.
+func (c *Container) Vacated() bool { return c.vacated }
+
+// ForgetVacated is for a Keeper that keeps what was measured until now. Update.
+func (c *Container) ForgetVacated() { c.vacated = false }
+
 // SaveRoot is what has to be kept of the root state of a subsystem, wherever it is
 // bound. View.
 func (t *Tree) SaveRoot(id int) []byte {
