@@ -152,7 +152,7 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 		case "cpuset":
 			made["cpuset"] = newKernelCpuset(sets, s)
 		case "cpuacct":
-			made["cpuacct"] = newKernelCpuacct(accounts, s)
+			made["cpuacct"] = newKernelCpuacct(accounts, s, string(boot))
 		default:
 			made[s.Name()] = s
 		}

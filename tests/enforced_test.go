@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hugelgupf/p9/linux"
 )
 
 // TestKernelCpuset has cpuset hand on what is in force to the kernel's own, on this
@@ -139,4 +142,100 @@ func TestKernelsOwnCpuacct(t *testing.T) {
 	if code, _, _ := s.command("write", "/h/a/b/cpuacct.usage", "7"); code == 0 {
 		t.Error("7 is taken")
 	}
+}
+
+// TestKernelCpuacctKept: the kernel's counts go on where they were after a boot, which has them
+// begin at 0. A reset that is refused resets nothing, and one that is kept is one for ever.
+func TestKernelCpuacctKept(t *testing.T) {
+	needHost(t)
+	mountOf(t, "cpuacct")
+	onTmpfs(t, "1m", func(t *testing.T, dir string) {
+		state := filepath.Join(dir, "state")
+		start := func(flags ...string) *server {
+			return startServer(t, append([]string{"--state", state, "--hierarchy", "h=cpuacct"}, flags...)...)
+		}
+		s := start("--enable", "cpuacct")
+		busy := func(path string) {
+			t.Helper()
+			p := startWaiter(t, "i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done; echo done; read end")
+			s.run("write", path+"/tasks", p.pid())
+			p.run(t)
+			waitFor(t, "the shell to be done", func() bool { return p.output.String() != "" })
+			p.Process.Kill()
+			p.Wait()
+		}
+		// counts are usage and the sum of stat in nanoseconds.
+		counts := func(path string) (usage, stat int) {
+			t.Helper()
+			var user, system int
+			if _, err := fmt.Sscanf(s.run("read", path+"/cpuacct.stat"), "user %d\nsystem %d\n", &user, &system); err != nil {
+				t.Errorf("stat: %v", err)
+			}
+			return number(t, s.run("read", path+"/cpuacct.usage")), (user + system) * int(time.Second/100)
+		}
+		about := func(when, path string, want int) {
+			t.Helper()
+			usage, stat := counts(path)
+			if usage < want*9/10 || usage > want*11/10 {
+				t.Errorf("%s: usage of %s is %d, want %d", when, path, usage, want)
+			}
+			if diff := stat - want; max(diff, -diff) > want/10+int(50*time.Millisecond) {
+				t.Errorf("%s: stat of %s has %d ns, want %d", when, path, stat, want)
+			}
+		}
+		boot := func(flags ...string) {
+			base := s.base()
+			s.stop()
+			forgetKernelDirs(t, base)
+			s = start(flags...)
+		}
+		s.run("mkdir", "/h/a", "/h/b")
+		busy("/h/a")
+		busy("/h/b")
+		was, _ := counts("/h/a")
+		about("measured", "/h/a", was)
+		boot("--enable", "cpuacct")
+		about("after a boot", "/h/a", was)
+		s.kill9()
+		s = start("--enable", "cpuacct")
+		about("killed after it", "/h/a", was)
+		busy("/h/a")
+		both, _ := counts("/h/a")
+		if both < was*3/2 {
+			t.Errorf("as much again: usage is %d, was %d", both, was)
+		}
+		boot("--enable", "cpuacct")
+		about("after another boot", "/h/a", both)
+		s.run("write", "/h/a/cpuacct.usage", "0")
+		for _, when := range []string{"reset", "reset and killed"} {
+			if usage, stat := counts("/h/a"); usage != 0 || stat != 0 {
+				t.Errorf("%s: usage is %d, stat %d ns", when, usage, stat)
+			}
+			s.kill9()
+			s = start("--enable", "cpuacct")
+		}
+		b, _ := counts("/h/b")
+		fill(t, filepath.Join(dir, "ballast"))
+		c, containers := s.client("/"), []string{"a", "b"}
+		for n, err := 0, error(nil); err == nil && n < 5000; n++ {
+			name := fmt.Sprintf("%0200d", n)
+			if err = c.mkdir("/h/" + name); err == nil {
+				containers = append(containers, name)
+			}
+		}
+		if err := c.write("/h/b/cpuacct.usage", "0\n"); !errors.Is(err, linux.ENOSPC) && !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%v, want ENOSPC", err)
+		}
+		about("a reset that is refused", "/h/b", b)
+		if err := os.Remove(filepath.Join(dir, "ballast")); err != nil {
+			t.Error(err)
+		}
+		boot()
+		about("without the kernel's", "/h/b", b)
+		for _, name := range containers {
+			s.run("rmdir", "/h/"+name)
+		}
+		s.stop()
+		retireMirrors(t, state)
+	})
 }

@@ -390,6 +390,17 @@ func (s *Subsystem) Get(c *tree.Container, name string) (string, error) {
 	return strings.TrimSuffix(string(b), "\n"), err
 }
 
+// DirectoryID is the kernel's number for a container's directory, which no other one has while
+// the host is booted. Under changeMu.
+func (s *Subsystem) DirectoryID(c *tree.Container) (uint64, error) {
+	dir, err := s.node(c).open()
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	return dir.ID()
+}
+
 // Set writes a file of a container's kernel directory, which is made again where it
 // is gone. Under changeMu.
 func (s *Subsystem) Set(c *tree.Container, name, value string) error {

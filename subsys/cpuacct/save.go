@@ -1,6 +1,7 @@
 package cpuacct
 
 import (
+	"encoding/binary"
 	"syscall"
 
 	"containerfs/tree"
@@ -21,8 +22,31 @@ func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
 	return tree.AppendNumbers(b, st.total.Run, st.total.User, st.total.System, told.user, told.system)
 }
 
+// NothingSaved is what Save appends of a container where nothing was counted, if it has to
+// append something.
+var NothingSaved = make([]byte, saved)
+
+const saved = 5 // numbers
+
+// SplitSaved parts what Save has appended from what is saved of the kernel's controller, behind it.
+func SplitSaved(b []byte) (ours, kernel []byte, err error) {
+	n := 0
+	for range saved {
+		_, size := binary.Uvarint(b[n:])
+		if size <= 0 && len(b) > 0 {
+			return nil, nil, syscall.EINVAL
+		}
+		n += size
+	}
+	return b[:n], b[n:], nil
+}
+
 // Restore is tree.Saver's. How far the tasks that are there are credited is in the memory.
 func (s *Subsystem) Restore(c *tree.Container, b []byte) error {
+	b, _, err := SplitSaved(b)
+	if err != nil {
+		return err
+	}
 	var total Times
 	var told shown
 	if len(b) > 0 {

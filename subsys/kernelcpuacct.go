@@ -1,0 +1,229 @@
+package subsys
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/fnv"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"containerfs/subsys/controller"
+	"containerfs/subsys/cpuacct"
+	"containerfs/tree"
+)
+
+// kernelCpuacct is cpuacct with the kernel's counts, which miss nothing, whoever
+// watches. The root's are ours: it stands for tasks that are anywhere.
+//
+// The kernel's counts are those of a directory, which begin at 0 when the directory is made: at
+// mkdir, and again when the host was booted. What is shown is the kernel's counts and a base: what
+// ours had counted by then, or what makes it 0 at a reset.
+type kernelCpuacct struct {
+	pair
+	ourCpuacct
+	boot string
+
+	mu    sync.Mutex // a leaf
+	bases map[*tree.Container]base
+}
+
+type ourCpuacct struct{ *cpuacct.Subsystem }
+
+// base is what is added to the counts of a container's kernel directory.
+type base struct {
+	directory uint64 // which one, of all there were in any boot of the host
+	counts
+}
+
+// counts are the numbers of usage and of stat: nanoseconds, user and system ticks.
+type counts [3]int64
+
+func newKernelCpuacct(ours *cpuacct.Subsystem, kernel *controller.Subsystem, boot string) *kernelCpuacct {
+	s := &kernelCpuacct{
+		pair: pair{ours: ours, kernel: kernel}, ourCpuacct: ourCpuacct{ours},
+		boot: boot, bases: make(map[*tree.Container]base),
+	}
+	for _, f := range ours.Files() {
+		switch f.Name {
+		case "usage":
+			f.Fetch = s.fetch(f, 0)
+			f.Write = s.reset(f)
+		case "stat":
+			f.Fetch = s.fetch(f, 1)
+		}
+		s.files = append(s.files, f)
+	}
+	return s
+}
+
+// Create is tree.Subsystem's.
+func (s *kernelCpuacct) Create(c *tree.Container) (tree.State, error) {
+	state, err := s.pair.Create(c)
+	if err != nil || c.IsRoot() {
+		return state, err
+	}
+	id, err := s.kernel.DirectoryID(c)
+	if err != nil {
+		s.pair.Destroy(c, state)
+		return nil, err
+	}
+	h := fnv.New64a()
+	h.Write(binary.LittleEndian.AppendUint64([]byte(s.boot), id))
+	s.setBase(c, base{directory: h.Sum64()})
+	return state, nil
+}
+
+// Destroy is tree.Subsystem's.
+func (s *kernelCpuacct) Destroy(c *tree.Container, state tree.State) {
+	s.pair.Destroy(c, state)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.bases, c)
+}
+
+func (s *kernelCpuacct) base(c *tree.Container) base {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bases[c]
+}
+
+func (s *kernelCpuacct) setBase(c *tree.Container, b base) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bases[c] = b
+}
+
+// fetch makes the reader of a file, whose numbers are counts from the one with that index on.
+func (s *kernelCpuacct) fetch(ours tree.File, first int) func(*tree.Container) ([]byte, error) {
+	return func(c *tree.Container) (b []byte, err error) {
+		if !c.IsRoot() {
+			text, err := s.kernel.Fetch(c, "cpuacct."+ours.Name)
+			if err != nil {
+				return nil, err
+			}
+			base := s.base(c)
+			return eachCount(text, first, func(i int, n int64) int64 { return max(0, n+base.counts[i]) }), nil
+		}
+		if err := ours.Prepare(c); err != nil {
+			return nil, err
+		}
+		s.tree.View(func() {
+			if !s.kernel.Shows(c) {
+				err = syscall.ENODEV
+				return
+			}
+			b, err = ours.Read(c, nil)
+		})
+		return b, err
+	}
+}
+
+// eachCount changes the number at the end of each line, of those of usage (0) or stat (1).
+func eachCount(text []byte, first int, change func(i int, n int64) int64) (changed []byte) {
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		at := bytes.LastIndexByte(line, ' ') + 1
+		n, err := strconv.ParseInt(string(line[at:]), 10, 64)
+		if err != nil || first == len(counts{}) {
+			return text // no kernel's is like that
+		}
+		changed = append(strconv.AppendInt(append(changed, line[:at]...), change(first, n), 10), '\n')
+		first++
+	}
+	return changed
+}
+
+// kernels are the kernel's counts. Under changeMu.
+func (s *kernelCpuacct) kernels(c *tree.Container) (all counts, err error) {
+	for i, name := range []string{"cpuacct.usage", "cpuacct.stat"} {
+		text, err := s.kernel.Get(c, name)
+		if err != nil {
+			return all, err
+		}
+		eachCount([]byte(text), i, func(i int, n int64) int64 { all[i] = n; return n })
+	}
+	return all, nil
+}
+
+// counted are our own counts. Under changeMu.
+func (s *kernelCpuacct) counted(c *tree.Container) (all counts) {
+	s.tree.View(func() {
+		for _, f := range s.ourCpuacct.Files() {
+			first := map[string]int{"usage": 0, "stat": 1}
+			if i, ok := first[f.Name]; ok {
+				text, _ := f.Read(c, nil)
+				eachCount(text, i, func(i int, n int64) int64 { all[i] = n; return n })
+			}
+		}
+	})
+	return all
+}
+
+// reset is the writer of usage. Nothing is written to the kernel, which could not be taken back.
+func (s *kernelCpuacct) reset(ours tree.File) func(*tree.Actor, *tree.Container, []byte) error {
+	return func(a *tree.Actor, c *tree.Container, data []byte) error {
+		if c.IsRoot() {
+			return ours.Write(a, c, data)
+		}
+		now, err := s.kernels(c)
+		if err != nil {
+			return err
+		}
+		if err := ours.Write(a, c, data); err != nil {
+			return err
+		}
+		b := s.base(c)
+		for i, n := range now {
+			b.counts[i] = -n
+		}
+		s.setBase(c, b)
+		return nil
+	}
+}
+
+// Save is tree.Saver's: what ours has counted, and the base.
+func (s *kernelCpuacct) Save(c *tree.Container, b []byte) []byte {
+	base := s.base(c)
+	start := len(b)
+	b = s.ourCpuacct.Save(c, b)
+	switch {
+	case base.directory == 0 || len(b) == start && base.counts == (counts{}):
+		return b
+	case len(b) == start:
+		b = append(b, cpuacct.NothingSaved...)
+	}
+	return tree.AppendNumbers(b, base.directory, uint64(base.counts[0]), uint64(base.counts[1]), uint64(base.counts[2]))
+}
+
+// Restore is tree.Saver's. A directory that was not there when that was saved begins with what
+// ours had counted.
+func (s *kernelCpuacct) Restore(c *tree.Container, b []byte) error {
+	ours, more, err := cpuacct.SplitSaved(b)
+	if err != nil {
+		return err
+	}
+	if err := s.ourCpuacct.Restore(c, ours); err != nil || c.IsRoot() {
+		return err
+	}
+	now := base{directory: s.base(c).directory}
+	var was uint64 // the directory
+	if len(more) > 0 {
+		var n [len(counts{})]uint64
+		if err := tree.Numbers(more, &was, &n[0], &n[1], &n[2]); err != nil {
+			return err
+		}
+		now.counts = counts{int64(n[0]), int64(n[1]), int64(n[2])}
+	}
+	if was != now.directory {
+		kernels, err := s.kernels(c)
+		if err != nil {
+			return err
+		}
+		for i, n := range s.counted(c) {
+			now.counts[i] = max(0, n-kernels[i])
+		}
+	}
+	s.setBase(c, now)
+	return nil
+}
