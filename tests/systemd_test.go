@@ -12,35 +12,48 @@ import (
 	"time"
 )
 
-// runUnderSystemd runs tests of this package in a guest that has booted systemd, with
-// what `make install` installs.
-func runUnderSystemd(t *testing.T, run string) {
+// debian is a directory with what a script of this package makes of Debian's packages. A test
+// that needs it is skipped where these cannot be had.
+func debian(t *testing.T, script string) (dir string) {
 	t.Helper()
 	lacking(t, "guest", "")
-	root, err := exec.Command("./systemd").Output()
+	out, err := exec.Command("./" + script).Output()
 	if err != nil {
 		if exit, ok := err.(*exec.ExitError); ok {
 			if exit.ExitCode() == 3 {
-				t.Skipf("no systemd of Debian from apt's sources:\n%s", exit.Stderr)
+				t.Skipf("no %s of Debian from apt's sources:\n%s", script, exit.Stderr)
 			}
 			err = fmt.Errorf("%w\n%s", err, exit.Stderr)
 		}
-		t.Fatalf("no systemd for the guest: %v", err)
+		t.Fatalf("no %s for the guest: %v", script, err)
 	}
-	dir, err := static()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("CGO_ENABLED", "0") // the guest has no libraries but systemd's
-	installed := install(t, "PREFIX=/usr")
-	options := []string{"--smp", "2", "--mem", "768"}
-	for _, from := range []string{strings.TrimSpace(string(root)), installed} {
+	return strings.TrimSpace(string(out))
+}
+
+// filesOf are the options that put what is in some roots into a guest's.
+func filesOf(roots ...string) (options []string) {
+	for _, from := range roots {
 		for _, name := range []string{"/usr", "/etc", "/lib64"} {
 			if _, err := os.Stat(from + name); err == nil {
 				options = append(options, "--file", from+name+":"+name)
 			}
 		}
 	}
+	return options
+}
+
+// runUnderSystemd runs tests of this package in a guest that has booted systemd, with
+// what `make install` installs.
+func runUnderSystemd(t *testing.T, run string) {
+	t.Helper()
+	root := debian(t, "systemd")
+	dir, err := static()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CGO_ENABLED", "0") // the guest has no libraries but systemd's
+	installed := install(t, "PREFIX=/usr")
+	options := append(filesOf(root, installed), "--smp", "2", "--mem", "768")
 	g := startGuest(t, map[string]string{"/root/bin/tests": dir + "/tests"}, `
 		export CONTAINERFS_TEST_INSIDE=1
 		chmod 755 /root
