@@ -17,15 +17,18 @@ import (
 //	tls://HOST:PORT     tls!HOST!PORT
 //	unix:///PATH        unix!PATH
 //	vsock://CID:PORT    vsock!CID!PORT
+//	ssh://[USER@]HOST[:PORT][/PATH]
 //
 // each of which may be followed by ? and options joined by &, with %XX for bytes
 // that would be taken for something else. For a client these are those of TLS; for a
-// listener those of Export, too.
+// listener those of Export, too. Nobody listens on ssh: it is the way to a unix socket of
+// another host.
 type Addr struct {
-	Network string // tcp, tls, unix or vsock
-	Address string // HOST:PORT, the path of the socket, or CID:PORT
+	Network string // tcp, tls, unix, vsock or ssh
+	Address string // HOST:PORT, the path of the socket, CID:PORT, or [USER@]HOST[:PORT]
 
 	TLS TLS // of the network tls only
+	SSH SSH // of the network ssh only
 }
 
 // TLS names the files of a TLS endpoint, in PEM, and whom a client expects.
@@ -49,8 +52,14 @@ type option struct {
 func ParseAddr(s string) (Addr, error) {
 	a, opts, err := parseAddr(s)
 	for _, o := range opts {
-		var known bool
-		if known, err = a.TLS.set(o); err == nil && !(known && a.Network == "tls") {
+		known := false
+		switch a.Network {
+		case "tls":
+			known, err = a.TLS.set(o)
+		case "ssh":
+			known, err = a.SSH.set(o)
+		}
+		if err == nil && !known {
 			err = fmt.Errorf("unknown option %q", o.key)
 		}
 		if err != nil {
@@ -131,8 +140,10 @@ func parseURL(s string) (Addr, error) {
 			return Addr{}, fmt.Errorf("want %s://HOST:PORT", network)
 		}
 		return portAddr(network, host, port)
+	case "ssh":
+		return sshAddr(rest)
 	}
-	return Addr{}, errors.New("want tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH, vsock://CID:PORT or NETWORK!HOST!PORT")
+	return Addr{}, errors.New("want tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH, vsock://CID:PORT, ssh://HOST or NETWORK!HOST!PORT")
 }
 
 func portAddr(network, host, port string) (Addr, error) {
@@ -153,11 +164,13 @@ func portAddr(network, host, port string) (Addr, error) {
 			return Addr{}, err
 		}
 	}
-	if strings.ContainsAny(host, "/?#@&= \t\r\n\x00") {
+	if !isHost(host) {
 		return Addr{}, fmt.Errorf("%q is no host", host)
 	}
 	return Addr{Network: network, Address: net.JoinHostPort(host, strconv.FormatUint(n, 10))}, nil
 }
+
+func isHost(s string) bool { return !strings.ContainsAny(s, "/?#@&= \t\r\n\x00") }
 
 func parseCID(s string) (uint32, error) {
 	n, err := strconv.ParseUint(s, 10, 32)
@@ -234,7 +247,7 @@ func (t *TLS) check() error {
 
 // Plain is the address without options.
 func (a Addr) Plain() Addr {
-	a.TLS = TLS{}
+	a.TLS, a.SSH.Command = TLS{}, ""
 	return a
 }
 
@@ -244,8 +257,8 @@ func (a Addr) String() string {
 	if a.Network == "unix" {
 		address = (&url.URL{Path: a.Address}).EscapedPath()
 	}
-	s := a.Network + "://" + address
-	for i, o := range a.TLS.options() {
+	s := a.Network + "://" + address + (&url.URL{Path: a.SSH.Socket}).EscapedPath()
+	for i, o := range append(a.TLS.options(), a.SSH.options()...) {
 		s += string("?&"[min(i, 1)]) + o
 	}
 	return s
@@ -273,6 +286,8 @@ func (a Addr) Dial(ctx context.Context) (net.Conn, error) {
 		return dialTLS(ctx, a)
 	case "vsock":
 		return dialVsock(ctx, a)
+	case "ssh":
+		return dialSSH(ctx, a)
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, a.Network, a.Address)

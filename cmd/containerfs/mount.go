@@ -29,11 +29,11 @@ func mountCommand() *cli.Command {
 		Name:      "mount",
 		Usage:     "mount a server's containers here",
 		ArgsUsage: "ADDR DIR",
-		Description: `Mounts with the kernel's 9p client, over any address that serve can listen on.
+		Description: `Mounts with the kernel's 9p client, over any address that serve can listen on, and ssh.
 What is read changes by itself, so nothing is cached, and each local user is
-himself to the server: cache=none,access=user unless -o says otherwise. Over TLS
-all would be the user of the certificate, so only who mounts has access: access=UID.
-Such a connection is relayed by a process that lives as long as the mount. What is
+himself to the server: cache=none,access=user unless -o says otherwise. Over TLS all would
+be the user of the certificate, over ssh whom that logs in, so only who mounts has access:
+access=UID. Such a connection is relayed by a process that lives as long as the mount. What is
 refused is said to be the mount point or the attach, in exit codes as well.
 
 A mount ends with its connection: all in it is an input/output error then. With
@@ -47,6 +47,7 @@ removed or renamed meanwhile.
   containerfs mount unix:///run/containerfs/9p.sock /mnt
   containerfs mount -o aname=cpu,ro tcp://host:5640 /mnt
   containerfs mount -o persist tcp://host:5640 /mnt
+  containerfs mount -o persist ssh://alice@host /mnt
 
 In fstab, where ` + mountHelper + ` is a link to containerfs:
 
@@ -132,10 +133,14 @@ var fstabOptions = map[string]bool{
 	"_netdev": true, "nofail": true, "suid": true, "dev": true, "exec": true, "async": true, "atime": true,
 }
 
+// isOneUsers reports whether a connection over a network is of one user to the server, whoever
+// uses it here: that of a certificate, or of a login. The kernel cannot have such a one.
+func isOneUsers(network string) bool { return network == "tls" || network == "ssh" }
+
 // mountDefaults hold unless the option is given.
 func mountDefaults(network string) []string {
 	access := "access=user"
-	if network == "tls" {
+	if isOneUsers(network) {
 		access = fmt.Sprintf("access=%d", os.Geteuid())
 	}
 	return []string{"version=9p2000.L", "cache=none", access, "msize=65536"}
@@ -225,7 +230,7 @@ func mountFailed(errno syscall.Errno, what string) error {
 // kernelEnd is a connected socket for the kernel: the connection itself, or one
 // end of a pair whose other end is relayed.
 func kernelEnd(ctx context.Context, addr p9srv.Addr, patience time.Duration) (*os.File, error) {
-	if addr.Network == "tls" || patience > 0 {
+	if isOneUsers(addr.Network) || patience > 0 {
 		return startRelay(addr, patience)
 	}
 	conn, err := dialServer(ctx, addr)

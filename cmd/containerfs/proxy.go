@@ -20,9 +20,13 @@ func proxyCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "proxy",
 		Usage:     "offer a remote server on a local unix socket",
-		ArgsUsage: "SOCKET ADDR",
-		Description: `For clients that can speak 9P and not TLS or vsock, as 9pfuse and 9p. Whoever may
+		ArgsUsage: "SOCKET|- [ADDR]",
+		Description: `For clients that can speak 9P and not TLS, vsock or ssh, as 9pfuse and 9p. Whoever may
 open the socket is to the server who the proxy is: its directory decides.
+
+With - in place of a socket it serves one client, on standard input and output, and
+says ready on standard error when it has reached the server: this is what
+ssh://HOST runs there.
 
 With --persist a client's connection outlives the server's, as a mount with that
 option does: see mount.
@@ -33,9 +37,18 @@ option does: see mount.
 			&cli.DurationFlag{Name: "persist", Usage: "outlive a connection to the server, and have requests wait for another for `TIME`"},
 		},
 		Action: func(c *cli.Context) error {
-			args, err := paths(c, 2, 2)
+			args, err := paths(c, 1, 2)
 			if err != nil {
 				return err
+			}
+			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			remote, patience, err := proxied(c, args[1:])
+			if err != nil {
+				return err
+			}
+			if args[0] == "-" {
+				return proxyStdio(ctx, remote, patience, c.App.ErrWriter)
 			}
 			local, err := p9srv.ParseAddr(args[0])
 			if err == nil && local.Network != "unix" {
@@ -44,19 +57,35 @@ option does: see mount.
 			if err != nil {
 				return usagef("%v", err)
 			}
-			remote, err := p9srv.ParseAddr(args[1])
-			if err != nil {
-				return usagef("%v", err)
-			}
-			patience := c.Duration("persist")
-			if patience < 0 {
-				return usagef("--persist %v: it is a time", patience)
-			}
-			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGTERM, syscall.SIGINT)
-			defer stop()
 			return proxy(ctx, local, remote, patience, c.App.ErrWriter)
 		},
 	}
+}
+
+// proxied is the server of a proxy, that of --server if the arguments have none, and how long
+// requests wait for it.
+func proxied(c *cli.Context, args []string) (remote p9srv.Addr, patience time.Duration, err error) {
+	addr := c.String("server")
+	if len(args) > 0 {
+		addr = args[0]
+	}
+	if remote, err = p9srv.ParseAddr(addr); err != nil {
+		return remote, 0, usagef("%v", err)
+	}
+	if patience = c.Duration("persist"); patience < 0 {
+		return remote, 0, usagef("--persist %v: it is a time", patience)
+	}
+	return remote, patience, nil
+}
+
+// proxyStdio serves the client on standard input and output, until it or ctx ends.
+func proxyStdio(ctx context.Context, remote p9srv.Addr, patience time.Duration, stderr io.Writer) error {
+	server, err := dialPatiently(ctx, remote, patience)
+	if err != nil {
+		return &unavailableError{remote.String(), err}
+	}
+	fmt.Fprintln(stderr, "ready")
+	return relayOne(ctx, openStdio(), server, remote, patience, stderr)
 }
 
 // proxy relays the connections of a unix socket, each over one of its own to the
@@ -100,6 +129,11 @@ func proxyOne(ctx context.Context, conn net.Conn, remote p9srv.Addr, patience ti
 		conn.Close()
 		return err
 	}
+	return relayOne(ctx, conn, server, remote, patience, stderr)
+}
+
+// relayOne relays between a client and a server. It ends with ctx.
+func relayOne(ctx context.Context, conn, server net.Conn, remote p9srv.Addr, patience time.Duration, stderr io.Writer) error {
 	stop := context.AfterFunc(ctx, func() {
 		conn.Close()
 		server.Close()

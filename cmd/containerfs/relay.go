@@ -112,7 +112,7 @@ func keepUp(ctx context.Context, client, server net.Conn, addr p9srv.Addr, patie
 
 // dialServer connects to a server, or not, in the time that there is for that.
 func dialServer(ctx context.Context, addr p9srv.Addr) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, greetingTime)
+	ctx, cancel := context.WithTimeout(ctx, greetingTime(addr))
 	defer cancel()
 	return addr.Dial(ctx)
 }

@@ -16,10 +16,6 @@ import (
 )
 
 const (
-	// greetingTime bounds what it takes to connect and attach. Requests after
-	// that are not bounded: a write can rightly take long.
-	greetingTime = 10 * time.Second
-
 	// messageSize is what the client asks for. It never learns what the server
 	// grants, so it must not ask for more than any server gives.
 	messageSize = 64 << 10
@@ -27,6 +23,15 @@ const (
 	// maxWalk is 9P's limit on names in one Twalk (MAXWELEM).
 	maxWalk = 16
 )
+
+// greetingTime bounds what it takes to connect and attach. Requests after that are not
+// bounded: a write can rightly take long. By ssh somebody may have to say who he is.
+func greetingTime(a p9srv.Addr) time.Duration {
+	if a.Network == "ssh" {
+		return time.Minute
+	}
+	return 10 * time.Second
+}
 
 // session is one connection to a server, attached at its root directory.
 type session struct {
@@ -42,7 +47,7 @@ func connect(ctx context.Context, addr string) (*session, error) {
 	if err != nil {
 		return nil, usagef("%v", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, greetingTime)
+	ctx, cancel := context.WithTimeout(ctx, greetingTime(a))
 	defer cancel()
 	conn, err := a.Dial(ctx)
 	if errors.Is(err, os.ErrPermission) {
