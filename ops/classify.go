@@ -34,6 +34,7 @@ type Classifier struct {
 	set     atomic.Pointer[ruleSet]
 	placed  latencies // from the event to the placement of what was moved
 	scanned bool      // by the worker, once
+	untold  []done    // the worker's; see tell
 	queue   ruleQueue
 	worker  sync.WaitGroup
 }

@@ -37,12 +37,31 @@ func (s *ruleSet) templateFor(h *tree.Hierarchy, r *rules.Rule, n int) *template
 // errMaking is for who would have others wait in vain for the name.
 var errMaking = fmt.Errorf("a container goes by that name while it is made: %w", syscall.EINVAL)
 
-// make makes a container for a process, by a template if it is not nil: EEXIST as mkdir. What
-// cannot have its name is not begun: many names are chosen by who executes a program.
-func (c *Classifier) make(parent *tree.Container, name string, t *template, s *rules.Subject) (*tree.Container, error) {
+// make makes a container for a process, by a template if it is not nil: EEXIST as mkdir. It
+// returns when all that was done for it is kept, with one wait for the disk.
+func (c *Classifier) make(parent *tree.Container, name string, t *template, s *rules.Subject) (made *tree.Container, err error) {
 	if t == nil {
-		return c.mkdir(parent, name, true)
+		made, err = c.mkdir(parent, name, true)
+	} else {
+		made, err = c.makeBy(t, parent, name, s)
 	}
+	if err = c.tell(err); err == nil {
+		if t != nil {
+			t.made.Add(1)
+		}
+		return made, nil
+	}
+	left := false
+	c.fs.tree.View(func() { left = made != nil && !made.Removed() })
+	if left {
+		err = errors.Join(err, c.rmdir(parent, made, makingName), c.tell(nil))
+	}
+	return nil, err
+}
+
+// makeBy makes a container by a template; with an error it is what there is of it. What cannot
+// have its name is not begun: many names are chosen by who executes a program.
+func (c *Classifier) makeBy(t *template, parent *tree.Container, name string, s *rules.Subject) (*tree.Container, error) {
 	err := checkName(name)
 	if err == nil {
 		c.fs.tree.View(func() {
@@ -75,11 +94,7 @@ func (c *Classifier) make(parent *tree.Container, name string, t *template, s *r
 	if err = c.fill(made, t, set); err == nil {
 		err = c.name(made, name, t, s)
 	}
-	if err != nil {
-		return nil, errors.Join(err, c.rmdir(parent, made, makingName))
-	}
-	t.made.Add(1)
-	return made, nil
+	return made, err
 }
 
 func (c *Classifier) mkdir(parent *tree.Container, name string, forTasks bool) (*tree.Container, error) {
@@ -93,12 +108,29 @@ func (c *Classifier) rmdir(parent, child *tree.Container, name string) error {
 	return c.did(d, c.at.remove(containerDir{child}, true, nil))
 }
 
-// did ends a deed as told does, with the reason in the error.
+// did notes a deed and what it came to, for tell.
 func (c *Classifier) did(d deed, err error) error {
-	if e := c.at.told(d, err); err == nil {
-		return e
-	}
+	c.untold = append(c.untold, done{d, err})
 	return err
+}
+
+// done is a deed with what it came to.
+type done struct {
+	deed
+	err error
+}
+
+// tell ends what was noted as told does, and returns the reason why not all of it is done and
+// kept. Err is what the whole came to by itself.
+func (c *Classifier) tell(err error) error {
+	var lost error // what was done, and is not kept
+	for _, d := range c.untold {
+		if e := c.at.told(d.deed, d.err); d.err == nil && lost == nil {
+			lost = e
+		}
+	}
+	c.untold = nil
+	return cmp.Or(lost, err)
 }
 
 // settings are what is written to a new container, and whether it has been made for tasks
@@ -198,12 +230,12 @@ func (c *Classifier) write(to *tree.Container, name, value string) error {
 	}
 	f := controlFile{to, r}
 	for line := range strings.SplitSeq(strings.TrimSuffix(value, "\n"), "\n") {
-		data := []byte(line + "\n")
+		data, resolved := []byte(line+"\n"), c.fs.resolved()
 		err := errTooLong
 		if len(data) <= MaxWrite {
 			err = f.write(c.at, data)
 		}
-		if err = c.did(deed{op: "write", node: f, data: data}, err); err != nil {
+		if err = c.did(deed{op: "write", node: f, data: data, resolved: resolved}, err); err != nil {
 			return err
 		}
 	}
@@ -222,7 +254,7 @@ func (c *Classifier) name(made *tree.Container, name string, t *template, s *rul
 	var err error
 	d.changed, err = c.at.rename(d.node, makingName, d.node, name, made, also)
 	if err = c.did(d, err); err == nil && t.Delegate {
-		c.at.account(deed{op: "setattr", node: containerDir{made}, set: fmt.Sprintf("uid=%d gid=%d", s.UID, s.GID)}, nil)
+		_ = c.did(deed{op: "setattr", node: containerDir{made}, set: fmt.Sprintf("uid=%d gid=%d", s.UID, s.GID), resolved: d.resolved}, nil)
 	}
 	return err
 }
