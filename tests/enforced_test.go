@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/hugelgupf/p9/linux"
 )
 
 // TestKernelCpuset has cpuset hand on what is in force to the kernel's own, on this
@@ -144,94 +142,110 @@ func TestKernelsOwnCpuacct(t *testing.T) {
 	}
 }
 
+// burn has a process of this host run for some hundredths of a second in a container, and leave.
+func burn(t *testing.T, s *server, path string) {
+	t.Helper()
+	p := startWaiter(t, "i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done; echo done; read end")
+	s.run("write", path+"/tasks", p.pid())
+	p.run(t)
+	waitFor(t, "the shell to be done", func() bool { return p.output.String() != "" })
+	s.run("write", "/h/tasks", p.pid())
+	p.Process.Kill()
+	p.Wait()
+}
+
+// counts are usage and the sum of stat, in nanoseconds.
+func (s *server) counts(path string) (usage, stat int) {
+	s.t.Helper()
+	var user, system int
+	if _, err := fmt.Sscanf(s.run("read", path+"/cpuacct.stat"), "user %d\nsystem %d\n", &user, &system); err != nil {
+		s.t.Errorf("stat: %v", err)
+	}
+	return number(s.t, s.run("read", path+"/cpuacct.usage")), (user + system) * int(time.Second/100)
+}
+
+// hasCounts checks that they are about as large as they should be.
+func (s *server) hasCounts(when, path string, want int) {
+	s.t.Helper()
+	usage, stat := s.counts(path)
+	if usage < want*9/10 || usage > want*11/10 {
+		s.t.Errorf("%s: usage of %s is %d, want %d", when, path, usage, want)
+	}
+	if diff := stat - want; max(diff, -diff) > want/10+int(50*time.Millisecond) {
+		s.t.Errorf("%s: stat of %s has %d ns, want %d", when, path, stat, want)
+	}
+}
+
 // TestKernelCpuacctKept: the kernel's counts go on where they were after a boot, which has them
-// begin at 0. A reset that is refused resets nothing, and one that is kept is one for ever.
+// begin at 0, and without the kernel's controller. A reset is one for ever.
 func TestKernelCpuacctKept(t *testing.T) {
+	needHost(t)
+	mountOf(t, "cpuacct")
+	state := t.TempDir()
+	t.Cleanup(func() { retireMirrors(t, state) })
+	start := func(flags ...string) *server {
+		return startServer(t, append([]string{"--state", state, "--hierarchy", "h=cpuacct"}, flags...)...)
+	}
+	s := start("--enable", "cpuacct")
+	boot := func(flags ...string) {
+		base := s.base()
+		s.stop()
+		forgetKernelDirs(t, base)
+		s = start(flags...)
+	}
+	s.run("mkdir", "/h/a", "/h/b")
+	burn(t, s, "/h/a")
+	burn(t, s, "/h/b")
+	was, _ := s.counts("/h/a")
+	s.hasCounts("measured", "/h/a", was)
+	boot("--enable", "cpuacct")
+	s.hasCounts("after a boot", "/h/a", was)
+	s.kill9()
+	s = start("--enable", "cpuacct")
+	s.hasCounts("killed after it", "/h/a", was)
+	burn(t, s, "/h/a")
+	both, _ := s.counts("/h/a")
+	if both < was*3/2 {
+		t.Errorf("as much again: usage is %d, was %d", both, was)
+	}
+	boot("--enable", "cpuacct")
+	s.hasCounts("after another boot", "/h/a", both)
+	s.run("write", "/h/a/cpuacct.usage", "0")
+	for _, when := range []string{"reset", "reset and killed"} {
+		if usage, stat := s.counts("/h/a"); usage != 0 || stat != 0 {
+			t.Errorf("%s: usage is %d, stat %d ns", when, usage, stat)
+		}
+		s.kill9()
+		s = start("--enable", "cpuacct")
+	}
+	b, _ := s.counts("/h/b")
+	boot()
+	s.hasCounts("without the kernel's", "/h/b", b)
+	s.run("rmdir", "/h/a", "/h/b")
+	s.stop()
+}
+
+// TestKernelCpuacctRefused: a reset that cannot be kept resets nothing, in the kernel neither.
+func TestKernelCpuacctRefused(t *testing.T) {
 	needHost(t)
 	mountOf(t, "cpuacct")
 	onTmpfs(t, "1m", func(t *testing.T, dir string) {
 		state := filepath.Join(dir, "state")
-		start := func(flags ...string) *server {
-			return startServer(t, append([]string{"--state", state, "--hierarchy", "h=cpuacct"}, flags...)...)
-		}
-		s := start("--enable", "cpuacct")
-		busy := func(path string) {
-			t.Helper()
-			p := startWaiter(t, "i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done; echo done; read end")
-			s.run("write", path+"/tasks", p.pid())
-			p.run(t)
-			waitFor(t, "the shell to be done", func() bool { return p.output.String() != "" })
-			p.Process.Kill()
-			p.Wait()
-		}
-		// counts are usage and the sum of stat in nanoseconds.
-		counts := func(path string) (usage, stat int) {
-			t.Helper()
-			var user, system int
-			if _, err := fmt.Sscanf(s.run("read", path+"/cpuacct.stat"), "user %d\nsystem %d\n", &user, &system); err != nil {
-				t.Errorf("stat: %v", err)
-			}
-			return number(t, s.run("read", path+"/cpuacct.usage")), (user + system) * int(time.Second/100)
-		}
-		about := func(when, path string, want int) {
-			t.Helper()
-			usage, stat := counts(path)
-			if usage < want*9/10 || usage > want*11/10 {
-				t.Errorf("%s: usage of %s is %d, want %d", when, path, usage, want)
-			}
-			if diff := stat - want; max(diff, -diff) > want/10+int(50*time.Millisecond) {
-				t.Errorf("%s: stat of %s has %d ns, want %d", when, path, stat, want)
-			}
-		}
-		boot := func(flags ...string) {
-			base := s.base()
-			s.stop()
-			forgetKernelDirs(t, base)
-			s = start(flags...)
-		}
-		s.run("mkdir", "/h/a", "/h/b")
-		busy("/h/a")
-		busy("/h/b")
-		was, _ := counts("/h/a")
-		about("measured", "/h/a", was)
-		boot("--enable", "cpuacct")
-		about("after a boot", "/h/a", was)
-		s.kill9()
-		s = start("--enable", "cpuacct")
-		about("killed after it", "/h/a", was)
-		busy("/h/a")
-		both, _ := counts("/h/a")
-		if both < was*3/2 {
-			t.Errorf("as much again: usage is %d, was %d", both, was)
-		}
-		boot("--enable", "cpuacct")
-		about("after another boot", "/h/a", both)
-		s.run("write", "/h/a/cpuacct.usage", "0")
-		for _, when := range []string{"reset", "reset and killed"} {
-			if usage, stat := counts("/h/a"); usage != 0 || stat != 0 {
-				t.Errorf("%s: usage is %d, stat %d ns", when, usage, stat)
-			}
-			s.kill9()
-			s = start("--enable", "cpuacct")
-		}
-		b, _ := counts("/h/b")
-		fill(t, filepath.Join(dir, "ballast"))
-		c, containers := s.client("/"), []string{"a", "b"}
-		for n, err := 0, error(nil); err == nil && n < 5000; n++ {
-			name := fmt.Sprintf("%0200d", n)
-			if err = c.mkdir("/h/" + name); err == nil {
-				containers = append(containers, name)
-			}
-		}
-		if err := c.write("/h/b/cpuacct.usage", "0\n"); !errors.Is(err, linux.ENOSPC) && !errors.Is(err, syscall.ENOSPC) {
+		s := startServer(t, "--state", state, "--hierarchy", "h=cpuacct", "--enable", "cpuacct")
+		s.run("mkdir", "/h/a")
+		burn(t, s, "/h/a")
+		was, _ := s.counts("/h/a")
+		ballast := filepath.Join(dir, "ballast")
+		fill(t, ballast)
+		c := s.client("/")
+		containers := append(c.mkdirUntilFull("/h/"), "a")
+		if err := c.write("/h/a/cpuacct.usage", "0\n"); !isFull(err) {
 			t.Errorf("%v, want ENOSPC", err)
 		}
-		about("a reset that is refused", "/h/b", b)
-		if err := os.Remove(filepath.Join(dir, "ballast")); err != nil {
+		s.hasCounts("a reset that is refused", "/h/a", was)
+		if err := os.Remove(ballast); err != nil {
 			t.Error(err)
 		}
-		boot()
-		about("without the kernel's", "/h/b", b)
 		for _, name := range containers {
 			s.run("rmdir", "/h/"+name)
 		}

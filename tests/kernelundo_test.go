@@ -1,16 +1,12 @@
 package tests
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-
-	"github.com/hugelgupf/p9/linux"
 )
 
 // kernelDirs are the kernel's directories of a server, in all hierarchies of the host.
@@ -60,15 +56,10 @@ func TestUnkeptKernelSetting(t *testing.T) {
 		ballast := filepath.Join(dir, "ballast")
 		fill(t, ballast)
 		containers := []string{"a", "b"}
-		for n, err := 0, error(nil); err == nil && n < 5000; n++ {
-			name := fmt.Sprintf("%0200d", n)
-			if err = c.mkdir("/n/" + name); err == nil {
-				containers = append(containers, name)
-			}
-		}
+		containers = append(containers, c.mkdirUntilFull("/n/")...)
 		for name, want := range map[string]string{"a": "max\n", "b": "9\n"} {
 			err := c.write("/n/"+name+"/pids.max", "7")
-			if !errors.Is(err, linux.ENOSPC) && !errors.Is(err, syscall.ENOSPC) {
+			if !isFull(err) {
 				t.Errorf("%s: %v, want ENOSPC", name, err)
 			}
 			if got, err := c.read("/n/" + name + "/pids.max"); got != want || err != nil {
@@ -126,18 +117,13 @@ func TestUnkeptLimits(t *testing.T) {
 		fill(t, ballast)
 		refused := func(path, value string) {
 			t.Helper()
-			if err := s.client("/").write(path, value); !errors.Is(err, linux.ENOSPC) && !errors.Is(err, syscall.ENOSPC) {
+			if err := s.client("/").write(path, value); !isFull(err) {
 				t.Errorf("%s: %v, want ENOSPC", path, err)
 			}
 			limits("refused "+path, "10", "max", "80", "40")
 		}
 		c := s.client("/")
-		for n, err := 0, error(nil); err == nil && n < 5000; n++ {
-			name := fmt.Sprintf("%0200d", n)
-			if err = c.mkdir("/n/" + name); err == nil {
-				containers = append(containers, name)
-			}
-		}
+		containers = append(containers, c.mkdirUntilFull("/n/")...)
 		refused("/n/c/x/pids.max", "7")
 		refused("/n/b/numtasks.shares", "max_shares=33")
 		refused("/n/c/numtasks.shares", "max_shares=20")
@@ -193,12 +179,7 @@ func TestUnkeptKernelCpuset(t *testing.T) {
 		ballast := filepath.Join(dir, "ballast")
 		fill(t, ballast)
 		c := s.client("/")
-		for n, err := 0, error(nil); err == nil && n < 5000; n++ {
-			name := fmt.Sprintf("%0200d", n)
-			if err = c.mkdir("/cs/" + name); err == nil {
-				containers = append(containers, name)
-			}
-		}
+		containers = append(containers, c.mkdirUntilFull("/cs/")...)
 		base := s.base()
 		for _, change := range [][2]string{{"a/b/cpuset.cpus", "1"}, {"a/b/cpuset.cpus", "0-1"}, {"a/cpuset.mems", ""}, {"new/cpuset.cpus", "1"}, {"new/cpuset.mems", "0"}} {
 			if err := c.write("/cs/"+change[0], change[1]+"\n"); err == nil {
@@ -275,19 +256,11 @@ func TestPassedCpusetFiles(t *testing.T) {
 		s.run("write", "/cs/a/cpuset.cpus", "0")
 		set("0")
 		s.run("write", file, "1")
-		again("--enable", "cpuset")
-		set("1")
-
 		ballast := filepath.Join(dir, "ballast")
 		fill(t, ballast)
-		c, containers := s.client("/"), []string{"a"}
-		for n, err := 0, error(nil); err == nil && n < 5000; n++ {
-			name := fmt.Sprintf("%0200d", n)
-			if err = c.mkdir("/cs/" + name); err == nil {
-				containers = append(containers, name)
-			}
-		}
-		if err := c.write(file, "0"); !errors.Is(err, linux.ENOSPC) && !errors.Is(err, syscall.ENOSPC) {
+		c := s.client("/")
+		containers := append(c.mkdirUntilFull("/cs/"), "a")
+		if err := c.write(file, "0"); !isFull(err) {
 			t.Errorf("%v, want ENOSPC", err)
 		}
 		set("1")
