@@ -197,7 +197,7 @@ func (s *kernelCpuacct) Save(c *tree.Container, b []byte) []byte {
 }
 
 // Restore is tree.Saver's. A directory that was not there when that was saved begins with what
-// ours had counted.
+// ours had counted, if that was anything.
 func (s *kernelCpuacct) Restore(c *tree.Container, b []byte) error {
 	ours, more, err := cpuacct.SplitSaved(b)
 	if err != nil {
@@ -215,7 +215,7 @@ func (s *kernelCpuacct) Restore(c *tree.Container, b []byte) error {
 		}
 		now.counts = counts{int64(n[0]), int64(n[1]), int64(n[2])}
 	}
-	if was != now.directory {
+	if was != now.directory && len(b) > 0 {
 		kernels, err := s.kernels(c)
 		if err != nil {
 			return err

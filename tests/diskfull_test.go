@@ -131,6 +131,62 @@ func TestDiskFullLog(t *testing.T) {
 	})
 }
 
+// TestDiskFullCounts: what was measured goes on while the disk is full, whatever is refused
+// meanwhile, and is kept when there is room again.
+func TestDiskFullCounts(t *testing.T) {
+	onTmpfs(t, "1m", func(t *testing.T, dir string) {
+		state := filepath.Join(dir, "state")
+		args := []string{"--state", state, "--hierarchy", "h=cpuacct,numtasks,bc"}
+		s := startServer(t, args...)
+		s.run("mkdir", "/h/a", "/h/a/b")
+		s.run("run", "-c", "/h/a/b", "--", "sh", "-c", "i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done; sh -c :; :")
+		measured := func() (all string) {
+			for _, path := range []string{"/h/a", "/h/a/b"} {
+				for _, name := range []string{"cpuacct.usage", "cpuacct.stat", "numtasks.stats", "bc.numproc.maxheld", "releasable"} {
+					all += path + "/" + name + " " + s.run("read", path+"/"+name)
+				}
+			}
+			return all
+		}
+		want := measured()
+		if strings.Contains(want, "cpuacct.usage 0\n") {
+			t.Errorf("the job used nothing: %s", want)
+		}
+		ballast := filepath.Join(dir, "ballast")
+		fill(t, ballast)
+		// Each is a change of both.
+		refused := func(what string, do func(n int) error) {
+			t.Helper()
+			for n := range 5000 {
+				if err := do(n); isFull(err) {
+					return
+				} else if err != nil {
+					t.Errorf("%s: %v, want ENOSPC", what, err)
+					return
+				}
+			}
+			t.Errorf("%s is not refused", what)
+		}
+		c := s.client("/")
+		for _, path := range []string{"/h/a", "/h/a/b"} {
+			refused("mkdir in "+path, func(n int) error { return c.mkdir(fmt.Sprintf("%s/%0200d", path, n)) })
+		}
+		if got := measured(); got != want {
+			t.Errorf("with the disk full there is\n%swas\n%s", got, want)
+		}
+		if err := os.Remove(ballast); err != nil {
+			t.Error(err)
+		}
+		s.stop()
+		s = startServer(t, args...)
+		if got := measured(); got != want {
+			t.Errorf("after a restart there is\n%swas\n%s", got, want)
+		}
+		s.stop()
+		retireMirrors(t, state)
+	})
+}
+
 // fill takes all the room that there is.
 func fill(t *testing.T, path string) {
 	t.Helper()

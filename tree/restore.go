@@ -68,9 +68,10 @@ func (t *Tree) RestoreContainer(parent *Container, k Kept) (*Container, error) {
 	return c, nil
 }
 
-// setKeptLocked sets what is kept of a container but for its name and its states.
+// setKeptLocked sets what is kept of a container but for its name and its states. What has left it
+// since has left it all the same.
 func (c *Container) setKeptLocked(k Kept) {
-	c.notifyOnRelease, c.releasable = k.NotifyOnRelease, k.Releasable
+	c.notifyOnRelease, c.releasable = k.NotifyOnRelease, c.releasable || k.Releasable
 	c.SetLimits(k.Limits)
 }
 

@@ -314,6 +314,40 @@ func TestReset(t *testing.T) {
 }
 
 // TestStat: the parts are the ticks' share of the run time, and never go back.
+// TestPutBack: where a change of a container cannot be kept, what is kept of it is put back. That
+// does not forget what was counted since, and takes back a reset.
+func TestPutBack(t *testing.T) {
+	f := newFixture(t, true)
+	f.mkdir("a")
+	k := f.sim.Fork(hostsim.InitTID)
+	f.attach("a", k)
+	f.runIn(k, 30e6, 10e6)
+	f.expect("a", 40_000_000)
+	var kept []byte
+	f.View(func() { kept = f.s.Save(f.at("a"), nil) })
+	putBack := func(b []byte) {
+		t.Helper()
+		if err := f.Change(func() error { return f.s.Restore(f.at("a"), b) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.runIn(k, 30e6, 10e6)
+	stat := f.read("a", "stat")
+	putBack(kept)
+	f.expect("a", 80_000_000)
+	putBack(nil)
+	f.expect("a", 80_000_000, "", 80_000_000)
+	if got := f.read("a", "stat"); got != stat {
+		t.Errorf("stat is %q, was %q", got, stat)
+	}
+	if err := f.write("a", "0"); err != nil {
+		t.Fatal(err)
+	}
+	putBack(kept)
+	f.expect("a", 40_000_000)
+	f.exit(k)
+}
+
 func TestStat(t *testing.T) {
 	f := newFixture(t, true)
 	f.mkdir("a")

@@ -41,7 +41,8 @@ func SplitSaved(b []byte) (ours, kernel []byte, err error) {
 	return b[:n], b[n:], nil
 }
 
-// Restore is tree.Saver's. How far the tasks that are there are credited is in the memory.
+// Restore is tree.Saver's. What was counted since is not forgotten: where more is kept, a reset
+// is taken back. How far the tasks that are there are credited is in the memory.
 func (s *Subsystem) Restore(c *tree.Container, b []byte) error {
 	b, _, err := SplitSaved(b)
 	if err != nil {
@@ -60,6 +61,9 @@ func (s *Subsystem) Restore(c *tree.Container, b []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.state(c)
+	if total.Run <= st.total.Run {
+		return nil
+	}
 	st.total, st.shown = total, nil
 	if told != (shown{}) {
 		st.shown = &told
