@@ -354,6 +354,7 @@ func numberOf(c *tree.Container) (number uint64) {
 // loses what was measured since.
 func (j *Journal) Checkpoint() {
 	t := j.fs.tree
+	failures := j.store.Failures()
 	var todo []*tree.Container
 	_ = t.Change(func() error {
 		t.View(func() {
@@ -401,7 +402,13 @@ func (j *Journal) Checkpoint() {
 			return nil
 		})
 	}
-	_ = t.Change(func() error { j.measured = measured; return nil })
+	_ = t.Change(func() error {
+		if j.store.Failures() != failures {
+			measured = nil // some of it is not kept
+		}
+		j.measured = measured
+		return nil
+	})
 }
 
 func (j *Journal) checkpointRoot(id int, name string) {

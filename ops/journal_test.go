@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -652,6 +653,45 @@ func TestCheckpoint(t *testing.T) {
 	again := keptWorld(t, dir).as(root)
 	for path, want := range map[string]string{"m": "2\n", "m/a": "2\n", "m/a/b": "4\n", "m/left": "2\n", "m/empty": "0\n", "m/jobs": "2\n", "m/jobs/short": "2\n"} {
 		again.want(path+"/alpha.value", want)
+	}
+}
+
+// TestCheckpointFails: what could not be kept by one checkpoint is kept by the next one, also where
+// nobody has been since.
+func TestCheckpointFails(t *testing.T) {
+	dir := t.TempDir()
+	w := keptWorld(t, dir)
+	w.mount("mount m alpha")
+	k := w.as(root)
+	paths := []string{"m", "m/jobs", "m/jobs/short", "m/stays"}
+	for _, path := range paths[1:] {
+		k.must(k.mkdir(path))
+	}
+	k.must(k.write("m/stays/tasks", fmt.Sprint(w.fork(0))))
+	measure := func(paths ...string) { // what is put back forgets no measured value
+		for _, path := range paths {
+			c := w.container(path)
+			w.tree.Update(func() { c.State(0).(*fakeState).value = []byte("1\n") })
+		}
+	}
+	visitor := fmt.Sprint(w.fork(0))
+	k.must(k.write("m/jobs/short/tasks", visitor))
+	k.must(k.write("m/tasks", visitor))
+	w.fs.journal.store.InCommit = func() error { return syscall.ENOSPC }
+	measure("m/jobs/short", "m/stays") // what is above may be as it was
+	w.fs.journal.Checkpoint()
+	if err := w.fs.journal.store.Wait(w.fs.journal.store.Last()); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v, want ENOSPC", err)
+	}
+	w.fs.journal.store.InCommit = nil
+	measure("m/jobs/short", "m/stays")
+	w.fs.journal.Checkpoint()
+	if err := w.fs.journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := keptWorld(t, dir).as(root)
+	for _, path := range []string{"m/jobs/short", "m/stays"} {
+		again.want(path+"/alpha.value", "1\n")
 	}
 }
 

@@ -135,8 +135,8 @@ func (h *Hierarchy) Kept() KeptHierarchy {
 }
 
 // Vacated reports whether a css group of the container, or of one below, has lost its last task
-// since ForgetVacated: what was measured can be more than it was then, though nobody is
-// there now. View.
+// since ForgetVacated, or what was to be kept of it was not: what was measured can be more than is
+// kept, though nobody is there now. View.
 func (c *Container) Vacated() bool { return c.vacated }
 
 // ForgetVacated is for a Keeper that keeps what was measured until now. Update.

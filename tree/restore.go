@@ -233,7 +233,12 @@ func (t *Tree) Revert(r Reversal) (errs []error) {
 	}
 	for _, c := range there {
 		k := r.Containers[c]
-		t.Update(func() { c.setKeptLocked(*k) })
+		t.Update(func() {
+			c.setKeptLocked(*k)
+			for p := c; p != nil; p = p.parent {
+				p.vacated = true // what was measured by now is not kept
+			}
+		})
 		if err := t.restoreStates(c, k.States); err != nil {
 			errs = append(errs, err)
 		}
