@@ -95,8 +95,8 @@ type Subsystem struct {
 	tracks    map[*tree.Task]track
 	unread    []*tree.Task // those in tracks that have a past and were not read since it began
 	watching  bool         // finals come
-	dying     map[int32]dying
-	unclaimed map[int32]final
+	dying     map[int32][]dying
+	unclaimed map[int32][]final
 	settled   chan struct{} // closed when dying got shorter
 	lost      losses
 }

@@ -1,6 +1,9 @@
 package cpuacct
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Final is what the host says of a task that has ended.
 type Final struct {
@@ -27,6 +30,20 @@ type dying struct {
 	left  time.Duration
 }
 
+// A tid ends more than once where a thread has executed a program: the first thread of its process
+// ends, and the one that executes has that one's tid and start from then on. Both its finals and its
+// exits come in the order of these ends. So what the tables have of a tid is a list, the earliest
+// first.
+
+// putList has a table say of a tid what is left.
+func putList[T any](table map[int32][]T, tid int32, left []T) {
+	if len(left) == 0 {
+		delete(table, tid)
+	} else {
+		table[tid] = left
+	}
+}
+
 // losses counts what could not be told, since it was last logged.
 type losses struct {
 	finals    uint64 // tasks that ended without a final
@@ -43,19 +60,16 @@ const (
 
 // endedLocked is told of a task that the model has no more.
 func (s *Subsystem) endedLocked(tid int32, start uint64, t track) {
-	if f, ok := s.unclaimed[tid]; ok && f.isOf(start) {
-		delete(s.unclaimed, tid)
-		s.settleLocked(t, f.Times)
+	if fs := s.unclaimed[tid]; len(fs) > 0 && fs[0].isOf(start) { // all have one start
+		putList(s.unclaimed, tid, fs[1:])
+		s.settleLocked(t, fs[0].Times)
 		return
 	}
 	if !s.watching {
 		s.lost.finals++
 		return
 	}
-	if _, ok := s.dying[tid]; ok {
-		s.lost.finals++ // two with that tid: the first one's never came
-	}
-	s.dying[tid] = dying{track: t, start: start, left: s.host.Now()}
+	s.dying[tid] = append(s.dying[tid], dying{track: t, start: start, left: s.host.Now()})
 }
 
 // settleLocked credits the rest of a task that has ended.
@@ -73,19 +87,22 @@ func (s *Subsystem) finals(fs []Final) {
 	shorter := false
 	for i := range fs {
 		f := &fs[i]
-		if d, ok := s.dying[f.TID]; ok && f.isOf(d.start) {
-			delete(s.dying, f.TID)
-			s.settleLocked(d.track, f.Times)
+		ds := s.dying[f.TID]
+		if i := slices.IndexFunc(ds, func(d dying) bool { return f.isOf(d.start) }); i >= 0 {
+			s.settleLocked(ds[i].track, f.Times)
+			putList(s.dying, f.TID, slices.Delete(ds, i, i+1))
 			shorter = true
 			continue
 		}
-		if old, ok := s.unclaimed[f.TID]; ok {
-			s.disownLocked(old)
-		} else if len(s.unclaimed) >= maxUnclaimed {
+		before := s.unclaimed[f.TID]
+		if len(before) > 0 && before[0].Start != f.Start { // another task's, which was never known
+			s.disownLocked(before...)
+			before = nil
+		} else if len(before) == 0 && len(s.unclaimed) >= maxUnclaimed {
 			s.disownLocked(final{Final: *f})
 			continue
 		}
-		s.unclaimed[f.TID] = final{*f, now}
+		s.unclaimed[f.TID] = append(before, final{*f, now})
 	}
 	if shorter {
 		close(s.settled)
@@ -93,14 +110,15 @@ func (s *Subsystem) finals(fs []Final) {
 	}
 }
 
-// disownLocked drops a final that is nobody's. Right after the beginning it can
+// disownLocked drops finals that are nobody's. Right after the beginning one can
 // be of a task that the model lost just before.
-func (s *Subsystem) disownLocked(f final) {
-	if f.came-s.bound < grace {
-		return
+func (s *Subsystem) disownLocked(fs ...final) {
+	for _, f := range fs {
+		if f.came-s.bound >= grace {
+			s.lost.unclaimed++
+			s.lost.run += f.Run
+		}
 	}
-	s.lost.unclaimed++
-	s.lost.run += f.Run
 }
 
 // awaitFinals returns when the finals of all tasks that the model lost until now
@@ -111,8 +129,8 @@ func (s *Subsystem) awaitFinals() {
 	for {
 		s.mu.Lock()
 		waits := false
-		for _, d := range s.dying {
-			if d.left <= called && called-d.left < grace {
+		for _, ds := range s.dying {
+			if slices.ContainsFunc(ds, func(d dying) bool { return d.left <= called && called-d.left < grace }) {
 				waits = true
 				break
 			}
@@ -132,16 +150,15 @@ func (s *Subsystem) awaitFinals() {
 
 // expireLocked gives up what was not matched in time.
 func (s *Subsystem) expireLocked(now time.Duration) {
-	for tid, d := range s.dying {
-		if now-d.left >= keepDying {
-			delete(s.dying, tid)
-			s.lost.finals++
-		}
+	for tid, ds := range s.dying {
+		left := slices.DeleteFunc(ds, func(d dying) bool { return now-d.left >= keepDying })
+		s.lost.finals += uint64(len(ds) - len(left))
+		putList(s.dying, tid, left)
 	}
-	for tid, f := range s.unclaimed {
-		if now-f.came >= keepUnclaimed {
+	for tid, fs := range s.unclaimed {
+		if now-fs[len(fs)-1].came >= keepUnclaimed {
 			delete(s.unclaimed, tid)
-			s.disownLocked(f)
+			s.disownLocked(fs...)
 		}
 	}
 }

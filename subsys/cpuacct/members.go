@@ -207,11 +207,11 @@ func (s *Subsystem) applyMemberLocked(m *member) {
 	}
 	if m.err != nil {
 		// It may have ended, with an event that is yet to come.
-		f, ok := s.unclaimed[m.tid]
-		if !ok || !f.isOf(m.task.Start()) {
+		fs := s.unclaimed[m.tid]
+		if len(fs) == 0 || !fs[0].isOf(m.task.Start()) {
 			return
 		}
-		m.now = f.Times
+		m.now = fs[0].Times
 	}
 	if _, tracked := s.tracks[m.task]; tracked || m.now != (Times{}) {
 		s.applyLocked(m.task, m.at, m.now)

@@ -250,6 +250,41 @@ func TestExecByThread(t *testing.T) {
 	})
 }
 
+// TestExecByThreadAndEnd: a process of which a thread has executed a program ends twice with its
+// first tid, before the model is told of either end, or before the host says what they ran.
+func TestExecByThreadAndEnd(t *testing.T) {
+	for _, finalsFirst := range []bool{true, false} {
+		t.Run(fmt.Sprintf("finals first %v", finalsFirst), func(t *testing.T) {
+			bothModes(t, func(t *testing.T, f *fixture) {
+				f.mkdir("a")
+				f.mkdir("b")
+				first := f.sim.Fork(hostsim.InitTID)
+				f.attach("a", first)
+				second := f.sim.Thread(first)
+				f.attach("b", second)
+				f.run(first, 1)
+				f.run(second, 10)
+				finals := f.machine.final(first)
+				f.sim.Exec(second)
+				f.machine.mu.Lock()
+				f.machine.times[first] = f.machine.times[second]
+				delete(f.machine.times, second)
+				f.machine.mu.Unlock()
+				f.run(first, 100)
+				finals = append(finals, f.machine.final(first)...)
+				f.sim.Exit(first)
+				if !finalsFirst {
+					f.Drain()
+				}
+				for _, final := range finals {
+					f.machine.ended([]Final{final})
+				}
+				f.expect("a", 1, "b", 110, "", 111)
+			})
+		})
+	}
+}
+
 func TestRmdirLeavesHistory(t *testing.T) {
 	f := newFixture(t, true)
 	f.mkdir("a")

@@ -25,8 +25,8 @@ func (s *Subsystem) Bind(root *tree.Container) {
 func (s *Subsystem) begin(root *tree.Container) {
 	s.mu.Lock()
 	s.tracks = make(map[*tree.Task]track)
-	s.dying = make(map[int32]dying)
-	s.unclaimed = make(map[int32]final)
+	s.dying = make(map[int32][]dying)
+	s.unclaimed = make(map[int32][]final)
 	s.unread, s.lost = nil, losses{}
 	// Two on, so that nothing of before belongs to the last interval.
 	s.interval += 2
