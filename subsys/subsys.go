@@ -93,6 +93,10 @@ func KernelFiles(enable []string) map[string][]string { return controller.Look(e
 // once a second (SPEC §11), from one goroutine, after tree.New.
 type Enforcer interface{ Enforce() }
 
+// Measurer is a subsystem that has counted less than it could. Call Measure before what it has
+// counted is kept, as Enforce is called.
+type Measurer interface{ Measure() }
+
 // Factual is a subsystem that says what the host allows of it.
 type Factual interface{ Facts() []string }
 

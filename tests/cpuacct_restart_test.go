@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"containerfs/ops/store"
 )
 
 // ran is what a thread has run, in nanoseconds, as the scheduler says.
@@ -68,6 +71,83 @@ func TestCpuacctWhileStopped(t *testing.T) {
 
 	syscall.Kill(-pid, syscall.SIGKILL)
 	cmd.Wait()
+	waitFor(t, "the container to be empty", func() bool { return s.run("read", "/cpu/a/tasks") == "" })
+	s.run("rmdir", "/cpu/a")
+	s.stop()
+	retireMirrors(t, state)
+}
+
+// TestCpuacctKept: what was run until the server was stopped is counted, also of who ends while there
+// is none; and of a server that is killed what was run until the last checkpoint, whether or not
+// it was asked for.
+func TestCpuacctKept(t *testing.T) {
+	state := t.TempDir()
+	start := func() *server { return startServer(t, "--state", state, "--hierarchy", "other=debug") }
+	s := start()
+	s.run("write", "/ctl", "mount cpu cpuacct")
+	s.run("mkdir", "/cpu/a")
+	burn := func() (cmd *exec.Cmd, before int) {
+		t.Helper()
+		cmd = exec.Command("sh", "-c", "while :; do :; done")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+		spawn(t, cmd)
+		s.run("write", "/cpu/a/tasks", fmt.Sprint(cmd.Process.Pid))
+		return cmd, ran(t, cmd.Process.Pid) // the container's began before
+	}
+	end := func(cmd *exec.Cmd) {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	usage := func() int { return number(t, s.run("read", "/cpu/a/cpuacct.usage")) }
+	const tick = int(20 * time.Millisecond) // readings of who runs are as of the last one
+
+	was := usage()
+	cmd, before := burn()
+	waitFor(t, "time to be used", func() bool { return ran(t, cmd.Process.Pid)-before > int(300*time.Millisecond) })
+	least := was + ran(t, cmd.Process.Pid) - before - tick
+	s.stop()
+	end(cmd)
+	s = start()
+	if got := usage(); got < least {
+		t.Errorf("stopped, and the process has ended: usage %v, want %v or more", time.Duration(got), time.Duration(least))
+	}
+
+	// row is what is kept of the only container that there is.
+	row := func() (row []byte) {
+		t.Helper()
+		_, err := store.Read(state, func(k store.Key, value []byte) error {
+			if k.Bucket == store.Containers {
+				row = bytes.Clone(value)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return row
+	}
+	// The interval of load, at whose end all is read, begins with the mount, and so ends after the
+	// checkpoint, which comes by the server's time.
+	s.run("rmdir", "/cpu/a")
+	s.run("write", "/ctl", "umount cpu")
+	s.run("write", "/ctl", "mount cpu cpuacct")
+	s.run("mkdir", "/cpu/a")
+	cmd, before = burn()
+	first := row()
+	for {
+		now := ran(t, cmd.Process.Pid)
+		if is := row(); !bytes.Equal(is, first) {
+			break
+		}
+		least = now - before - tick
+		time.Sleep(100 * time.Millisecond)
+	}
+	s.kill9()
+	end(cmd)
+	s = start()
+	if got := usage(); got < least {
+		t.Errorf("killed: usage %v, want %v or more", time.Duration(got), time.Duration(least))
+	}
 	waitFor(t, "the container to be empty", func() bool { return s.run("read", "/cpu/a/tasks") == "" })
 	s.run("rmdir", "/cpu/a")
 	s.stop()

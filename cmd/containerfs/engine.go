@@ -431,11 +431,21 @@ func (e *engine) look(n int) {
 			e.journal.SaveTasks()
 		}
 		if n%measureEvery == 0 {
-			e.journal.Checkpoint()
+			e.checkpoint()
 		}
 	}
 	e.audit.Flush()
 	e.limit.Flush()
+}
+
+// checkpoint keeps what can be measured until now.
+func (e *engine) checkpoint() {
+	for _, s := range e.subsystems {
+		if s, ok := s.(subsys.Measurer); ok {
+			s.Measure()
+		}
+	}
+	e.journal.Checkpoint()
 }
 
 // keepLast keeps what was measured until now, and where tasks are.
@@ -447,7 +457,7 @@ func (e *engine) keepLast() {
 	if e.mirror == nil {
 		e.journal.SaveTasks()
 	}
-	e.journal.Checkpoint()
+	e.checkpoint()
 }
 
 // close ends what newEngine began, in reverse.

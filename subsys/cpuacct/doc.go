@@ -78,7 +78,8 @@
 // read some 80 until it ends, one that is never read nothing. A fork costs a look
 // at its start time, an exit a look into two tables. A read of usage costs some
 // 5 µs for each live task in the container and below, of stat twice that; once in
-// an interval all tasks of the host are read. In between nothing is done.
+// an interval all tasks of the host are read, and whenever what was counted is to be
+// kept. In between nothing is done.
 //
 // # Invariants
 //

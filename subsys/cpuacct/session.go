@@ -107,19 +107,9 @@ func (s *Subsystem) Enforce() {
 		s.sayLostLocked()
 	}
 	s.mu.Unlock()
-	if !due {
+	if !due || !s.foldAll() {
 		return
 	}
-	var root *tree.Container
-	s.tree.View(func() {
-		if h := s.tree.Bound(s.id); h != nil {
-			root = h.Root()
-		}
-	})
-	if root == nil {
-		return
-	}
-	s.fold(s.members(root), false)
 	now = s.host.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,6 +117,31 @@ func (s *Subsystem) Enforce() {
 		s.interval++
 		s.began, s.length = now, now-s.began
 	}
+}
+
+// foldAll credits what all tasks have run until now. It reports whether anybody counts.
+func (s *Subsystem) foldAll() bool {
+	var root *tree.Container
+	s.tree.View(func() {
+		if h := s.tree.Bound(s.id); h != nil {
+			root = h.Root()
+		}
+	})
+	if root == nil {
+		return false
+	}
+	s.fold(s.members(root), false)
+	return true
+}
+
+// Measure has all that was run until now be in what is saved.
+func (s *Subsystem) Measure() {
+	if s.since.Load() == 0 {
+		return
+	}
+	s.tree.Drain()
+	s.awaitFinals()
+	s.foldAll()
 }
 
 func (s *Subsystem) sayLostLocked() {
