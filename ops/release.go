@@ -94,7 +94,7 @@ func (q *releaseQueue) run(serve func(*tree.Container)) {
 	q.startLocked()
 }
 
-// close waits for what is being served and drops the rest.
+// close waits for what is being served and leaves the rest to the next server.
 func (q *releaseQueue) close() {
 	q.mu.Lock()
 	q.serve = nil
@@ -103,7 +103,7 @@ func (q *releaseQueue) close() {
 }
 
 // release serves one container: its hierarchy's agent runs, if it has one. The
-// path is that of now.
+// path is that of now. Who is killed with the server runs again with the next one.
 func (fs *FS) release(c *tree.Container) {
 	var agent, path string
 	fs.tree.View(func() {
@@ -112,14 +112,17 @@ func (fs *FS) release(c *tree.Container) {
 		}
 	})
 	fs.tree.Served(c)
-	if agent == "" || !fs.allowAgent { // an earlier server has kept one
-		return
+	if agent != "" && fs.allowAgent { // an earlier server may have kept one
+		ctx, cancel := context.WithTimeout(fs.ctx, agentLimit)
+		defer cancel()
+		if err := runAgent(ctx, agent, path); err != nil {
+			fs.log.Warn("release agent failed", "agent", agent, "path", path, "err", err)
+			if fs.ctx.Err() != nil {
+				return
+			}
+		}
 	}
-	ctx, cancel := context.WithTimeout(fs.ctx, agentLimit)
-	defer cancel()
-	if err := runAgent(ctx, agent, path); err != nil {
-		fs.log.Warn("release agent failed", "agent", agent, "path", path, "err", err)
-	}
+	fs.tree.Released(c)
 }
 
 // runAgent runs an agent: no shell, nothing of ours but /dev/null and the

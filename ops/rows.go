@@ -22,6 +22,7 @@ const (
 	rowNamed
 	rowNoprefix
 	rowExplicit
+	rowReleased
 )
 
 // errRow is of a row that no server wrote.
@@ -203,6 +204,9 @@ func (fs *FS) containerRow(c *tree.Container) []byte {
 	if k.Releasable {
 		flags |= rowReleasable
 	}
+	if k.Released {
+		flags |= rowReleased
+	}
 	limited := k.Limits != tree.Limits{Descendants: tree.NoLimit, Depth: tree.NoLimit}
 	if limited {
 		flags |= rowLimits
@@ -226,6 +230,7 @@ func readContainerRow(id uint64, b []byte) (parent uint64, k tree.Kept, a keptAt
 	k.ID, k.Name = id, r.text()
 	flags := r.num()
 	k.NotifyOnRelease, k.Releasable = flags&rowNotify != 0, flags&rowReleasable != 0
+	k.Released = flags&rowReleased != 0
 	k.Limits = tree.Limits{Descendants: tree.NoLimit, Depth: tree.NoLimit}
 	if flags&rowLimits != 0 {
 		k.Limits = tree.Limits{Descendants: int(r.time()), Depth: int(r.time())}

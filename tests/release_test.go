@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerfs/ops/store"
 )
 
 // agentScript writes a release agent: a program with a shell's text. In the text
@@ -188,6 +190,83 @@ func TestReleaseFlood(t *testing.T) {
 	}
 	if highest > most || highest < 2 {
 		t.Errorf("%d agents at once, want 2 to %d", highest, most)
+	}
+}
+
+// TestReleasesOutliveTheServer: a release of which the agent did not run to its end, or was still
+// waiting, is the next server's; one that was done is not.
+func TestReleasesOutliveTheServer(t *testing.T) {
+	const most = 8
+	for _, how := range []string{"stopped", "killed"} {
+		t.Run(how, func(t *testing.T) {
+			state := t.TempDir()
+			t.Cleanup(func() { retireMirrors(t, state) })
+			start := func() *server {
+				return startServer(t, "--state", state, "--hierarchy", "h=debug", "--allow-release-agent")
+			}
+			s := start()
+			_, dir := agentScript(t, s, `
+				echo "$1" >> DIR/started
+				case $1 in /stays*) exit;; esac
+				while [ ! -e DIR/go ]; do sleep 0.05; done
+				echo "$1" >> DIR/ended`)
+			open := func() { writeFile(t, dir+"/go", "") } // for agents that outlive a server as well
+			t.Cleanup(open)
+			lines := func(name string) (paths []string) {
+				text, _ := os.ReadFile(filepath.Join(dir, name))
+				return strings.Fields(string(text))
+			}
+			abandon(t, s, "stays")
+			waitFor(t, "the first agent", func() bool { return len(lines("started")) == 1 })
+			want := []string{"/above"}
+			for i := range most + 2 {
+				name := fmt.Sprint("job", i)
+				abandon(t, s, name)
+				want = append(want, "/"+name)
+			}
+			// One in which no task has ever been.
+			s.run("mkdir", "/h/above")
+			s.run("write", "/h/above/notify_on_release", "1")
+			s.run("mkdir", "/h/above/below")
+			s.run("rmdir", "/h/above/below")
+			waitFor(t, "as many agents as there may be", func() bool { return len(lines("started")) == 1+most })
+			// They are known to be empty then by nothing but this.
+			waitFor(t, "the css groups to be forgotten", func() bool {
+				groups := 0
+				if _, err := store.Read(state, func(k store.Key, _ []byte) error {
+					if k.Bucket == store.Groups {
+						groups++
+					}
+					return nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+				return groups == 0
+			})
+			if how == "stopped" {
+				s.stop()
+			} else {
+				s.kill9()
+			}
+			s = start()
+			open()
+			waitFor(t, "all agents to end", func() bool {
+				ended := lines("ended")
+				return !slices.ContainsFunc(want, func(path string) bool { return !slices.Contains(ended, path) })
+			})
+			abandon(t, s, "stays-last")
+			waitFor(t, "the last agent", func() bool { return slices.Contains(lines("started"), "/stays-last") })
+			first := 0
+			for _, path := range lines("started") {
+				if path == "/stays" {
+					first++
+				}
+			}
+			if first != 1 {
+				t.Errorf("the agent of a release that was done ran %d times", first)
+			}
+			s.stop()
+		})
 	}
 }
 

@@ -40,7 +40,8 @@ type Container struct {
 	removed         bool // C
 	notifyOnRelease bool // C
 	releasable      bool
-	served          bool // a release of it has fired and is being served
+	served          bool  // a release of it has fired and is being served
+	releases        uint8 // that have fired and are not done
 }
 
 // ID is unique among all containers of all hierarchies, for ever. Ids of
@@ -282,9 +283,9 @@ func (t *Tree) rmdir(c *Container, allow func() error) error {
 		return opError("rmdir", c.name, errHasTasks)
 	}
 	t.removeChildLocked(c)
-	t.Keep(c)
 	c.parent.releasable = true
 	t.releaseLocked(c.parent)
+	t.Keep(c)
 	t.mu.Unlock()
 	c.destroyStates(len(c.states))
 	t.deactivateIdle(c.h)

@@ -240,6 +240,16 @@ func (gt *groupTable) unlink(g *Group) {
 	}
 }
 
+// keepReleasesLocked has the Keeper keep which containers of a group it is not done with. The group
+// itself is kept until then, so that they are found to be idle.
+func (t *Tree) keepReleasesLocked(g *Group) {
+	for i := range g.links {
+		if c := g.links[i].c; c.releases > 0 && !c.removed {
+			t.Keep(c)
+		}
+	}
+}
+
 // Sweep forgets the css groups that have had no task for the time given, and
 // removes their directories from the mirror. A group whose directory the kernel
 // still has tasks in stays: fork events of these are yet to come, or somebody
@@ -278,6 +288,7 @@ func (t *Tree) Sweep(idleFor time.Duration) {
 			if g.ntasks == 0 && !busy[g.num] {
 				t.groups.forget(g)
 				if t.keeper != nil && (g.told != 0 || g.kept) {
+					t.keepReleasesLocked(g)
 					t.keeper.KeepGroup(g, true)
 				}
 			}

@@ -89,6 +89,7 @@ type Kept struct {
 	Name            string
 	NotifyOnRelease bool
 	Releasable      bool
+	Released        bool // a release has fired that is not done
 	Limits          Limits
 	Data            any
 
@@ -111,7 +112,7 @@ type KeptHierarchy struct {
 // View.
 func (c *Container) Kept() Kept {
 	k := Kept{
-		ID: c.id, Name: c.name, NotifyOnRelease: c.notifyOnRelease, Releasable: c.releasable,
+		ID: c.id, Name: c.name, NotifyOnRelease: c.notifyOnRelease, Releasable: c.releasable, Released: c.releases > 0,
 		Limits: c.Limits(), Data: c.data,
 	}
 	if c.IsRoot() {
@@ -134,10 +135,17 @@ func (h *Hierarchy) Kept() KeptHierarchy {
 	}
 }
 
-// Vacated reports whether a css group of the container, or of one below, has lost its last task
-// since ForgetVacated, or what was to be kept of it was not: what was measured can be more than is
-// kept, though nobody is there now. View.
+// Vacated reports whether of the container, or of one below, since ForgetVacated a css group has
+// lost its last task, a release has fired or was done, or what was to be kept was not: it can be
+// another than is kept, though nobody is there now. View.
 func (c *Container) Vacated() bool { return c.vacated }
+
+// vacateLocked makes it so.
+func (c *Container) vacateLocked() {
+	for ; c != nil; c = c.parent {
+		c.vacated = true
+	}
+}
 
 // ForgetVacated is for a Keeper that keeps what was measured until now. Update.
 func (c *Container) ForgetVacated() { c.vacated = false }

@@ -33,11 +33,13 @@ func (c *Container) Put() {
 func (c *Container) Refs() int { return int(c.refs.Load()) }
 
 // releaseLocked fires a release of c if it is due: the Observer gets Released,
-// and not again until Container.Served.
+// and not again until Tree.Served. Until Tree.Released it is kept that it has fired.
 func (t *Tree) releaseLocked(c *Container) {
 	if c.releasable && c.notifyOnRelease && !c.served && !c.removed && !c.IsRoot() &&
 		c.linked == 0 && c.children.len() == 0 && c.refs.Load() == 0 {
 		c.served = true
+		c.releases++
+		c.vacateLocked()
 		t.observeLocked(Event{Kind: Released, Container: c})
 	}
 }
@@ -48,6 +50,15 @@ func (t *Tree) Served(c *Container) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c.served = false
+}
+
+// Released tells that a release that fired is done: that is kept, and it fires in no other life. It
+// must not be called inside View or Update.
+func (t *Tree) Released(c *Container) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c.releases--
+	c.vacateLocked()
 }
 
 // leftLocked notes that the last task of g has exited.

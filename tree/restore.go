@@ -65,6 +65,9 @@ func (t *Tree) RestoreContainer(parent *Container, k Kept) (*Container, error) {
 	c.setKeptLocked(k)
 	c.name = k.Name
 	t.addChildLocked(c)
+	if k.Released {
+		t.unreleased = append(t.unreleased, c)
+	}
 	return c, nil
 }
 
@@ -164,7 +167,8 @@ func (t *Tree) EndRestore() {
 }
 
 // settleLocked is the end of the first Resync: what restored groups have no tasks
-// of any more has become releasable while nobody looked.
+// of any more has become releasable while nobody looked, and releases that were not done
+// fire again.
 func (t *Tree) settleLocked() {
 	if t.settled {
 		return
@@ -175,6 +179,10 @@ func (t *Tree) settleLocked() {
 			t.leftLocked(g)
 		}
 	}
+	for _, c := range t.unreleased {
+		t.releaseLocked(c)
+	}
+	t.unreleased = nil
 }
 
 // Settled reports whether the tasks that were there at the start have been found:
@@ -235,9 +243,7 @@ func (t *Tree) Revert(r Reversal) (errs []error) {
 		k := r.Containers[c]
 		t.Update(func() {
 			c.setKeptLocked(*k)
-			for p := c; p != nil; p = p.parent {
-				p.vacated = true // what was measured by now is not kept
-			}
+			c.vacateLocked() // what was measured by now is not kept
 		})
 		if err := t.restoreStates(c, k.States); err != nil {
 			errs = append(errs, err)

@@ -65,6 +65,9 @@ type Tree struct {
 	// places are where tasks were before the server was started again; they are
 	// used by the first Resync only.
 	places map[int32]Place
+	// unreleased are the containers of which an earlier server has not done a release; they
+	// are for the end of the first Resync.
+	unreleased []*Container
 }
 
 // New makes a Tree without tasks: the host's are found by the first Resync.
