@@ -68,10 +68,15 @@ func (s *kernelCpuacct) Create(c *tree.Container) (tree.State, error) {
 		s.pair.Destroy(c, state)
 		return nil, err
 	}
-	h := fnv.New64a()
-	h.Write(binary.LittleEndian.AppendUint64([]byte(s.boot), id))
-	s.setBase(c, base{directory: h.Sum64()})
+	s.setBase(c, base{directory: everOnly(s.boot, id)})
 	return state, nil
+}
+
+// everOnly is a number for what has one that is its own in a boot of the host only.
+func everOnly(boot string, id uint64) uint64 {
+	h := fnv.New64a()
+	h.Write(binary.LittleEndian.AppendUint64([]byte(boot), id))
+	return h.Sum64()
 }
 
 // Destroy is tree.Subsystem's.

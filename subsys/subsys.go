@@ -141,7 +141,7 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 	counters := bc.New(cfg.BC, cfg.Log)
 	counters.Remember(cfg.memory(cfg.BCRows, string(boot), "bc", "the rlimits that processes had before they were lowered are not known"))
 	if l := controller.NewLimits(kernel); l.Any() {
-		tasks.LimitBy(l.ForNumtasks())
+		tasks.LimitBy(bootTasks{l.ForNumtasks(), string(boot)})
 		counters.LimitBy(l.ForBC())
 		l.Ask(tasks.Allows, counters.Allows)
 	}
@@ -169,6 +169,18 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 		all = append(all, made[name])
 	}
 	return all, nil
+}
+
+// bootTasks are a numtasks.Limiter in a boot of the host.
+type bootTasks struct {
+	controller.Tasks
+	boot string
+}
+
+// Refused is numtasks.Limiter's.
+func (t bootTasks) Refused(c *tree.Container) (n, counter uint64, ok bool, err error) {
+	n, directory, ok, err := t.Tasks.Refused(c)
+	return n, everOnly(t.boot, directory), ok, err
 }
 
 // memory is what a subsystem keeps in rows, nil without. Where that cannot be read it

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"containerfs/subsys/cpuacct"
+	"containerfs/subsys/numtasks"
 	"containerfs/tree"
 	"containerfs/tree/hostsim"
 )
@@ -56,5 +58,8 @@ var (
 		tree.Reattacher
 		tree.Mover
 		tree.Saver
+		Measurer
 	} = new(kernelCpuacct)
+	_ Measurer = new(cpuacct.Subsystem)
+	_ Measurer = new(numtasks.Subsystem)
 )

@@ -329,9 +329,9 @@ func (k controllers) limitsForBC(t *testing.T) {
 }
 
 // triesToFork has a shell fork in a container of one task.
-func (k controllers) triesToFork(t *testing.T, s *server) {
+func (k controllers) triesToFork(t *testing.T, s *server) (sh *waiter) {
 	t.Helper()
-	sh := startWaiter(t, "(true) && echo forked; read end")
+	sh = startWaiter(t, "(true) && echo forked; read end")
 	s.run("write", "/h/a/procs", sh.pid())
 	sh.run(t)
 	waitFor(t, "the shell to try", func() bool { return strings.HasSuffix(sh.output.String(), "\n") })
@@ -342,6 +342,7 @@ func (k controllers) triesToFork(t *testing.T, s *server) {
 	if got := sh.output.String(); !strings.HasSuffix(got, want) {
 		t.Errorf("the shell said %q, want %q", got, want)
 	}
+	return sh
 }
 
 // cpuTime is the CPU time of a process so far.

@@ -253,3 +253,34 @@ func TestKernelCpuacctRefused(t *testing.T) {
 		retireMirrors(t, state)
 	})
 }
+
+// TestRefusedForksKept: forks that the kernel has refused are failures for ever, also after a boot,
+// which has it count anew.
+func TestRefusedForksKept(t *testing.T) {
+	needHost(t)
+	state := t.TempDir()
+	t.Cleanup(func() { retireMirrors(t, state) })
+	k := controllers{1, map[string]string{"pids": mountOf(t, "pids")}, versions[1]}
+	start := func() *server {
+		return startServer(t, "--state", state, "--enable", "pids", "--hierarchy", "h=numtasks,pids")
+	}
+	s := start()
+	s.run("mkdir", "/h/a")
+	s.run("write", "/h/numtasks.shares", "child_shares_divisor="+strings.TrimSpace(s.run("read", "/h/numtasks.limit")))
+	s.run("write", "/h/a/numtasks.shares", "max_shares=1")
+	for n := 1; n <= 2; n++ {
+		sh := k.triesToFork(t, s)
+		sh.Process.Kill()
+		sh.Wait()
+		base := s.base()
+		s.stop() // before anybody asked
+		forgetKernelDirs(t, base)
+		s = start()
+		want := fmt.Sprintf("Number of failures %d\n", n)
+		if got := s.run("read", "/h/a/numtasks.stats"); !strings.Contains(got, want) {
+			t.Errorf("after boot %d, stats are\n%s", n, got)
+		}
+	}
+	s.run("rmdir", "/h/a")
+	s.stop()
+}

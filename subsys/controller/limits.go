@@ -120,27 +120,38 @@ func (t Tasks) Limit(c *tree.Container, n int64) (ok bool, err error) {
 	return t.l.limitTasks(c, numtasks, max(n, -1))
 }
 
-// Refused is numtasks.Limiter's.
-func (t Tasks) Refused(c *tree.Container) (n uint64, ok bool, err error) {
+// Refused is how many forks were refused in a container's kernel directory, and the kernel's number
+// for that, which no other one has while the host is booted. Where pids is not bound to the
+// hierarchy it is not ok.
+func (t Tasks) Refused(c *tree.Container) (n, directory uint64, ok bool, err error) {
 	if t.l.pids == nil {
-		return 0, false, nil
+		return 0, 0, false, nil
 	}
 	node, err := t.l.pids.find(c)
 	if err != nil {
-		return 0, false, nil
+		return 0, 0, false, nil
+	}
+	dir, err := node.open()
+	if err != nil {
+		return 0, 0, false, gone(err)
+	}
+	directory, err = dir.ID()
+	dir.Close()
+	if err != nil {
+		return 0, 0, false, gone(err)
 	}
 	// The kernel counts where the fork was, which in version 2 can be the leaf.
 	for _, at := range []string{node.path(), node.place()} {
 		more, err := t.l.refused(node, at)
 		if err != nil {
-			return 0, false, gone(err)
+			return 0, 0, false, gone(err)
 		}
 		n += more
 		if node.path() == node.place() {
 			break
 		}
 	}
-	return n, true, nil
+	return n, directory, true, nil
 }
 
 // refused is what the kernel has refused in a directory.

@@ -38,7 +38,8 @@
 // Where the kernel's pids controller is enabled, and bound to the same hierarchy, a
 // fork over a limit fails with EAGAIN instead (see Limiter): a write to shares sets
 // pids.max of the container and of those below, and the kernel's refusals count as
-// failures when stats is read. Nothing tells of them, so there is no limit event.
+// failures when stats is read, and when counts are to be kept: for ever, whereas the kernel
+// counts anew after a boot. Nothing tells of them, so there is no limit event.
 // Who writes pids.max himself has his value until the next write to shares.
 //
 // Attach is never limited: it can take the usage over the limit.

@@ -14,8 +14,9 @@ type Limiter interface {
 	// limit. Under changeMu.
 	Limit(c *tree.Container, n int64) (ok bool, err error)
 
-	// Refused is how many forks were refused in c. No lock is held.
-	Refused(c *tree.Container) (n uint64, ok bool, err error)
+	// Refused is how many forks were refused in c, since what counts them began, which has a
+	// number that no other has in any boot of the host. No lock is held.
+	Refused(c *tree.Container) (n, counter uint64, ok bool, err error)
 }
 
 // LimitBy has forks refused by l, instead of being counted only. Before tree.New.
@@ -85,7 +86,12 @@ func (s *Subsystem) refusals(c *tree.Container) error {
 	if err := s.drain(c); err != nil || s.limiter == nil {
 		return err
 	}
-	n, ok, err := s.limiter.Refused(c)
+	return s.ask(c)
+}
+
+// ask asks the limiter what it has refused.
+func (s *Subsystem) ask(c *tree.Container) error {
+	n, counter, ok, err := s.limiter.Refused(c)
 	if err == syscall.ENODEV || !ok {
 		return nil // it is gone: the read will find out
 	}
@@ -93,9 +99,42 @@ func (s *Subsystem) refusals(c *tree.Container) error {
 		return err
 	}
 	s.tree.Update(func() {
-		if !c.Removed() && s.tree.Bound(s.id) == c.Hierarchy() {
-			s.state(c).refused = n
+		if c.Removed() || s.tree.Bound(s.id) != c.Hierarchy() {
+			return
 		}
+		st := s.state(c)
+		if st.counter != counter { // by a boot
+			st.failures += st.refused
+			st.counter = counter
+		}
+		st.refused = n
 	})
 	return nil
+}
+
+// Measure has the limiter be asked about all who can have been refused a fork, for what is saved.
+func (s *Subsystem) Measure() {
+	if s.limiter == nil {
+		return
+	}
+	var asked []*tree.Container
+	s.tree.View(func() {
+		var walk func(c *tree.Container) bool
+		walk = func(c *tree.Container) bool {
+			if c.Populated() || c.Vacated() {
+				asked = append(asked, c)
+				c.Children(0, walk)
+			}
+			return true
+		}
+		if h := s.tree.Bound(s.id); h != nil {
+			h.Root().Children(0, walk)
+		}
+	})
+	for _, c := range asked {
+		if err := s.ask(c); err != nil {
+			s.log.Warn("what the kernel has refused is not known", "path", c.Path(), "err", err)
+			return
+		}
+	}
 }

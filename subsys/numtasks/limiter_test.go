@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"containerfs/tree"
+	"containerfs/tree/hostsim"
 )
 
 // limiter is a kernel that limits the containers that it knows.
@@ -15,6 +16,7 @@ type limiter struct {
 	limits  map[string]int64
 	refuse  string // the path that fails
 	refused uint64
+	counter uint64
 	unbound bool
 }
 
@@ -29,8 +31,8 @@ func (l *limiter) Limit(c *tree.Container, n int64) (bool, error) {
 	return true, nil
 }
 
-func (l *limiter) Refused(*tree.Container) (uint64, bool, error) {
-	return l.refused, !l.unbound, nil
+func (l *limiter) Refused(*tree.Container) (uint64, uint64, bool, error) {
+	return l.refused, l.counter, !l.unbound, nil
 }
 
 func TestLimiter(t *testing.T) {
@@ -69,4 +71,39 @@ func TestLimiter(t *testing.T) {
 	if l.limits["/a"] != 32 {
 		t.Errorf("it is bound elsewhere, and the limit is %d", l.limits["/a"])
 	}
+}
+
+// TestRefusedBefore: what was refused is a failure for ever, also where the kernel counts anew.
+func TestRefusedBefore(t *testing.T) {
+	f := newFixture(t)
+	l := &limiter{limits: map[string]int64{}, refused: 3, counter: 1}
+	f.numtasks.LimitBy(l)
+	a := f.mkdir(f.root, "a")
+	f.attach(a, f.sim.Fork(hostsim.InitTID))
+	f.numtasks.Measure()
+	l.unbound = true
+	f.want(a, "stats", stats(1, 0, 3))
+	l.unbound = false
+	save := func() (b []byte) {
+		f.View(func() { b = f.numtasks.Save(a, nil) })
+		return b
+	}
+	kept := save()
+
+	next := newFixture(t)
+	l = &limiter{limits: map[string]int64{}, refused: 4, counter: 1}
+	next.numtasks.LimitBy(l)
+	a = next.mkdir(next.root, "a")
+	restore := func() {
+		t.Helper()
+		if err := next.Change(func() error { return next.numtasks.Restore(a, kept) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restore()
+	next.want(a, "stats", stats(0, 0, 4))
+	l.refused, l.counter = 2, 2
+	next.want(a, "stats", stats(0, 0, 6))
+	restore() // as after a change that could not be kept
+	next.want(a, "stats", stats(0, 0, 6))
 }

@@ -19,6 +19,7 @@ type state struct {
 	usage               int32 // tasks in it and below
 	successes, failures uint64
 	refused             uint64 // by the limiter, when last asked
+	counter             uint64 // what has counted these, 0 before it was asked
 	kill                bool   // the policy
 }
 

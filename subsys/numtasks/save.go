@@ -6,17 +6,21 @@ import (
 	"containerfs/tree"
 )
 
-// Save is tree.Saver's.
+// Save is tree.Saver's: what was refused, and what has counted that, only where there is any.
 func (s *Subsystem) Save(c *tree.Container, b []byte) []byte {
 	st := s.state(c)
-	if st.shares == defaultShares && st.successes == 0 && st.failures == 0 && !st.kill {
+	if st.shares == defaultShares && st.successes == 0 && st.failures == 0 && st.refused == 0 && !st.kill {
 		return b
 	}
 	kill := uint64(0)
 	if st.kill {
 		kill = 1
 	}
-	return tree.AppendNumbers(b, kill, saved(st.min), saved(st.max), saved(st.divisor), st.successes, st.failures)
+	b = tree.AppendNumbers(b, kill, saved(st.min), saved(st.max), saved(st.divisor), st.successes, st.failures)
+	if st.refused > 0 {
+		b = tree.AppendNumbers(b, st.refused, st.counter)
+	}
+	return b
 }
 
 // saved is a share as a number that is never negative.
@@ -24,10 +28,14 @@ func saved(share int32) uint64 { return uint64(int64(share) - dontCare) }
 
 // Restore is tree.Saver's. What was counted since is not forgotten.
 func (s *Subsystem) Restore(c *tree.Container, b []byte) error {
-	kill, successes, failures := uint64(0), uint64(0), uint64(0)
+	kill, successes, failures, refused, counter := uint64(0), uint64(0), uint64(0), uint64(0), uint64(0)
 	shares := [3]uint64{saved(dontCare), saved(dontCare), saved(defaultDivisor)}
 	if len(b) > 0 {
-		if err := tree.Numbers(b, &kill, &shares[0], &shares[1], &shares[2], &successes, &failures); err != nil {
+		all := []*uint64{&kill, &shares[0], &shares[1], &shares[2], &successes, &failures}
+		if n, err := tree.AllNumbers(b); err == nil && len(n) > len(all) {
+			all = append(all, &refused, &counter)
+		}
+		if err := tree.Numbers(b, all...); err != nil {
 			return err
 		}
 	}
@@ -42,6 +50,9 @@ func (s *Subsystem) Restore(c *tree.Container, b []byte) error {
 		st.kill = kill != 0
 		st.successes = max(st.successes, successes)
 		st.failures = max(st.failures, failures)
+		if st.counter == 0 {
+			st.refused, st.counter = refused, counter
+		}
 	})
 	return nil
 }
