@@ -22,7 +22,8 @@ func saveCommand() *cli.Command {
 		Usage:     "write hierarchies and their settings to standard output",
 		ArgsUsage: "[PATH]",
 		Description: `For apply: the containers of PATH, or of all hierarchies, with their settings, owners
-and modes, in TOML. Which process is where is not saved.
+and modes, in TOML. Which process is where is not saved, nor are release agents, which root
+names at the server, nor hierarchies that are not mounted.
 
   containerfs save > containers.toml
   containerfs save /all/Charlie > charlie.toml`,
