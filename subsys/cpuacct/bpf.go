@@ -23,9 +23,10 @@ const ringSize = 4 << 20
 // include/linux/sched.h.
 const taskDead = 0x80
 
-// Layout of what the program writes: five numbers of eight bytes.
+// Layout of what the program writes: six numbers of eight bytes.
 const (
 	recordTID = 8 * iota
+	recordTGID
 	recordStart
 	recordRun
 	recordUser
@@ -121,6 +122,7 @@ func program(o offsets, ring int) asm.Instructions {
 		asm.JEq.Imm(word, 0, "out"),
 	}
 	code = append(code, send(recordTID, o.pid, asm.Word)...)
+	code = append(code, send(recordTGID, o.tgid, asm.Word)...)
 	code = append(code, send(recordStart, o.start, asm.DWord)...)
 	code = append(code, send(recordRun, o.run, asm.DWord)...)
 	code = append(code, send(recordUser, o.user, asm.DWord)...)
@@ -170,6 +172,7 @@ func decodeRecord(b []byte) (f Final, ok bool) {
 	at := func(i int) uint64 { return binary.NativeEndian.Uint64(b[i:]) }
 	f = Final{
 		TID:   int32(at(recordTID)),
+		TGID:  int32(at(recordTGID)),
 		Start: ticks(at(recordStart)),
 		Times: Times{Run: at(recordRun), User: at(recordUser), System: at(recordSystem)},
 	}
@@ -194,8 +197,8 @@ func (s *switches) close() {
 
 // offsets are where this kernel's task_struct has what the program reads.
 type offsets struct {
-	state, pid, start, run, user, system int16
-	stateSize                            asm.Size
+	state, pid, tgid, start, run, user, system int16
+	stateSize                                  asm.Size
 }
 
 // taskOffsets looks them up once: the kernel does not change under a server.
@@ -216,7 +219,7 @@ var taskOffsets = sync.OnceValues(func() (o offsets, err error) {
 		size int
 		at   *int16
 	}{
-		{"pid", 4, &o.pid}, {"start_boottime", 8, &o.start},
+		{"pid", 4, &o.pid}, {"tgid", 4, &o.tgid}, {"start_boottime", 8, &o.start},
 		{"utime", 8, &o.user}, {"stime", 8, &o.system}, {"se", 0, &o.run},
 	} {
 		if *m.at, err = offsetOf(task, m.name, m.size); err != nil {

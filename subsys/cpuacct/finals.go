@@ -8,6 +8,7 @@ import (
 // Final is what the host says of a task that has ended.
 type Final struct {
 	TID   int32
+	TGID  int32  // 0 when it is not known
 	Start uint64 // clock tick after boot, 0 when it is not known
 	Times
 }
@@ -110,6 +111,32 @@ func (s *Subsystem) finals(fs []Final) {
 	}
 }
 
+// A first thread can end after another has executed a program: then it has the tid that this one
+// had before.
+
+// swappedLocked are the tids of finals that can be of a first thread, by its own.
+func (s *Subsystem) swappedLocked() map[int32]int32 {
+	swapped := make(map[int32]int32)
+	for tid, fs := range s.unclaimed {
+		if tgid := fs[0].TGID; tgid != 0 && tgid != tid {
+			swapped[tgid] = tid
+		}
+	}
+	return swapped
+}
+
+// settleSwappedLocked credits the rest of a first thread, and reports whether that has the final
+// that is there of a tid.
+func (s *Subsystem) settleSwappedLocked(tid int32, d dying) bool {
+	fs := s.unclaimed[tid]
+	if len(fs) == 0 || !fs[0].isOf(d.start) {
+		return false
+	}
+	putList(s.unclaimed, tid, fs[1:])
+	s.settleLocked(d.track, fs[0].Times)
+	return true
+}
+
 // disownLocked drops finals that are nobody's. Right after the beginning one can
 // be of a task that the model lost just before.
 func (s *Subsystem) disownLocked(fs ...final) {
@@ -150,10 +177,18 @@ func (s *Subsystem) awaitFinals() {
 
 // expireLocked gives up what was not matched in time.
 func (s *Subsystem) expireLocked(now time.Duration) {
+	var swapped map[int32]int32
 	for tid, ds := range s.dying {
-		left := slices.DeleteFunc(ds, func(d dying) bool { return now-d.left >= keepDying })
-		s.lost.finals += uint64(len(ds) - len(left))
-		putList(s.dying, tid, left)
+		putList(s.dying, tid, slices.DeleteFunc(ds, func(d dying) bool {
+			late := now-d.left >= keepDying
+			if late && swapped == nil {
+				swapped = s.swappedLocked()
+			}
+			if late && !s.settleSwappedLocked(swapped[tid], d) {
+				s.lost.finals++
+			}
+			return late
+		}))
 	}
 	for tid, fs := range s.unclaimed {
 		if now-fs[len(fs)-1].came >= keepUnclaimed {

@@ -285,6 +285,43 @@ func TestExecByThreadAndEnd(t *testing.T) {
 	}
 }
 
+// TestExecByThreadSwaps: where a thread that executes a program is faster than the end of the
+// first, that ends with the thread's tid, which nobody else's end has.
+func TestExecByThreadSwaps(t *testing.T) {
+	for _, finalFirst := range []bool{true, false} {
+		t.Run(fmt.Sprintf("final first %v", finalFirst), func(t *testing.T) {
+			bothModes(t, func(t *testing.T, f *fixture) {
+				f.mkdir("a")
+				f.mkdir("b")
+				first := f.sim.Fork(hostsim.InitTID)
+				f.attach("a", first)
+				second := f.sim.Thread(first)
+				f.attach("b", second)
+				f.run(first, 1)
+				f.run(second, 10)
+				final := f.machine.final(first)
+				final[0].TID, final[0].TGID = second, first
+				f.sim.Exec(second)
+				f.machine.mu.Lock()
+				f.machine.times[first] = f.machine.times[second]
+				delete(f.machine.times, second)
+				f.machine.mu.Unlock()
+				if !finalFirst {
+					f.Drain()
+				}
+				f.machine.ended(final)
+				f.run(first, 100)
+				f.Drain()
+				f.machine.pass(keepDying)
+				f.s.Enforce()
+				f.expect("a", 1, "b", 110, "", 111)
+				f.exit(first)
+				f.expect("", 111)
+			})
+		})
+	}
+}
+
 func TestRmdirLeavesHistory(t *testing.T) {
 	f := newFixture(t, true)
 	f.mkdir("a")
