@@ -385,7 +385,6 @@ func TestReset(t *testing.T) {
 	f.expect("", 0, "a", 12)
 }
 
-// TestStat: the parts are the ticks' share of the run time, and never go back.
 // TestPutBack: where a change of a container cannot be kept, what is kept of it is put back. That
 // does not forget what was counted since, and takes back a reset.
 func TestPutBack(t *testing.T) {
@@ -420,6 +419,7 @@ func TestPutBack(t *testing.T) {
 	f.exit(k)
 }
 
+// TestStat: the parts are the ticks' share of the run time, and never go back.
 func TestStat(t *testing.T) {
 	f := newFixture(t, true)
 	f.mkdir("a")
