@@ -108,6 +108,9 @@ type deed struct {
 	changed node
 	// resolved is FS.resolved of before it, for a deed that can change something.
 	resolved uint64
+	// number is that of the change, where more is done before it is told; 0: the last of what
+	// was changed.
+	number uint64
 }
 
 // changes are the deeds that change something when they succeed.
@@ -126,7 +129,10 @@ func (at *attachment) told(d deed, err error) error {
 		if d.changed == nil {
 			d.changed = d.node
 		}
-		err = at.fs.keep(d.changed, d.resolved)
+		if d.number == 0 {
+			d.number = at.fs.lastOf(d.changed)
+		}
+		err = at.fs.keep(d.number, d.resolved)
 	}
 	at.note(d, err)
 	at.account(d, err)

@@ -282,10 +282,10 @@ func (f *file) RenameAt(oldName string, newDir p9.File, newName string) error {
 	return f.at.told(d, err)
 }
 
-// rename renames what has a name in a directory, if that is the container that
-// is meant, or whatever has it: errRenamed. It returns that. Also is as tree.RenameRequest has
-// it.
-func (at *attachment) rename(from node, oldName string, to node, newName string, meant *tree.Container, also func(*tree.Container)) (n node, err error) {
+// rename renames what has a name in a directory, if allow has nothing against that
+// container, or is nil. It returns the container. Allow and also are as tree.RenameRequest has
+// them.
+func (at *attachment) rename(from node, oldName string, to node, newName string, allow func(*tree.Container) error, also func(*tree.Container)) (n node, err error) {
 	if err := at.fs.mayChange(); err != nil {
 		return nil, err
 	}
@@ -309,8 +309,10 @@ func (at *attachment) rename(from node, oldName string, to node, newName string,
 	r := tree.RenameRequest{
 		Parent: dir.c, Old: oldName, New: newName, Also: also,
 		Allow: func(c *tree.Container) (err error) {
-			if meant != nil && c != meant {
-				return errRenamed
+			if allow != nil {
+				if err := allow(c); err != nil {
+					return err
+				}
 			}
 			n = containerDir{c}
 			at.fs.tree.View(func() { err = at.mayBecome(containerDir{c}, to, newName) })
@@ -368,13 +370,19 @@ func (f *file) Rename(newDir p9.File, newName string) error {
 		return f.done("rename", syscall.EBUSY)
 	}
 	resolved := f.at.fs.resolved()
+	isThis := func(c *tree.Container) error {
+		if c != d.c {
+			return errRenamed
+		}
+		return nil
+	}
 	for {
 		if err := f.gone(); err != nil {
 			return f.done("rename", err)
 		}
 		var name string
 		f.at.fs.tree.View(func() { name = d.c.Name() })
-		_, err := f.at.rename(d.parent(), name, to.n, newName, d.c, nil)
+		_, err := f.at.rename(d.parent(), name, to.n, newName, isThis, nil)
 		if !errors.Is(err, errRenamed) && !errors.Is(err, syscall.ENOENT) {
 			return f.at.told(deed{op: "rename", node: d.parent(), name: name, to: newName, changed: f.n, resolved: resolved}, err)
 		}

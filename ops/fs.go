@@ -189,7 +189,7 @@ func (fs *FS) Mount(name, opts string) error {
 		}
 	}
 	if err == nil {
-		err = fs.keep(ctlFile{}, resolved)
+		err = fs.keep(fs.lastOf(ctlFile{}), resolved)
 	}
 	return err
 }

@@ -250,13 +250,28 @@ func (fs *FS) resolved() uint64 {
 	return fs.journal.store.Resolved()
 }
 
-// keep returns when what was changed last of n is kept, or with the error if it could
-// not be, and was undone. What was resolved before is another's business. Without locks.
-func (fs *FS) keep(n node, resolved uint64) error {
+// failures counts the commits that failed so far: see store.Failures.
+func (fs *FS) failures() uint64 {
 	if fs.journal == nil {
+		return 0
+	}
+	return fs.journal.store.Failures()
+}
+
+// keep returns when the change that has the number is kept, or with the error if it could
+// not be, and was undone. What was resolved before is another's business. Without locks.
+func (fs *FS) keep(number, resolved uint64) error {
+	if fs.journal == nil || number <= resolved {
 		return nil
 	}
-	var number uint64
+	return fs.journal.Await(number, false)
+}
+
+// lastOf is the number of what was changed last of n.
+func (fs *FS) lastOf(n node) (number uint64) {
+	if fs.journal == nil {
+		return 0
+	}
 	fs.tree.View(func() {
 		switch n := n.(type) {
 		case containerDir:
@@ -269,10 +284,7 @@ func (fs *FS) keep(n node, resolved uint64) error {
 			number = fs.journal.store.Last()
 		}
 	})
-	if number <= resolved {
-		return nil
-	}
-	return fs.journal.Await(number, false)
+	return number
 }
 
 // look runs f, which looks at n and may be run again, in View, and returns when all

@@ -77,6 +77,7 @@ func (c *Classifier) makeBy(t *template, parent *tree.Container, name string, s 
 	if err != nil {
 		return nil, err
 	}
+	failures := c.fs.failures()
 	made, err := c.mkdir(parent, makingName, forTasks)
 	if errors.Is(err, syscall.EEXIST) {
 		var left *tree.Container
@@ -92,7 +93,7 @@ func (c *Classifier) makeBy(t *template, parent *tree.Container, name string, s 
 		return nil, err
 	}
 	if err = c.fill(made, t, set); err == nil {
-		err = c.name(made, name, t, s)
+		err = c.name(made, name, t, s, failures)
 	}
 	return made, err
 }
@@ -110,6 +111,12 @@ func (c *Classifier) rmdir(parent, child *tree.Container, name string) error {
 
 // did notes a deed and what it came to, for tell.
 func (c *Classifier) did(d deed, err error) error {
+	if err == nil {
+		if d.changed == nil {
+			d.changed = d.node
+		}
+		d.number = c.fs.lastOf(d.changed)
+	}
 	c.untold = append(c.untold, done{d, err})
 	return err
 }
@@ -244,15 +251,33 @@ func (c *Classifier) write(to *tree.Container, name, value string) error {
 
 // name gives a container that has all that its template sets its name, and in the same change
 // to whom it is delegated. Until then it is the server's, so that nobody is in it or has opened
-// its files, and what is left of it can be removed.
-func (c *Classifier) name(made *tree.Container, name string, t *template, s *rules.Subject) error {
+// its files, and what is left of it can be removed. It gets none if something of it is undone by
+// then, where a commit has failed since there were so many failures.
+func (c *Classifier) name(made *tree.Container, name string, t *template, s *rules.Subject, failures uint64) error {
 	d := deed{op: "rename", node: containerDir{made.Parent()}, name: makingName, to: name, resolved: c.fs.resolved()}
 	var also func(*tree.Container)
 	if t.Delegate {
 		also = func(*tree.Container) { c.delegate(made, t.Set, s) }
 	}
+	isWhole := func(found *tree.Container) error {
+		if found != made {
+			return errRenamed
+		}
+		if c.fs.failures() == failures {
+			return nil
+		}
+		for _, d := range c.untold {
+			if d.err != nil {
+				continue
+			}
+			if err := c.fs.journal.Await(d.number, true); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	var err error
-	d.changed, err = c.at.rename(d.node, makingName, d.node, name, made, also)
+	d.changed, err = c.at.rename(d.node, makingName, d.node, name, isWhole, also)
 	if err = c.did(d, err); err == nil && t.Delegate {
 		_ = c.did(deed{op: "setattr", node: containerDir{made}, set: fmt.Sprintf("uid=%d gid=%d", s.UID, s.GID), resolved: d.resolved}, nil)
 	}

@@ -1,7 +1,9 @@
 package ops
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -311,5 +313,69 @@ msg="a template sets a file that there is not" path=/n/a file=release_agent
 func TestSettingOrder(t *testing.T) {
 	if got := SettingOrder(map[string]string{"b": "", "a_exclusive": "1", "c": ""}); !slices.Equal(got, []string{"b", "c", "a_exclusive"}) {
 		t.Errorf("files in the order %q", got)
+	}
+}
+
+// able is through by another name, whose files come before all others.
+type able struct{ *through }
+
+func (able) Name() string { return "able" }
+
+// TestTemplateNotKept: a container of which a setting is undone, since that could not be kept, does
+// not get its name, though what is done to it after that is kept; and no line tells of that setting.
+func TestTemplateNotKept(t *testing.T) {
+	s := &through{pass: make(chan error), entered: make(chan bool)}
+	r := newRuled(t, 100, "", keepIn(t, t.TempDir()), func(_ *Config, tc *tree.Config) { tc.Subsystems = append(tc.Subsystems, able{s}, s) })
+	if _, err := r.fs.Restore(nil); err != nil {
+		t.Fatal(err)
+	}
+	r.mount("mount o able,through")
+	r.forceWith("1000 o a create\n", r.template("/o/a", false, "able.in", "1", "max.depth", "3", "through.in", "1"))
+	r.c.Start(false)
+	r.settle()
+	store, o := r.fs.journal.store, r.container("o")
+	p := r.fork(1000)
+	r.exec(p, "/x")
+	r.tree.Drain()
+	<-s.entered
+	r.must(store.Wait(store.Last())) // it is made
+	refuse, named := true, 0
+	store.InCommit = func() (err error) {
+		r.tree.View(func() {
+			if o.Child("a") != nil {
+				named++
+			}
+		})
+		if refuse {
+			refuse, err = false, syscall.ENOSPC
+		}
+		return err
+	}
+	s.pass <- nil
+	<-s.entered // it has its depth
+	if err := store.Wait(store.Last()); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v, want ENOSPC", err)
+	}
+	s.pass <- nil
+	r.settle()
+	if names := r.names("o"); named > 0 || slices.Contains(names, "a") || slices.Contains(names, makingName) {
+		t.Errorf("there are %q, and in %d commits a had its name", names, named)
+	}
+	if log := r.log.String(); regexp.MustCompile("msg=change op=write path=.*max.depth").MatchString(log) || !strings.Contains(log, "no space left") {
+		t.Errorf("log\n%s", log)
+	}
+	if t.Failed() {
+		return
+	}
+	r.exec(p, "/y")
+	r.tree.Drain()
+	for range 2 {
+		<-s.entered
+		s.pass <- nil
+	}
+	r.settle()
+	r.want("o/a/max.depth", "3\n")
+	if log := r.log.String(); !strings.Contains(log, "msg=change op=write path=/o/a/max.depth") {
+		t.Errorf("log\n%s", log)
 	}
 }
