@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/signal"
 	"sync"
 	"syscall"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"containerfs/cmd/containerfs/internal/terminal"
 	"containerfs/p9srv"
 )
 
@@ -80,6 +82,11 @@ func proxied(c *cli.Context, args []string) (remote p9srv.Addr, patience time.Du
 
 // proxyStdio serves the client on standard input and output, until it or ctx ends.
 func proxyStdio(ctx context.Context, remote p9srv.Addr, patience time.Duration, stderr io.Writer) error {
+	for _, f := range []*os.File{os.Stdin, os.Stdout} {
+		if _, is := terminal.Is(f); is {
+			return usagef("a terminal is no client: %s is to be a pipe or a socket", f.Name())
+		}
+	}
 	server, err := dialPatiently(ctx, remote, patience)
 	if err != nil {
 		return &unavailableError{remote.String(), err}

@@ -24,13 +24,18 @@ func openStdio() stdio {
 
 func (s stdio) Read(b []byte) (int, error)  { return s.in.Read(b) }
 func (s stdio) Write(b []byte) (int, error) { return s.out.Write(b) }
-func (s stdio) CloseWrite() error           { return s.out.Close() }
 func (s stdio) Close() error                { return errors.Join(s.in.Close(), s.out.Close()) }
+
+// CloseWrite closes both: ssh's server tells its client of no end before that of the process, and
+// where the two are one socket there is none before both are closed.
+func (s stdio) CloseWrite() error { return s.Close() }
 
 func (s stdio) LocalAddr() net.Addr  { return stdioAddr{} }
 func (s stdio) RemoteAddr() net.Addr { return stdioAddr{} }
 
-func (s stdio) SetDeadline(t time.Time) error      { return errors.Join(s.in.SetDeadline(t), s.out.SetDeadline(t)) }
+func (s stdio) SetDeadline(t time.Time) error {
+	return errors.Join(s.in.SetDeadline(t), s.out.SetDeadline(t))
+}
 func (s stdio) SetReadDeadline(t time.Time) error  { return s.in.SetReadDeadline(t) }
 func (s stdio) SetWriteDeadline(t time.Time) error { return s.out.SetWriteDeadline(t) }
 
