@@ -99,6 +99,9 @@ func NewExport(addr string, opts []Option) (Export, error) {
 }
 
 func newExport(a Addr, opts []Option) (Export, error) {
+	if a.Network == "ssh" {
+		return Export{}, &OptionError{Err: errListen}
+	}
 	e := Export{Addr: a}
 	own := make(map[uint32][]Option) // of CIDs
 	for _, o := range opts {

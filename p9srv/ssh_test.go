@@ -88,12 +88,13 @@ func TestDialSSHRefused(t *testing.T) {
 	}
 }
 
-// TestListenSSH: nobody can listen there.
+// TestListenSSH: nobody can listen there, which is to be known before anybody tries.
 func TestListenSSH(t *testing.T) {
-	if e, err := ParseExport("ssh://host"); err == nil {
-		if l, err := Listen(e); err == nil {
-			l.Close()
-			t.Error("it listens")
+	_, err := ParseExport("ssh://host")
+	_, again := NewExport("ssh://host", nil)
+	for _, err := range []error{err, again} {
+		if o := (*OptionError)(nil); !errors.As(err, &o) || !strings.Contains(err.Error(), "network must be") {
+			t.Errorf("%v", err)
 		}
 	}
 }
