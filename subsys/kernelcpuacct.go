@@ -18,7 +18,8 @@ import (
 //
 // The kernel's counts are those of a directory, which begin at 0 when the directory is made: at
 // mkdir, and again when the host was booted. What is shown is the kernel's counts and a base: what
-// ours had counted by then, or what makes it 0 at a reset.
+// ours had counted by then, or what makes it 0 at a reset. It is less than 0 as well where a server
+// without the kernel's counts was in between, which knows of no base.
 type kernelCpuacct struct {
 	pair
 	ourCpuacct
@@ -103,11 +104,11 @@ func (s *kernelCpuacct) setBase(c *tree.Container, b base) {
 func (s *kernelCpuacct) fetch(ours tree.File, first int) func(*tree.Container) ([]byte, error) {
 	return func(c *tree.Container) (b []byte, err error) {
 		if !c.IsRoot() {
+			base := s.base(c) // before the rest: there is none of a container that is removed meanwhile
 			text, err := s.kernel.Fetch(c, "cpuacct."+ours.Name)
 			if err != nil {
 				return nil, err
 			}
-			base := s.base(c)
 			return eachCount(text, first, func(i int, n int64) int64 { return max(0, n+base.counts[i]) }), nil
 		}
 		if err := ours.Prepare(c); err != nil {
@@ -187,22 +188,23 @@ func (s *kernelCpuacct) reset(ours tree.File) func(*tree.Actor, *tree.Container,
 	}
 }
 
-// Save is tree.Saver's: what ours has counted, and the base.
+// Save is tree.Saver's: what ours has counted, and the base. That is there from the beginning, so
+// that it is known of which directory the kernel's counts are by the first checkpoint.
 func (s *kernelCpuacct) Save(c *tree.Container, b []byte) []byte {
 	base := s.base(c)
 	start := len(b)
 	b = s.ourCpuacct.Save(c, b)
-	switch {
-	case base.directory == 0 || len(b) == start && base.counts == (counts{}):
+	if base.directory == 0 {
 		return b
-	case len(b) == start:
+	}
+	if len(b) == start {
 		b = append(b, cpuacct.NothingSaved...)
 	}
 	return tree.AppendNumbers(b, base.directory, uint64(base.counts[0]), uint64(base.counts[1]), uint64(base.counts[2]))
 }
 
-// Restore is tree.Saver's. A directory that was not there when that was saved begins with what
-// ours had counted, if that was anything.
+// Restore is tree.Saver's. A directory that was not there when that was saved, or had no base,
+// begins with what ours had counted.
 func (s *kernelCpuacct) Restore(c *tree.Container, b []byte) error {
 	ours, more, err := cpuacct.SplitSaved(b)
 	if err != nil {
@@ -220,13 +222,13 @@ func (s *kernelCpuacct) Restore(c *tree.Container, b []byte) error {
 		}
 		now.counts = counts{int64(n[0]), int64(n[1]), int64(n[2])}
 	}
-	if was != now.directory && len(b) > 0 {
+	if was != now.directory {
 		kernels, err := s.kernels(c)
 		if err != nil {
 			return err
 		}
 		for i, n := range s.counted(c) {
-			now.counts[i] = max(0, n-kernels[i])
+			now.counts[i] = n - kernels[i]
 		}
 	}
 	s.setBase(c, now)

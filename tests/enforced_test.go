@@ -284,3 +284,45 @@ func TestRefusedForksKept(t *testing.T) {
 	s.run("rmdir", "/h/a")
 	s.stop()
 }
+
+// TestKernelCpuacctOff: a reset stays one where a server without the kernel's counts was in between,
+// and the time of that is in what is shown after it, once. A kill loses nothing that the kernel has.
+func TestKernelCpuacctOff(t *testing.T) {
+	needHost(t)
+	mountOf(t, "cpuacct")
+	state := t.TempDir()
+	t.Cleanup(func() { retireMirrors(t, state) })
+	start := func(flags ...string) *server {
+		return startServer(t, append([]string{"--state", state, "--hierarchy", "h=cpuacct"}, flags...)...)
+	}
+	s := start("--enable", "cpuacct")
+	s.run("mkdir", "/h/a")
+	for range 4 {
+		burn(t, s, "/h/a")
+	}
+	was, _ := s.counts("/h/a")
+	s.kill9()
+	s = start("--enable", "cpuacct")
+	s.hasCounts("killed", "/h/a", was)
+	s.run("write", "/h/a/cpuacct.usage", "0")
+	s.stop()
+	s = start()
+	burn(t, s, "/h/a")
+	one, _ := s.counts("/h/a")
+	if one > was/2 {
+		t.Errorf("what is to be a quarter of %d is %d", was, one)
+	}
+	s.stop()
+	s = start("--enable", "cpuacct")
+	s.hasCounts("with the kernel's again", "/h/a", one)
+	burn(t, s, "/h/a")
+	both, _ := s.counts("/h/a")
+	if both < one*3/2 {
+		t.Errorf("as much again: usage is %d, was %d", both, one)
+	}
+	s.stop()
+	s = start("--enable", "cpuacct")
+	s.hasCounts("started again", "/h/a", both)
+	s.run("rmdir", "/h/a")
+	s.stop()
+}
