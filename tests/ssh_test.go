@@ -99,7 +99,7 @@ func TestSSH(t *testing.T) {
 		t.Errorf("alice makes a container beside hers: %v", err)
 	}
 	s.kill9()
-	s = serve()
+	serve()
 	if _, err := os.Stat(mnt + "/j/alice/by-mount"); err != nil {
 		t.Errorf("after a restart: %v", err)
 	}
