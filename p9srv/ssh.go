@@ -98,10 +98,10 @@ func (s *SSH) options() []string {
 }
 
 // sshArgs are the arguments of ssh. What is a matter of the user's, as keys and names of
-// hosts, is in his configuration.
+// hosts, is in his configuration; a command that he has there for his shell is not run.
 func (a Addr) sshArgs() []string {
 	user, host, port := a.login()
-	args := []string{"-T", "-o", "ServerAliveInterval=15", "-o", "ClearAllForwardings=yes"}
+	args := []string{"-T", "-o", "ServerAliveInterval=15", "-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"}
 	if port != "" {
 		args = append(args, "-p", port)
 	}

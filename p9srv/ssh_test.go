@@ -47,7 +47,7 @@ func TestDialSSH(t *testing.T) {
 		t.Error(err)
 	}
 	got, err := os.ReadFile(args)
-	want := "-T -o ServerAliveInterval=15 -o ClearAllForwardings=yes -p 2022 -l alice -- ::1 '/opt/c d' proxy - 'unix:///run/it%27s'"
+	want := "-T -o ServerAliveInterval=15 -o ClearAllForwardings=yes -o RemoteCommand=none -p 2022 -l alice -- ::1 '/opt/c d' proxy - 'unix:///run/it%27s'"
 	if text := strings.Join(strings.Fields(string(got)), " "); err != nil || text != want {
 		t.Errorf("ssh has %s, %v, want %s", text, err, want)
 	}
