@@ -3,6 +3,7 @@ package ops
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -26,7 +27,7 @@ const (
 )
 
 // errRow is of a row that no server wrote.
-var errRow = errors.New("a row cannot be read")
+var errRow = fmt.Errorf("a row cannot be read: %w", syscall.EINVAL)
 
 type rowWriter struct{ b []byte }
 

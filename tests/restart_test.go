@@ -527,11 +527,24 @@ func TestRefusedState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if db, err = store.Open(dir, func(store.Key, []byte) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	db.Put(store.Key{Bucket: store.Roots, Name: "numtasks"}, []byte{0xff}, nil)
+	db.Close()
+	strange, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		what string
 		as   []byte
 		said string
 	}{
+		{"of another build", strange, "invalid argument"},
 		{"damaged", append(slices.Clone(whole[:40]), append([]byte("xx"), whole[42:]...)...), "damaged"},
 		{"truncated", whole[:2*os.Getpagesize()], "damaged"}, // further up there can be pages of nothing
 		{"empty", nil, "damaged"},

@@ -375,7 +375,8 @@ func (e *engine) restore(conf config, exists map[uint64]bool) error {
 }
 
 // restoreError says what is wrong with what was restored of a state directory, if anything. A
-// server that is started again without a subsystem will lack it again.
+// server that is started again without a subsystem will lack it again, and one that does not
+// understand a row, as an older one may not, will understand it no better.
 func restoreError(dir string, t *tree.Tree, done ops.Restored, err error) error {
 	if err == nil && done.Containers <= checkUpTo {
 		if err = t.Check(); err != nil {
@@ -386,7 +387,7 @@ func restoreError(dir string, t *tree.Tree, done ops.Restored, err error) error 
 		return nil
 	}
 	err = fmt.Errorf("state directory %s: %w", dir, err)
-	if errors.As(err, new(*ops.LacksError)) {
+	if errors.As(err, new(*ops.LacksError)) || errors.Is(err, syscall.EINVAL) {
 		return mistake(err)
 	}
 	return err
