@@ -374,15 +374,13 @@ func (j *Journal) Checkpoint() {
 				if !h.Root().Populated() {
 					continue
 				}
-				var walk func(*tree.Container) bool
-				walk = func(c *tree.Container) bool {
-					if c.Populated() || c.Vacated() || j.measured[c] != 0 {
-						todo = append(todo, c)
-						c.Children(0, walk)
+				h.Root().EachBelow(func(c *tree.Container) bool {
+					if !c.Populated() && !c.Vacated() && j.measured[c] == 0 {
+						return false
 					}
+					todo = append(todo, c)
 					return true
-				}
-				h.Root().Children(0, walk)
+				})
 			}
 			for id, name := range j.fs.names {
 				j.checkpointRoot(id, name)

@@ -159,15 +159,14 @@ func (at *attachment) signalAll(alive []victim, h *hunt, now bool) error {
 // below are the tasks in the container or below.
 func (fs *FS) below(c *tree.Container) (victims []victim) {
 	fs.tree.View(func() {
-		var walk func(*tree.Container) bool
-		walk = func(c *tree.Container) bool {
+		add := func(c *tree.Container) bool {
 			c.EachTask(func(task *tree.Task) {
 				victims = append(victims, victim{Entry: task.Entry(), in: c})
 			})
-			c.Children(0, walk)
 			return true
 		}
-		walk(c)
+		add(c)
+		c.EachBelow(add)
 	})
 	return victims
 }

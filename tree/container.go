@@ -86,6 +86,19 @@ func (c *Container) Children(after uint64, yield func(*Container) bool) {
 	c.children.each(after, yield)
 }
 
+// EachBelow calls enter for the containers below c, parents first and siblings in order of
+// creation; those below one of which it says no are left out. View or Change.
+func (c *Container) EachBelow(enter func(*Container) bool) {
+	var each func(*Container) bool
+	each = func(k *Container) bool {
+		if enter(k) {
+			k.Children(0, each)
+		}
+		return true
+	}
+	c.Children(0, each)
+}
+
 // Path is the path within the hierarchy, "/" for the root.
 func (c *Container) Path() string { return string(c.AppendPath(nil)) }
 

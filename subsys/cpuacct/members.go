@@ -149,22 +149,19 @@ type member struct {
 // members lists the tasks in c and below, nil when c is gone. It looks only at
 // populated containers and their children.
 func (s *Subsystem) members(c *tree.Container) (ms []member) {
-	var walk func(c *tree.Container)
-	walk = func(c *tree.Container) {
+	add := func(c *tree.Container) bool {
+		if !c.Populated() {
+			return false
+		}
 		at := s.state(c)
 		c.EachTask(func(task *tree.Task) {
 			ms = append(ms, member{task: task, tid: task.TID(), tgid: task.TGID(), at: at})
 		})
-		c.Children(0, func(k *tree.Container) bool {
-			if k.Populated() {
-				walk(k)
-			}
-			return true
-		})
+		return true
 	}
 	s.tree.View(func() {
-		if s.has(c) {
-			walk(c)
+		if s.has(c) && add(c) {
+			c.EachBelow(add)
 		}
 	})
 	return ms

@@ -119,17 +119,17 @@ func (s *Subsystem) Measure() {
 	}
 	var asked []*tree.Container
 	s.tree.View(func() {
-		var walk func(c *tree.Container) bool
-		walk = func(c *tree.Container) bool {
-			if c.Populated() || c.Vacated() {
-				asked = append(asked, c)
-				c.Children(0, walk)
+		h := s.tree.Bound(s.id)
+		if h == nil {
+			return
+		}
+		h.Root().EachBelow(func(c *tree.Container) bool {
+			if !c.Populated() && !c.Vacated() {
+				return false
 			}
+			asked = append(asked, c)
 			return true
-		}
-		if h := s.tree.Bound(s.id); h != nil {
-			h.Root().Children(0, walk)
-		}
+		})
 	})
 	for _, c := range asked {
 		if err := s.ask(c); err != nil {

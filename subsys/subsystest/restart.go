@@ -21,15 +21,10 @@ func Keep(root *tree.Container) *Kept {
 	k := &Kept{groups: make(map[uint64]uint64)}
 	t.View(func() {
 		k.hierarchy = root.Hierarchy().Kept()
-		var walk func(c *tree.Container)
-		walk = func(c *tree.Container) {
-			c.Children(0, func(child *tree.Container) bool {
-				k.children = append(k.children, keptChild{c.ID(), child.Kept()})
-				walk(child)
-				return true
-			})
-		}
-		walk(root)
+		root.EachBelow(func(c *tree.Container) bool {
+			k.children = append(k.children, keptChild{c.Parent().ID(), c.Kept()})
+			return true
+		})
 		t.Places(func(tid int32, p tree.Place) {
 			k.groups[p.Group] = t.Task(tid).Group().Containers()[0].ID()
 		})
