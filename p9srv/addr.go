@@ -122,18 +122,16 @@ func parseDial(network, rest string) (Addr, error) {
 		}
 		return portAddr(network, strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), port)
 	}
-	return Addr{}, errors.New("network must be tcp, tls, unix or vsock")
+	return Addr{}, errNetwork
 }
+
+var errNetwork = errors.New("network must be tcp, tls, unix or vsock")
 
 func parseURL(s string) (Addr, error) {
 	network, rest, _ := strings.Cut(s, "://")
 	switch network {
 	case "unix":
-		path, err := url.PathUnescape(rest)
-		if err != nil {
-			return Addr{}, err
-		}
-		return unixAddr(path)
+		return unixURL(rest)
 	case "tcp", "tls", "vsock":
 		host, port, err := net.SplitHostPort(rest)
 		if err != nil {
@@ -170,6 +168,7 @@ func portAddr(network, host, port string) (Addr, error) {
 	return Addr{Network: network, Address: net.JoinHostPort(host, strconv.FormatUint(n, 10))}, nil
 }
 
+// isHost reports whether nothing in s would be taken for another part of an address.
 func isHost(s string) bool { return !strings.ContainsAny(s, "/?#@&= \t\r\n\x00") }
 
 func parseCID(s string) (uint32, error) {
@@ -209,6 +208,15 @@ func unixAddr(path string) (Addr, error) {
 		return Addr{}, errors.New("NUL in path")
 	}
 	return Addr{Network: "unix", Address: path}, nil
+}
+
+// unixURL is unixAddr for a path with %XX in it.
+func unixURL(s string) (Addr, error) {
+	path, err := url.PathUnescape(s)
+	if err != nil {
+		return Addr{}, err
+	}
+	return unixAddr(path)
 }
 
 // set takes an option if it is one of TLS.

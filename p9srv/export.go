@@ -100,7 +100,7 @@ func NewExport(addr string, opts []Option) (Export, error) {
 
 func newExport(a Addr, opts []Option) (Export, error) {
 	if a.Network == "ssh" {
-		return Export{}, &OptionError{Err: errListen}
+		return Export{}, &OptionError{Err: errNetwork}
 	}
 	e := Export{Addr: a}
 	own := make(map[uint32][]Option) // of CIDs

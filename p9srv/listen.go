@@ -62,7 +62,7 @@ func Listen(e Export) (l *Listener, err error) {
 		case "vsock":
 			l, err = listenVsock(e)
 		default:
-			err = errListen
+			err = errNetwork
 		}
 	}
 	if err != nil {
@@ -70,8 +70,6 @@ func Listen(e Export) (l *Listener, err error) {
 	}
 	return l, nil
 }
-
-var errListen = errors.New("network must be tcp, tls, unix or vsock")
 
 // Check refuses an address on which the peers could not be told apart, users and TLS
 // files that there are not, and a path at which something else is than a socket.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"strconv"
@@ -26,12 +25,12 @@ type SSH struct {
 	Command string // its path, or its name in what sshd has as PATH; "" for containerfs
 }
 
-// sshReady is the line by which the command says, on standard error, that it has reached the
+// SSHReady is the line by which the command says, on standard error, that it has reached the
 // server.
-const sshReady = "ready"
+const SSHReady = "ready"
 
 func sshAddr(s string) (Addr, error) {
-	place, path, hasPath := strings.Cut(s, "/")
+	place, path, _ := strings.Cut(s, "/")
 	a := Addr{Network: "ssh", Address: place}
 	user, host, port := a.login()
 	if n, err := strconv.ParseUint(port, 10, 16); port != "" && (err != nil || n == 0) {
@@ -46,12 +45,8 @@ func sshAddr(s string) (Addr, error) {
 	if strings.Contains(place, "@") && user == "" {
 		return Addr{}, errors.New("want ssh://[USER@]HOST[:PORT][/PATH]")
 	}
-	if hasPath && path != "" {
-		path, err := url.PathUnescape("/" + path)
-		if err != nil {
-			return Addr{}, err
-		}
-		socket, err := unixAddr(path)
+	if path != "" {
+		socket, err := unixURL("/" + path)
 		if err != nil {
 			return Addr{}, err
 		}
@@ -182,7 +177,7 @@ func awaitSSH(words io.Reader) error {
 	for {
 		line, err := lines.ReadSlice('\n')
 		line = bytes.TrimRight(line, "\r\n")
-		if string(line) == sshReady {
+		if string(line) == SSHReady {
 			return nil
 		}
 		if len(line) > 0 {

@@ -91,7 +91,7 @@ func proxyStdio(ctx context.Context, remote p9srv.Addr, patience time.Duration, 
 	if err != nil {
 		return &unavailableError{remote.String(), err}
 	}
-	fmt.Fprintln(stderr, "ready")
+	fmt.Fprintln(stderr, p9srv.SSHReady)
 	return relayOne(ctx, openStdio(), server, remote, patience, stderr)
 }
 
