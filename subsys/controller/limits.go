@@ -4,12 +4,14 @@ import (
 	"errors"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 
 	"containerfs/tree"
+	"containerfs/tree/kernfs"
 )
 
 // Limits has limits of subsystems of ours be the kernel's own, in containers of the
@@ -131,36 +133,27 @@ func (t Tasks) Refused(c *tree.Container) (n, directory uint64, ok bool, err err
 	if err != nil {
 		return 0, 0, false, nil
 	}
-	dir, err := node.open()
-	if err != nil {
-		return 0, 0, false, gone(err)
-	}
-	directory, err = dir.ID()
-	dir.Close()
-	if err != nil {
-		return 0, 0, false, gone(err)
-	}
 	// The kernel counts where the fork was, which in version 2 can be the leaf.
-	for _, at := range []string{node.path(), node.place()} {
-		more, err := t.l.refused(node, at)
+	for i, at := range slices.Compact([]string{node.path(), node.place()}) {
+		dir, err := node.t.openBelow(at)
+		if err != nil {
+			return 0, 0, false, gone(err)
+		}
+		more, err := refused(dir)
+		if err == nil && i == 0 {
+			directory, err = dir.ID()
+		}
+		dir.Close()
 		if err != nil {
 			return 0, 0, false, gone(err)
 		}
 		n += more
-		if node.path() == node.place() {
-			break
-		}
 	}
 	return n, directory, true, nil
 }
 
 // refused is what the kernel has refused in a directory.
-func (l *Limits) refused(n *node, at string) (uint64, error) {
-	dir, err := n.t.openBelow(at)
-	if err != nil {
-		return 0, err
-	}
-	defer dir.Close()
+func refused(dir *kernfs.Dir) (uint64, error) {
 	text, err := dir.Read("pids.events", nil)
 	if errors.Is(err, syscall.ENOENT) {
 		return 0, nil // the controller is not handed down to it
