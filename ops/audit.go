@@ -113,6 +113,14 @@ type deed struct {
 	number uint64
 }
 
+// stamp notes which change a deed has made, before more is changed of the same.
+func (fs *FS) stamp(d *deed) {
+	if d.changed == nil {
+		d.changed = d.node
+	}
+	d.number = fs.lastOf(d.changed)
+}
+
 // changes are the deeds that change something when they succeed.
 var changes = map[string]bool{
 	"attach": true, "mkdir": true, "rmdir": true, "rename": true, "setattr": true, "write": true,
@@ -126,11 +134,8 @@ var changes = map[string]bool{
 // It must not be called in View, or inside a change.
 func (at *attachment) told(d deed, err error) error {
 	if err == nil && changes[d.op] {
-		if d.changed == nil {
-			d.changed = d.node
-		}
 		if d.number == 0 {
-			d.number = at.fs.lastOf(d.changed)
+			at.fs.stamp(&d)
 		}
 		err = at.fs.keep(d.number, d.resolved)
 	}

@@ -112,10 +112,7 @@ func (c *Classifier) rmdir(parent, child *tree.Container, name string) error {
 // did notes a deed and what it came to, for tell.
 func (c *Classifier) did(d deed, err error) error {
 	if err == nil {
-		if d.changed == nil {
-			d.changed = d.node
-		}
-		d.number = c.fs.lastOf(d.changed)
+		c.fs.stamp(&d)
 	}
 	c.untold = append(c.untold, done{d, err})
 	return err

@@ -2,8 +2,7 @@ package subsys
 
 import (
 	"bytes"
-	"encoding/binary"
-	"hash/fnv"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -40,18 +39,20 @@ type base struct {
 // counts are the numbers of usage and of stat: nanoseconds, user and system ticks.
 type counts [3]int64
 
+// countFiles are the files of counts, each at the index of the first of those that it has.
+var countFiles = []string{"usage", "stat"}
+
 func newKernelCpuacct(ours *cpuacct.Subsystem, kernel *controller.Subsystem, boot string) *kernelCpuacct {
 	s := &kernelCpuacct{
 		pair: pair{ours: ours, kernel: kernel}, ourCpuacct: ourCpuacct{ours},
 		boot: boot, bases: make(map[*tree.Container]base),
 	}
 	for _, f := range ours.Files() {
-		switch f.Name {
-		case "usage":
-			f.Fetch = s.fetch(f, 0)
+		if first := slices.Index(countFiles, f.Name); first >= 0 {
+			f.Fetch = s.fetch(f, first)
+		}
+		if f.Name == "usage" {
 			f.Write = s.reset(f)
-		case "stat":
-			f.Fetch = s.fetch(f, 1)
 		}
 		s.files = append(s.files, f)
 	}
@@ -71,13 +72,6 @@ func (s *kernelCpuacct) Create(c *tree.Container) (tree.State, error) {
 	}
 	s.setBase(c, base{directory: everOnly(s.boot, id)})
 	return state, nil
-}
-
-// everOnly is a number for what has one that is its own in a boot of the host only.
-func everOnly(boot string, id uint64) uint64 {
-	h := fnv.New64a()
-	h.Write(binary.LittleEndian.AppendUint64([]byte(boot), id))
-	return h.Sum64()
 }
 
 // Destroy is tree.Subsystem's.
@@ -140,14 +134,19 @@ func eachCount(text []byte, first int, change func(i int, n int64) int64) (chang
 	return changed
 }
 
+// read takes the numbers of usage (0) or stat (1).
+func (all *counts) read(text []byte, first int) {
+	eachCount(text, first, func(i int, n int64) int64 { all[i] = n; return n })
+}
+
 // kernels are the kernel's counts. Under changeMu.
 func (s *kernelCpuacct) kernels(c *tree.Container) (all counts, err error) {
-	for i, name := range []string{"cpuacct.usage", "cpuacct.stat"} {
-		text, err := s.kernel.Get(c, name)
+	for first, name := range countFiles {
+		text, err := s.kernel.Get(c, "cpuacct."+name)
 		if err != nil {
 			return all, err
 		}
-		eachCount([]byte(text), i, func(i int, n int64) int64 { all[i] = n; return n })
+		all.read([]byte(text), first)
 	}
 	return all, nil
 }
@@ -156,10 +155,9 @@ func (s *kernelCpuacct) kernels(c *tree.Container) (all counts, err error) {
 func (s *kernelCpuacct) counted(c *tree.Container) (all counts) {
 	s.tree.View(func() {
 		for _, f := range s.ourCpuacct.Files() {
-			first := map[string]int{"usage": 0, "stat": 1}
-			if i, ok := first[f.Name]; ok {
+			if first := slices.Index(countFiles, f.Name); first >= 0 {
 				text, _ := f.Read(c, nil)
-				eachCount(text, i, func(i int, n int64) int64 { all[i] = n; return n })
+				all.read(text, first)
 			}
 		}
 	})

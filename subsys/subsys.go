@@ -3,6 +3,8 @@
 package subsys
 
 import (
+	"encoding/binary"
+	"hash/fnv"
 	"log/slog"
 	"os"
 	"slices"
@@ -169,6 +171,13 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 		all = append(all, made[name])
 	}
 	return all, nil
+}
+
+// everOnly is a number for what has one that is its own in a boot of the host only.
+func everOnly(boot string, id uint64) uint64 {
+	h := fnv.New64a()
+	h.Write(binary.LittleEndian.AppendUint64([]byte(boot), id))
+	return h.Sum64()
 }
 
 // bootTasks are a numtasks.Limiter in a boot of the host.

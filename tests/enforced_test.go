@@ -176,16 +176,24 @@ func (s *server) hasCounts(when, path string, want int) {
 	}
 }
 
-// TestKernelCpuacctKept: the kernel's counts go on where they were after a boot, which has them
-// begin at 0, and without the kernel's controller. A reset is one for ever.
-func TestKernelCpuacctKept(t *testing.T) {
+// cpuacctServers starts one server after another of the same state, on a host with the kernel's
+// cpuacct.
+func cpuacctServers(t *testing.T) (start func(flags ...string) *server) {
+	t.Helper()
 	needHost(t)
 	mountOf(t, "cpuacct")
 	state := t.TempDir()
 	t.Cleanup(func() { retireMirrors(t, state) })
-	start := func(flags ...string) *server {
+	return func(flags ...string) *server {
+		t.Helper()
 		return startServer(t, append([]string{"--state", state, "--hierarchy", "h=cpuacct"}, flags...)...)
 	}
+}
+
+// TestKernelCpuacctKept: the kernel's counts go on where they were after a boot, which has them
+// begin at 0, and without the kernel's controller. A reset is one for ever.
+func TestKernelCpuacctKept(t *testing.T) {
+	start := cpuacctServers(t)
 	s := start("--enable", "cpuacct")
 	boot := func(flags ...string) {
 		base := s.base()
@@ -288,13 +296,7 @@ func TestRefusedForksKept(t *testing.T) {
 // TestKernelCpuacctOff: a reset stays one where a server without the kernel's counts was in between,
 // and the time of that is in what is shown after it, once. A kill loses nothing that the kernel has.
 func TestKernelCpuacctOff(t *testing.T) {
-	needHost(t)
-	mountOf(t, "cpuacct")
-	state := t.TempDir()
-	t.Cleanup(func() { retireMirrors(t, state) })
-	start := func(flags ...string) *server {
-		return startServer(t, append([]string{"--state", state, "--hierarchy", "h=cpuacct"}, flags...)...)
-	}
+	start := cpuacctServers(t)
 	s := start("--enable", "cpuacct")
 	s.run("mkdir", "/h/a")
 	for range 4 {

@@ -28,11 +28,7 @@ func TestSSH(t *testing.T) {
 			cd /root/tests
 			exec tests -test.v -test.run '^TestSSH$' 2>&1
 		`, filesOf(root)...)
-		out := g.finish()
-		if !strings.Contains(out, "--- PASS") {
-			t.Errorf("the guest ran nothing:\n%s", out)
-		}
-		t.Log(out)
+		g.ranTests()
 		return
 	}
 	startSSHD(t)

@@ -61,11 +61,7 @@ func runUnderSystemd(t *testing.T, run string) {
 		cd /root/tests
 		exec ../bin/tests -test.v -test.timeout 2h -test.run '`+run+`' 2>&1
 	`, options...)
-	out := g.finish()
-	if !strings.Contains(out, "--- PASS") {
-		t.Errorf("the guest ran nothing:\n%s", out)
-	}
-	t.Log(out)
+	g.ranTests()
 }
 
 const (

@@ -225,6 +225,29 @@ func TestThreads(t *testing.T) {
 	})
 }
 
+// execByThread has a thread execute a program: it gets the tid of the first one.
+func (f *fixture) execByThread(first, second int32) {
+	f.sim.Exec(second)
+	f.machine.mu.Lock()
+	defer f.machine.mu.Unlock()
+	f.machine.times[first] = f.machine.times[second]
+	delete(f.machine.times, second)
+}
+
+// apart is a process whose first thread is in a and has run 1, and whose second is in b and has
+// run 10.
+func (f *fixture) apart() (first, second int32) {
+	f.mkdir("a")
+	f.mkdir("b")
+	first = f.sim.Fork(hostsim.InitTID)
+	f.attach("a", first)
+	second = f.sim.Thread(first)
+	f.attach("b", second)
+	f.run(first, 1)
+	f.run(second, 10)
+	return first, second
+}
+
 // TestExecByThread is about a thread that gets another tid.
 func TestExecByThread(t *testing.T) {
 	bothModes(t, func(t *testing.T, f *fixture) {
@@ -238,11 +261,7 @@ func TestExecByThread(t *testing.T) {
 		f.run(first, 2)
 		f.run(second, 20)
 		f.machine.ended(f.machine.final(first))
-		f.sim.Exec(second)
-		f.machine.mu.Lock()
-		f.machine.times[first] = f.machine.times[second]
-		delete(f.machine.times, second)
-		f.machine.mu.Unlock()
+		f.execByThread(first, second)
 		f.expect("a", 33)
 		f.run(first, 100)
 		f.exit(first)
@@ -256,20 +275,9 @@ func TestExecByThreadAndEnd(t *testing.T) {
 	for _, finalsFirst := range []bool{true, false} {
 		t.Run(fmt.Sprintf("finals first %v", finalsFirst), func(t *testing.T) {
 			bothModes(t, func(t *testing.T, f *fixture) {
-				f.mkdir("a")
-				f.mkdir("b")
-				first := f.sim.Fork(hostsim.InitTID)
-				f.attach("a", first)
-				second := f.sim.Thread(first)
-				f.attach("b", second)
-				f.run(first, 1)
-				f.run(second, 10)
+				first, second := f.apart()
 				finals := f.machine.final(first)
-				f.sim.Exec(second)
-				f.machine.mu.Lock()
-				f.machine.times[first] = f.machine.times[second]
-				delete(f.machine.times, second)
-				f.machine.mu.Unlock()
+				f.execByThread(first, second)
 				f.run(first, 100)
 				finals = append(finals, f.machine.final(first)...)
 				f.sim.Exit(first)
@@ -291,21 +299,10 @@ func TestExecByThreadSwaps(t *testing.T) {
 	for _, finalFirst := range []bool{true, false} {
 		t.Run(fmt.Sprintf("final first %v", finalFirst), func(t *testing.T) {
 			bothModes(t, func(t *testing.T, f *fixture) {
-				f.mkdir("a")
-				f.mkdir("b")
-				first := f.sim.Fork(hostsim.InitTID)
-				f.attach("a", first)
-				second := f.sim.Thread(first)
-				f.attach("b", second)
-				f.run(first, 1)
-				f.run(second, 10)
+				first, second := f.apart()
 				final := f.machine.final(first)
 				final[0].TID, final[0].TGID = second, first
-				f.sim.Exec(second)
-				f.machine.mu.Lock()
-				f.machine.times[first] = f.machine.times[second]
-				delete(f.machine.times, second)
-				f.machine.mu.Unlock()
+				f.execByThread(first, second)
 				if !finalFirst {
 					f.Drain()
 				}
