@@ -21,12 +21,13 @@ type ruled struct {
 	*client
 	c *Classifier
 
-	mu      sync.Mutex
-	exe     map[int32]string
-	gid     map[int32]uint32
-	comm    map[int32]string
-	unseen  bool            // the rules look themselves at who executes a program
-	looking func(tid int32) // inside of each such look
+	mu     sync.Mutex
+	exe    map[int32]string
+	gid    map[int32]uint32
+	comm   map[int32]string
+	onLook func() // inside of the next look
+
+	unseen bool // the rules look themselves at who executes a program
 }
 
 // told is the tree as the host tells it of events, and the classifier after it.
@@ -84,10 +85,21 @@ func (r *ruled) look(tid int32) (rules.Subject, error) {
 	if _, err := r.host.Host.Task(tid); err != nil {
 		return rules.Subject{}, err
 	}
-	if r.looking != nil {
-		r.looking(tid)
+	r.mu.Lock()
+	f := r.onLook
+	r.onLook = nil
+	r.mu.Unlock()
+	if f != nil {
+		f()
 	}
 	return r.see(tid)
+}
+
+// atLook has f called inside of the Classifier's next look at a task.
+func (r *ruled) atLook(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onLook = f
 }
 
 func (r *ruled) see(tid int32) (rules.Subject, error) {
@@ -289,20 +301,14 @@ func TestByHand(t *testing.T) {
 	r.must(r.write("n/tasks", fmt.Sprint(p)))
 	q := r.fork(1000)
 	r.unseen = true
-	r.looking = func(tid int32) {
-		r.looking = nil
-		r.must(r.write("n/tasks", fmt.Sprint(q)))
-	}
+	r.atLook(func() { r.must(r.write("n/tasks", fmt.Sprint(q))) })
 	r.exec(q, "/bin/q")
 	r.settle()
 	r.at(q, "/x", "/")
 	r.host.Exit(q)
 
 	// Where it is moved while the rules are looking at it.
-	r.looking = func(tid int32) {
-		r.looking = nil
-		r.must(r.write("n/tasks", fmt.Sprint(p)))
-	}
+	r.atLook(func() { r.must(r.write("n/tasks", fmt.Sprint(p))) })
 	r.exec(p, "/bin/c")
 	r.settle()
 	r.at(p, "/x", "/")
@@ -322,23 +328,21 @@ func TestReusedTID(t *testing.T) {
 	r := newRuled(t, 100, "1000 m x create\n")
 	r.must(r.mkdir("m/x"))
 	r.c.Start(false)
+	r.settle() // it looks at who is there
 	r.unseen = true
 	p := r.fork(1000)
-	r.exec(p, "/bin/a")
-	r.looking = func(tid int32) {
-		r.looking = nil
+	r.atLook(func() {
 		r.host.Exit(p)
 		r.host.SetOwner(r.host.ForkAs(hostsim.InitTID, p), 3000)
-	}
+	})
+	r.exec(p, "/bin/a")
 	r.settle()
 	r.at(p, "/", "/")
 	r.counted("1:0/0")
 
 	// The same when it was looked at, and is about to be moved.
 	q := r.fork(1000)
-	r.exec(q, "/bin/a")
-	r.looking = func(tid int32) {
-		r.looking = nil
+	r.atLook(func() {
 		looks := 0
 		r.host.onTask = func(tid int32) {
 			if looks++; tid == q && looks == 2 {
@@ -347,7 +351,8 @@ func TestReusedTID(t *testing.T) {
 				r.host.SetOwner(r.host.ForkAs(hostsim.InitTID, q), 3000)
 			}
 		}
-	}
+	})
+	r.exec(q, "/bin/a")
 	r.settle()
 	if r.host.onTask != nil {
 		t.Error("it was not looked at again")
@@ -356,7 +361,7 @@ func TestReusedTID(t *testing.T) {
 	r.counted("1:1/0")
 
 	// The same when what was seen of it with its event is all that is looked at.
-	r.unseen, r.looking = false, nil
+	r.unseen = false
 	o := r.fork(1000)
 	r.host.onTask = func(tid int32) {
 		if tid == o {

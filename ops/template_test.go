@@ -103,10 +103,7 @@ func TestTemplateOfItsRules(t *testing.T) {
 	r.c.Start(false)
 	r.settle() // it looks at who is there
 	r.unseen = true
-	r.looking = func(int32) {
-		r.looking = nil
-		r.forceWith(text)
-	}
+	r.atLook(func() { r.forceWith(text) })
 	p := r.fork(1000)
 	r.exec(p, "/x")
 	r.settle()
