@@ -89,7 +89,9 @@
 // The forking task is then a sibling of the child or a thread of the process.
 // A Process is therefore mixed when a thread or a child of it may be in another
 // group than itself; only forks that name a mixed or a moving process are
-// looked up in the mirror.
+// looked up in the mirror. The children of a process that ends are adopted by
+// an ancestor, and no event says by which: until a look shows it, each that
+// they may be the children of is mixed when one of them is moved.
 //
 // # Exits that are late, or never told
 //

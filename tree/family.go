@@ -39,11 +39,15 @@ func (p *Process) isBelow(a *Process) bool {
 	return p != nil
 }
 
-// mix notes that a thread of p is in another group than others of its family.
+// mix notes that a thread of p is in another group than others of its family: that of
+// its parent, which is its ancestor, or one further up where that has adopted others.
 func (p *Process) mix() {
 	p.mixed = true
-	if a := p.ancestor(); a != nil {
+	for a := p.ancestor(); a != nil; a = a.ancestor() {
 		a.mixed = true
+		if !a.adopted {
+			return
+		}
 	}
 }
 

@@ -228,3 +228,20 @@ func TestSiblingOfAChildThatIsFoundElsewhere(t *testing.T) {
 	f.wantTasks(c, k, l)
 	f.wantTasks(root, 1, shell)
 }
+
+// Of a process whose parent has ended it is not known which of its ancestors is the parent
+// now: an event of what it forks with CLONE_PARENT can name any of them.
+func TestCloneParentOfAnOrphanThatWasMoved(t *testing.T) {
+	f := newFixture(t, true, plain("a"))
+	root := f.mount(1, "")
+	c := f.mkdir(root, "x")
+	session := f.host.Fork(1)
+	shell := f.host.Fork(session)
+	p := f.host.Fork(shell)
+	f.host.Exit(shell) // p is a child of 1, though the next ancestor is session
+	f.Drain()          // so that a glance is enough, which does not tell the parent
+	f.attach(c, p)
+	k := f.host.CloneParent(p) // names 1
+	f.wantTasks(c, p, k)
+	f.wantTasks(root, 1, session)
+}
