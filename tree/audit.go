@@ -91,22 +91,32 @@ func (t *Tree) Audit() int {
 	return t.Auditor().audit(func(time.Duration) bool { return false })
 }
 
-// compare puts right what a look finds, and says how long that took.
+// compare puts right what a look finds, and says how long that took. A look at many tasks
+// takes long, so changes go on meanwhile, and what they move can seem to differ: each is
+// looked at again where no change is under way.
 func (a *Auditor) compare(look func() []int32) (mended int, took time.Duration) {
-	t := a.t
-	t.changeMu.Lock()
-	defer t.changeMu.Unlock()
 	began := time.Now()
-	t.host.Drain()
-	if suspects := look(); len(suspects) > 0 {
-		t.host.Drain()
-		for _, tid := range suspects {
-			if a.mend(tid) {
-				mended++
-			}
-		}
+	a.t.host.Drain()
+	for suspects := range slices.Chunk(look(), maxMended) {
+		mended += a.mendAll(suspects)
 	}
 	return mended, time.Since(began)
+}
+
+// maxMended bounds how long changes wait for those that are put right.
+const maxMended = 64
+
+// mendAll puts right those that differ. It returns how many did.
+func (a *Auditor) mendAll(tids []int32) (mended int) {
+	a.t.changeMu.Lock()
+	defer a.t.changeMu.Unlock()
+	a.t.host.Drain()
+	for _, tid := range tids {
+		if a.mend(tid) {
+			mended++
+		}
+	}
+	return mended
 }
 
 // Strayed reports whether a task was seen in a directory of the mirror that is
@@ -137,19 +147,25 @@ func (t *Tree) differing(g *Group) (tids []int32) {
 		t.log.Warn("the members of a css group cannot be read from the mirror", "group", g.num, "err", err)
 		return nil
 	}
-	in := make(map[int32]bool, len(members))
-	for _, tid := range members {
-		in[tid] = true
-	}
 	t.View(func() {
+		here := 0
+		for _, tid := range members {
+			if task := t.tasks[tid]; task != nil && task.group == g {
+				here++
+			} else {
+				tids = append(tids, tid)
+			}
+		}
+		if here == g.ntasks {
+			return
+		}
+		in := make(map[int32]bool, len(members))
+		for _, tid := range members {
+			in[tid] = true
+		}
 		for task := g.tasks; task != nil; task = task.next {
 			if !in[task.TID()] {
 				tids = append(tids, task.TID())
-			}
-		}
-		for tid := range in {
-			if task := t.tasks[tid]; task == nil || task.group != g {
-				tids = append(tids, tid)
 			}
 		}
 	})

@@ -132,3 +132,37 @@ func TestTaskInTheDirectoryOfARemovedContainer(t *testing.T) {
 	f.wantTasks(d, q)
 	f.wantTasks(root, 1, p, k, l)
 }
+
+// TestChangesGoOnDuringAnAudit: a look at a css group of many tasks takes long, and who moves
+// one meanwhile does not wait for it. What seems to differ then does not.
+func TestChangesGoOnDuringAnAudit(t *testing.T) {
+	f, _, _, root, c, d := moves(t, true)
+	p, q, r := f.host.Fork(1), f.host.Fork(1), f.host.Fork(1)
+	for _, tid := range []int32{p, q, r} {
+		f.attach(c, tid)
+	}
+	f.host.Steal(r, 0)
+	moved := make(chan error, 1)
+	f.host.Listed = func(group uint64) {
+		if group == tree.ForeignGroup {
+			return
+		}
+		f.host.Listed = nil
+		go func() { moved <- f.Attach(tree.AttachRequest{To: d, ID: p}) }()
+		select {
+		case err := <-moved:
+			moved <- err
+		case <-time.After(10 * time.Second):
+			t.Error("an attach waits for the end of the look")
+		}
+	}
+	if n := f.Audit(); n != 1 {
+		t.Errorf("%d tasks put right, want 1", n)
+	}
+	if err := <-moved; err != nil {
+		t.Fatal(err)
+	}
+	f.wantTasks(c, q)
+	f.wantTasks(d, p)
+	f.wantTasks(root, 1, r)
+}

@@ -94,12 +94,8 @@ func BenchmarkListed(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 }
 
-// BenchmarkResync compares model and host after a loss, with 10,000 more processes
-// than there are, half of them in a container.
-func BenchmarkResync(b *testing.B) {
-	const processes = 10_000
-	w := newWorld(b, setup{buffer: 1})
-	w.events.silent.Store(true)
+// crowd starts so many processes and moves each n-th into a container.
+func (w *world) crowd(b *testing.B, processes, n int) {
 	var pids []int
 	b.Cleanup(func() {
 		for _, pid := range pids {
@@ -113,13 +109,51 @@ func BenchmarkResync(b *testing.B) {
 			b.Fatal(err)
 		}
 		pids = append(pids, pid)
-		if i%2 == 0 {
+		if i%n != 0 {
 			continue
 		}
 		if err := w.tree.Attach(tree.AttachRequest{To: w.containers[0][1], ID: int32(pid), Process: true}); err != nil {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkAudit compares model and mirror, with 10,000 processes in one container, and
+// measures how long a change waits that comes meanwhile.
+func BenchmarkAudit(b *testing.B) {
+	w := newWorld(b, setup{})
+	w.events.silent.Store(true)
+	w.crowd(b, 10_000, 1)
+	done := make(chan struct{})
+	var most time.Duration
+	var changes sync.WaitGroup
+	changes.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			began := time.Now()
+			w.tree.Change(func() error { return nil })
+			most = max(most, time.Since(began))
+		}
+	})
+	for b.Loop() {
+		w.tree.Audit()
+	}
+	close(done)
+	changes.Wait()
+	b.ReportMetric(float64(most.Microseconds()), "longest-wait-µs")
+}
+
+// BenchmarkResync compares model and host after a loss, with 10,000 more processes
+// than there are, half of them in a container.
+func BenchmarkResync(b *testing.B) {
+	const processes = 10_000
+	w := newWorld(b, setup{buffer: 1})
+	w.events.silent.Store(true)
+	w.crowd(b, processes, 2)
 	var took []time.Duration
 	for b.Loop() {
 		w.tree.Drain()
