@@ -62,7 +62,7 @@ func (d *Dir) Open(name string) (*Dir, error) {
 	if err != nil {
 		return nil, d.fail("open", name, err)
 	}
-	return &Dir{fd: fd, path: d.path + "/" + name}, nil
+	return &Dir{fd: fd, path: d.pathOf(name)}, nil
 }
 
 // dirMode lets others than the owner look up names in a directory, as of the limits that
@@ -351,11 +351,14 @@ func (d *Dir) fail(op, name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	path := d.path
-	if name != "." {
-		path += "/" + name
+	return &OpError{op, d.pathOf(name), err}
+}
+
+func (d *Dir) pathOf(name string) string {
+	if name == "." {
+		return d.path
 	}
-	return &OpError{op, path, err}
+	return d.path + "/" + name
 }
 
 // retry repeats a call that a signal interrupted, and a few times one that the

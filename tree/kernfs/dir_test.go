@@ -44,6 +44,29 @@ func hierarchy(t testing.TB) *Dir {
 	return d
 }
 
+// TestPath: what errors call a file is its path, however its directory was opened.
+func TestPath(t *testing.T) {
+	top := t.TempDir()
+	if err := os.MkdirAll(top+"/a/b", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d, err := OpenDir(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, name := range []string{".", "a", ".", "b"} {
+		if d, err = d.Open(name); err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+	}
+	var got *OpError
+	if _, err := d.Read("file", nil); !errors.As(err, &got) || got.Path != top+"/a/b/file" || d.Path() != top+"/a/b" {
+		t.Errorf("%v, of %s", err, d.Path())
+	}
+}
+
 // TestUnknownOption: where the kernel lacks one, all else is as before.
 func TestUnknownOption(t *testing.T) {
 	hierarchy(t) // skips where there can be none
