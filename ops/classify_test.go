@@ -208,8 +208,13 @@ func TestClassify(t *testing.T) {
 	if n := r.c.placed.count.Load(); n != 5 {
 		t.Errorf("%d placements", n)
 	}
-	if !strings.Contains(r.log.String(), `level=WARN msg="a rule could not be followed" file=f line=5 hierarchy=n`) {
-		t.Errorf("log\n%s", r.log)
+	for _, want := range []string{
+		`level=WARN msg="a rule could not be followed" file=f line=5 hierarchy=n`,
+		`err="find /lost: its rule has no option create, and it is not there: no such file or directory"`,
+	} {
+		if !strings.Contains(r.log.String(), want) {
+			t.Errorf("no %s in\n%s", want, r.log)
+		}
 	}
 	text, err := r.read("rules")
 	r.must(err)

@@ -2,7 +2,9 @@ package ops
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"containerfs/ops/rules"
@@ -96,19 +98,25 @@ func (c *Classifier) isToMove(j job, p *placement) (is bool) {
 // maxPuts is how often a container is looked for again that was removed after it was found.
 const maxPuts = 8
 
+// errNotMade is for who has to make it, or to say create.
+var errNotMade = fmt.Errorf("its rule has no option create, and it is not there: %w", syscall.ENOENT)
+
 // container finds the container of a placement, and makes what is missing if its rule says so.
 func (c *Classifier) container(p *placement) (to *tree.Container, err error) {
 	to = p.h.Root()
 	for i, name := range p.path {
+		failed := func(err error) error {
+			return &tree.OpError{Op: "find", Name: "/" + strings.Join(p.path[:i+1], "/"), Err: err}
+		}
 		if name == makingName {
-			return nil, &tree.OpError{Op: "find", Name: name, Err: errMaking}
+			return nil, failed(errMaking)
 		}
 		for range maxPuts {
 			var child *tree.Container
 			c.fs.tree.View(func() { child = to.Child(name) })
 			err = nil
 			if child == nil && !p.rule.Create {
-				err = syscall.ENOENT
+				err = errNotMade
 				break
 			}
 			if child == nil {
@@ -123,7 +131,7 @@ func (c *Classifier) container(p *placement) (to *tree.Container, err error) {
 			}
 		}
 		if err != nil {
-			return nil, &tree.OpError{Op: "find", Name: name, Err: err}
+			return nil, failed(err)
 		}
 	}
 	return to, nil
