@@ -16,6 +16,9 @@ import (
 	plan9client "9fans.net/go/plan9/client"
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/p9srv"
+	"containerfs/p9srv/p9test"
 )
 
 // at is the address of the server's listener on a host: one that says
@@ -355,6 +358,45 @@ func TestOwnSocket(t *testing.T) {
 	if out, _ := doctor.Output(); !strings.Contains(string(out), "warning  listener: what the service manager has passed is not known: ") || strings.Contains(string(out), "9p.sock: no such file") {
 		t.Errorf("doctor as another user:\n%s", out)
 	}
+}
+
+// TestNotLetIn: a command says what can be why a listener hangs up on it, or does not show it
+// what it asks for.
+func TestNotLetIn(t *testing.T) {
+	ca := p9test.NewAuthority(t)
+	files := func(f p9srv.TLS) string { return "?cert=" + f.Cert + "&key=" + f.Key + "&ca=" + f.CA }
+	s := startServer(t, "--listen", "tcp://127.0.0.2:0?allow=127.0.0.9", "--listen", "tcp://127.0.0.3:0?attach=/all/vm",
+		"--listen", "tls://127.0.0.5:0"+files(ca.Server()), "--listen", "tls://127.0.0.4:0"+files(ca.Server())+"&allow=127.0.0.9")
+	plain := func(host string) string {
+		at, _, _ := strings.Cut(s.at(host), "?")
+		return at[len("tcp://"):]
+	}
+	user := files(ca.Client("containerfs:user:nobody"))
+	stranger := p9test.NewAuthority(t).Client("containerfs:user:nobody")
+	stranger.CA = ca.Client("containerfs:user:nobody").CA
+	const hangs = " unavailable: it hangs up: its listener does not let this host in (allow=), or "
+	expect := func(addr string, code int, says string, args ...string) {
+		t.Helper()
+		got, output := commandAs(t, 0, addr, args...)
+		if got != code || !strings.HasPrefix(output, "containerfs: ") || !strings.HasSuffix(output, says+"\n") {
+			t.Errorf("%v at %s: exit code %d, want %d; it says %q, not %q", args, addr, got, code, output, says)
+		}
+	}
+	for _, at := range []string{"tcp://" + plain("127.0.0.2"), "tcp://" + plain("127.0.0.5")} {
+		expect(at, 75, at+hangs+"wants tls://", "ls")
+	}
+	for _, at := range []string{"tls://" + plain("127.0.0.3") + user, "tls://" + plain("127.0.0.4") + user} {
+		expect(at, 75, hangs+"is not one of tls://", "ls")
+	}
+	// Of a certificate that it does not take it says so, and hangs up as well: what is known first.
+	if code, output := commandAs(t, 0, "tls://"+plain("127.0.0.5")+files(stranger)+"&name=127.0.0.1", "ls"); code != 75 || strings.Contains(output, "it hangs up") {
+		t.Errorf("by a certificate of another authority: exit code %d: %s", code, output)
+	}
+
+	at := s.at("127.0.0.3")
+	expect(at, notFound, "attach "+at+": what its listener is confined to by attach= is not there: no such file or directory", "ls")
+	s.run("mkdir", "/all/vm")
+	expect(at, notFound, "read /ctl: its listener shows one hierarchy or container only (attach=), which has none: no such file or directory", "mounts")
 }
 
 // TestConfigFile starts a server from a file.

@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
@@ -57,6 +60,9 @@ func connect(ctx context.Context, addr string) (*session, error) {
 		if op := (*net.OpError)(nil); errors.As(err, &op) {
 			err = op.Err // its text names the address again
 		}
+		if a.Network == "tls" && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+			err = hungUp(a.Network)
+		}
 		return nil, &unavailableError{addr, err}
 	}
 	deadline, _ := ctx.Deadline()
@@ -64,11 +70,24 @@ func connect(ctx context.Context, addr string) (*session, error) {
 	client, err := p9.NewClient(conn, p9.WithMessageSize(messageSize))
 	if err != nil {
 		conn.Close()
+		var lost p9.ConnError
+		switch {
+		case !errors.As(err, &lost):
+		case !time.Now().Before(deadline):
+			err = fmt.Errorf("no answer within %v", greetingTime(a))
+		case a.Network == "tls" && !errors.Is(err, io.EOF):
+			err = errors.New(strings.TrimPrefix(lost.Error(), "socket error: ")) // what it says of the certificate
+		default:
+			err = hungUp(a.Network)
+		}
 		return nil, &unavailableError{addr, err}
 	}
 	root, err := client.Attach("")
 	if err != nil {
 		client.Close()
+		if errors.Is(err, linux.ENOENT) {
+			err = errNoTop
+		}
 		return nil, &pathError{"attach", addr, err}
 	}
 	conn.SetDeadline(time.Time{})
@@ -76,6 +95,25 @@ func connect(ctx context.Context, addr string) (*session, error) {
 	s.root = explainedFile{root, s}
 	s.pageSize = sync.OnceValues(s.askPageSize)
 	return s, nil
+}
+
+// errNoTop: every server has a top directory, but what its listener shows in its place can
+// be missing.
+var errNoTop = fmt.Errorf("what its listener is confined to by attach= is not there: %w", linux.ENOENT)
+
+// hungUp is a server of a network that hung up before it said anything, and says why to its
+// log only.
+func hungUp(network string) error {
+	const text = "it hangs up"
+	switch network {
+	case "tcp":
+		return errors.New(text + ": its listener does not let this host in (allow=), or wants tls://")
+	case "tls":
+		return errors.New(text + ": its listener does not let this host in (allow=), or is not one of tls://")
+	case "vsock":
+		return errors.New(text + ": its listener does not let this CID in")
+	}
+	return errors.New(text)
 }
 
 // close ends the session; the server clunks what is left.

@@ -31,8 +31,14 @@ type world struct {
 	facts       []string
 }
 
+// errConfined is of a listener with attach=.
+var errConfined = fmt.Errorf("its listener shows one hierarchy or container only (attach=), which has none: %w", linux.ENOENT)
+
 func (s *session) world() (*world, error) {
 	text, err := s.readFile("/ctl")
+	if errors.Is(err, linux.ENOENT) {
+		err = errConfined
+	}
 	if err != nil {
 		return nil, &pathError{"read", "/ctl", err}
 	}
