@@ -40,14 +40,19 @@ func TestDoctorState(t *testing.T) {
 		t.Errorf("something is wrong:\n%s", got)
 	}
 
-	// For another server it is taken.
+	// For another server it is taken, and that there is none yet is no mistake of the file's.
 	file := filepath.Join(dir, "config.toml")
 	writeFile(t, file, "state = \""+state+"\"\n")
 	c := exec.Command("containerfs", "--server", "unix://"+dir+"/none", "doctor", "--config", file)
 	c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CONTAINERFS_STATE=") })
 	out, _ := c.Output()
-	if want := fmt.Sprintf("warning  state: %s is in use by process %d, another server; ", state, s.cmd.Process.Pid); c.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), want) {
+	if want := fmt.Sprintf("warning  state: %s is in use by process %d, another server; ", state, s.cmd.Process.Pid); c.ProcessState.ExitCode() != 0 || !strings.Contains(string(out), want) || !strings.HasPrefix(string(out), "warning  server: ") {
 		t.Errorf("%v, no %q in\n%s", c.ProcessState, want, out)
+	}
+	writeFile(t, file, "state = \""+state+"\"\nrules = \"/nosuch\"\n")
+	c = exec.Command(c.Args[0], c.Args[1:]...)
+	if out, _ := c.Output(); c.ProcessState.ExitCode() != 1 {
+		t.Errorf("rules that are not there: %v\n%s", c.ProcessState, out)
 	}
 
 	// Nor is it forgotten where no server answers and no file is named.

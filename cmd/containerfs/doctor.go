@@ -19,9 +19,9 @@ when something is wrong; a warning is not. Of a server on this host the process,
 flags, the sockets that a service manager has passed to it, its files and its state
 directory are looked at, for which it takes root; with --config what a file for serve
 says, before it is used, and which of its listeners and hierarchies serve would refuse,
-these also beside what its state directory keeps. So are rules and templates that can do
-nothing with these hierarchies. What a server that is gone has left over on this host
-is told.
+these also beside what its state directory keeps: there need be no server for this. So
+are rules and templates that can do nothing with these hierarchies. What a server that is
+gone has left over on this host is told.
 Nothing is changed.
 
   containerfs doctor
@@ -111,7 +111,11 @@ func (x *examination) server(c *cli.Context) {
 	addr, file := c.String("server"), c.String("config")
 	s, err := connect(c.Context, addr)
 	if err != nil {
-		x.add(statusWrong, "server", err.Error(), "start it with `containerfs serve`, or name it by --server")
+		status := statusWrong
+		if file != "" {
+			status = statusWarning // there need not be one before its config file is right
+		}
+		x.add(status, "server", err.Error(), "start it with `containerfs serve`, or name it by --server")
 		x.planned(file)
 		return
 	}
