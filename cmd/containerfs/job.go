@@ -147,6 +147,12 @@ func (j *job) prepare(s *session, undo *undoList) error {
 			}
 			undo.add("rmdir "+dir, func() error { return rmdir(s, dir) })
 		}
+	} else {
+		for _, dir := range j.dirs {
+			if _, err := s.attr(dir); errors.Is(err, linux.ENOENT) {
+				return fmt.Errorf("%w; --new makes it", &pathError{"run in", dir, err})
+			}
+		}
 	}
 	return j.set(s, back)
 }

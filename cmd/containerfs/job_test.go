@@ -37,6 +37,11 @@ func TestJobNotStarted(t *testing.T) {
 	if got := command(nil, "--server", addr, "ls", "/all"); got.stdout != "tasks\ncpus\nZoe\nAbe\n" {
 		t.Errorf("what is left: %+v", got)
 	}
+	// Where --new is forgotten it is not the file of --set that is missing.
+	want.stderr = "containerfs: run in /all/j: no such file or directory; --new makes it\n"
+	if got := command(nil, "--server", addr, "run", "-c", "/all/Zoe", "-c", "/all/j", "--set", "tasks=1", "--", "true"); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
 	m.failWith("rmdir /all/j", linux.EBUSY)
 	want.stderr = "containerfs: attach /all/j: no such file or directory; and could not be put back: rmdir /all/j: device or resource busy\n"
 	if got := run("--", "true"); got != want {
