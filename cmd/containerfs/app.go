@@ -24,7 +24,8 @@ first one.
 ADDR is unix:///PATH, tcp://HOST:PORT, tls://HOST:PORT?cert=FILE&key=FILE&ca=FILE,
 vsock://CID:PORT, or ssh://[USER@]HOST[:PORT][/PATH], which runs ssh and has the
 containerfs of that host pass on what is sent to the server there, as USER; ?command=FILE
-says where that containerfs is.
+says where that containerfs is. Over tls the server's certificate has to be HOST's, or that of
+NAME with &name=NAME.
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not permitted, 5 busy,
 6 partly done, 75 server unavailable; of run, what the command exits with,

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -51,6 +52,31 @@ key = "/k"
 ca = "/a"
 users = ["alice", "root"]
 `
+
+// TestInstalledConfig: each example in the config file that is installed can be put in force as
+// it stands.
+func TestInstalledConfig(t *testing.T) {
+	text, err := os.ReadFile("systemd/containerfs.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	rules, file := filepath.Join(dir, "rules"), filepath.Join(dir, "containerfs.toml")
+	example := strings.ReplaceAll(regexp.MustCompile(`(?m)^#([a-z"[])`).ReplaceAllString(string(text), "$1"), "/etc/containerfs.rules", rules)
+	for name, text := range map[string]string{rules: "@students all students/%u create\n", file: example} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	passed := []socket{{asked: func(string) {}}} // by a service manager, which is not looked at
+	conf, _, err := servedConfig([]string{"containerfs", "serve", "--config", file}, passed, defaultAddr())
+	if err != nil {
+		t.Fatalf("%v of\n%s", err, example)
+	}
+	if got := fmt.Sprint(len(conf.Hierarchies), len(conf.Enable), len(conf.Listen), len(conf.Templates)); got != "1 2 1 1" {
+		t.Errorf("it has %s hierarchies, subsystems, listeners and templates of\n%s", got, example)
+	}
+}
 
 // serveWith is what serve makes of its arguments.
 func serveWith(args ...string) (got config, err error) {

@@ -37,6 +37,7 @@ With --new the containers are made, with --set values are written to those of th
 have the file, in the order given, and with --rm every process that CMD leaves in them is
 ended, as by containerfs kill, and they are removed with what is below them: after any end
 of CMD, and of run but by SIGKILL. Nothing of --new and --set stays if CMD cannot be started.
+For a time limit let CMD be timeout(1): what that misses is ended as well.
 
 --usage prints how long CMD took and, each where a container of -c measures it, the CPU
 time of all that was in it and below meanwhile (cpuacct), and the most memory (memory, bc)
@@ -44,7 +45,8 @@ and tasks (pids, bc) that there were since the container was made.
 
   containerfs run -c /all/Charlie -- make -j4
   containerfs run -c /cpu/batch -c /net/slow -- rsync -a src dst
-  containerfs run --new --rm -c /m/job7 --set memory.limit_in_bytes=64M -- make check`,
+  containerfs run --new --rm -c /m/job7 --set memory.limit_in_bytes=64M -- make check
+  containerfs run --new --rm -c /m/job8 -- timeout -k 10s 1h make check`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "c", Usage: "run it in the container `PATH`; may be repeated, for other hierarchies"},
 			&cli.BoolFlag{Name: "new", Usage: "make the containers, which must not be there"},

@@ -77,7 +77,7 @@ The options:
   as=USER            everyone is that user
   trust=uname        everyone is whom they say they are
   access=ro|rw       ro: nothing can be changed
-  attach=NAME        only this hierarchy or container can be attached to
+  attach=NAME        only this hierarchy or container, and what is below: it is / there
   allow=CIDR,...     who may connect; on vsock CIDs, of which there must be some
   no_root_squash     root stays root
   cert= key= ca=     TLS: PEM files of the server and the CA of the clients, whose
@@ -111,7 +111,7 @@ that rules make (option create) at a path of theirs:
 			&cli.StringFlag{Name: "rules", Usage: "put tasks where the rules in `FILE` say; see containerfs rules --help"},
 			&cli.BoolFlag{Name: "rules-existing", Usage: "put the tasks that there are at start where the rules say, too"},
 			&cli.StringFlag{Name: "state", Usage: "keep hierarchies, containers and settings in `DIR`, or none", EnvVars: []string{"CONTAINERFS_STATE"}, DefaultText: "/var/lib/containerfs, or $XDG_STATE_HOME/containerfs"},
-			&cli.StringFlag{Name: "mirror", Usage: "anchor membership in a cgroup hierarchy of the kernel: `auto`, off, or with a cgroup v1 controller that nothing else uses, for thousands of css groups: hugetlb, misc or rdma", Value: "auto"},
+			&cli.StringFlag{Name: "mirror", Usage: "anchor membership in a cgroup hierarchy of the kernel as `HOW` says: auto, off, or with a cgroup v1 controller that nothing else uses, for thousands of css groups: hugetlb, misc or rdma", Value: "auto"},
 		}, serviceFlags()...),
 		Action: func(c *cli.Context) error {
 			// So a crash ends it by SIGABRT. Go's exit code would be that of a command

@@ -33,7 +33,7 @@ type serviceOptions struct {
 
 func serviceFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "log-format", Usage: "write the log as `text` or json", Value: "text"},
+		&cli.StringFlag{Name: "log-format", Usage: "write the log in `FORMAT`: text or json", Value: "text"},
 		&cli.StringFlag{Name: "log-level", Usage: "leave out of the log what is below `LEVEL`: debug, info, warn or error", Value: "info"},
 		&cli.StringFlag{Name: "metrics", Usage: "answer /metrics (for Prometheus) and /healthz by HTTP on `ADDR`: unix:///PATH, or TCP on a loopback address"},
 	}
