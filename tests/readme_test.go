@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -80,6 +81,83 @@ func TestReadmeTemplate(t *testing.T) {
 	}
 	if stat := s.run("stat", set); !strings.Contains(stat, "uid=64001 gid=64001 ") {
 		t.Errorf("it is not its user's: %s", stat)
+	}
+}
+
+// TestReadmeUsers: by README's recipe for a shared host a user has a container with the limits,
+// which stay root's, divides it himself, and is seen by others, who change nothing. Here its limits
+// are those of cgroup version 1, as it has them in comments.
+func TestReadmeUsers(t *testing.T) {
+	needHost(t)
+	for _, name := range []string{"cpu", "memory", "pids"} {
+		mountOf(t, name)
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := strings.Cut(string(readme), "*Limits for each user of a shared host*")
+	text, _, ended := strings.Cut(text, "\n\n*")
+	text, ruleText, cut := strings.Cut(text, "In `/etc/containerfs.rules`")
+	if !found || !ended || !cut {
+		t.Fatal("README has no such recipe")
+	}
+	dir := openDir(t)
+	rules, config, view := dir+"/rules", dir+"/config.toml", "tcp://127.0.0.2:0"
+	text = regexp.MustCompile(`(?m)^(    )".*# of cgroup version 1: (.*)$`).ReplaceAllString(text, "$1$2")
+	for _, change := range [][2]string{
+		{`"/etc/containerfs.rules"`, `"` + rules + `"`},
+		{`"systemd:containerfs.socket"`, `"unix://` + dir + `/sock"`},
+		{`"tcp://0.0.0.0:5640"`, `"` + view + `"`},
+		{`["10.0.0.0/8"]`, `["127.0.0.0/8"]`},
+	} {
+		if strings.Count(text, change[0]) != 1 {
+			t.Fatalf("not once %s in\n%s", change[0], text)
+		}
+		text = strings.Replace(text, change[0], change[1], 1)
+	}
+	indented := func(text string) string {
+		var lines strings.Builder
+		for line := range strings.Lines(text) {
+			if line, ok := strings.CutPrefix(line, "    "); ok && !strings.HasPrefix(line, "alice$ ") {
+				lines.WriteString(line)
+			}
+		}
+		return lines.String()
+	}
+	writeFile(t, config, indented(text))
+	writeFile(t, rules, strings.ReplaceAll(indented(ruleText), "@users", "64001"))
+	if out, err := exec.Command("containerfs", "rules", "check", rules).Output(); err != nil || string(out) != rules+": 2 rules\n" {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s := startServer(t, "--config", config)
+	sh := startShell(t, professor)
+	waitFor(t, "the user's shell to be in a container of his", func() bool {
+		return s.run("read", fmt.Sprintf("/proc/%d/container", sh.pid())) == "cpuacct,cpu,memory,pids:/64001\n"
+	})
+	const own = "/users/64001/"
+	if got, want := s.run("get", own, "cpu.cfs_quota_us", "memory.limit_in_bytes", "pids.max"), "cpu.cfs_quota_us=200000\nmemory.limit_in_bytes=4294967296\npids.max=500\n"; got != want {
+		t.Errorf("its limits are %q, want %q", got, want)
+	}
+
+	at := "unix://" + dir + "/sock"
+	for _, tt := range []struct {
+		addr string
+		uid  uint32
+		args []string
+		code int
+		says string
+	}{
+		{at, professor, []string{"set", own, "pids.max=501"}, notPermitted, "permission denied"},
+		{at, professor, []string{"run", "--new", "--rm", "-c", own + "big", "--set", "pids.max=50", "--",
+			"sh", "-c", "containerfs --server " + at + " ps $$"}, ok, "\t/users/64001/big\t"},
+		{s.at("127.0.0.2"), stranger, []string{"top", "-b", "-n", "1"}, ok, "  /users/64001\n"},
+		{s.at("127.0.0.2"), 0, []string{"rmdir", "-r", "--kill", own}, notPermitted, "read-only file system"},
+	} {
+		code, output := commandAs(t, tt.uid, tt.addr, tt.args...)
+		if code != tt.code || !strings.Contains(output, tt.says) || strings.Contains(output, "warning") {
+			t.Errorf("%v as %d: exit code %d, want %d; it says %q, not %q", tt.args, tt.uid, code, tt.code, output, tt.says)
+		}
 	}
 }
 
