@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"containerfs/subsys"
 )
 
 func completionCommand() *cli.Command {
@@ -46,7 +48,7 @@ func bashCompletion(a *cli.App) string {
 		fmt.Fprintf(&b, "\t%s) echo %s ;;\n", bashWord(name), bashWords(valueWords(c.Flags)))
 	})
 	b.WriteString("\tesac\n}\n\n_containerfs_commands() {\n\tcase $1 in\n")
-	fmt.Fprintf(&b, "\t'') echo %s ;;\n", bashWords(commandWords(a.VisibleCommands())))
+	fmt.Fprintf(&b, "\t''|help) echo %s ;;\n", bashWords(commandWords(a.VisibleCommands())))
 	eachCommand(a, func(name string, c *cli.Command) {
 		if words := commandWords(c.VisibleCommands()); len(words) > 0 {
 			fmt.Fprintf(&b, "\t%s) echo %s ;;\n", bashWord(name), bashWords(words))
@@ -98,6 +100,9 @@ var choices = []struct {
 	flag   string
 	values []string
 }{
+	{"serve --enable", slices.Concat(subsys.Optional, subsys.Enforced)},
+	{"serve --log-format", []string{"text", "json"}},
+	{"serve --log-level", []string{"debug", "info", "warn", "error"}},
 	{"serve --mirror", mirrors},
 	{"top --sort", slices.Sorted(maps.Keys(sortOrders))},
 	{"watch --kind", eventKinds},
