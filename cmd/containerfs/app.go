@@ -135,6 +135,16 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 		}
 		return usagef("%s: %s: want %s", bad[3], bad[2], want)
 	}
+	help := "containerfs --help"
+	if c.Command != nil && c.Command.HelpName != "" {
+		help = c.Command.HelpName + " --help"
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+		return usagef("there is no flag %q; see %s", name, help) // of -la, which are two, it does not say how it is written
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "flag needs an argument: -"); ok {
+		return usagef("%s wants a value; see %s", dashed(name), help)
+	}
 	return usagef("%v", err)
 }
 

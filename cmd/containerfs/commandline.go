@@ -42,10 +42,13 @@ func flagsFirst(a *cli.App, args []string) []string {
 			i = len(args)
 		case strings.HasPrefix(arg, "-") && arg != "-":
 			flags = append(flags, arg)
-			if takesValue(command.Flags, arg) && i+1 < len(args) {
-				i++
-				flags = append(flags, args[i])
+			if !takesValue(command.Flags, arg) {
+				break
 			}
+			if i++; i == len(args) {
+				return append(args[:at+1], flags...) // which is said: the -- below is no value
+			}
+			flags = append(flags, args[i])
 		default:
 			rest = append(rest, arg)
 		}
