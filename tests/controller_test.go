@@ -256,6 +256,18 @@ func (k controllers) kills(t *testing.T) {
 	if got := s.run("read", "/h/a/"+events); !strings.Contains(got, "oom_kill 1\n") {
 		t.Errorf("%s:\n%s", events, got)
 	}
+
+	// Who has it run as a job is told, of what the kernel ended meanwhile.
+	for i, want := range []string{" oom_kills=1\n", "\n"} {
+		command := []string{"tail", "/dev/zero"}
+		if i > 0 {
+			command = []string{"true"}
+		}
+		_, output := commandAs(t, 0, "unix://"+s.sock, append([]string{"run", "--usage", "-c", "/h/a", "--"}, command...)...)
+		if !strings.HasSuffix(output, want) || strings.Contains(output, "oom") != (i == 0) {
+			t.Errorf("usage of %s: %q", command, output)
+		}
+	}
 	s.run("rmdir", "/h/a")
 }
 

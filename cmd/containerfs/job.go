@@ -26,7 +26,8 @@ type job struct {
 	usage          bool     // whether it is to be printed
 	usageFile      *os.File // that it is to be written to, or nil
 	started, ended time.Time
-	cpuBefore      *int64 // that the containers had measured when it was started
+	before         jobUsage // the counts of the containers when it was started
+	exit           int      // the exit code that it has run end with
 }
 
 // newJob is what a command line says.
@@ -104,7 +105,7 @@ func (j *job) run() error {
 		return notRun(err)
 	}
 	failed := child.wait()
-	j.ended = time.Now()
+	j.ended, j.exit = time.Now(), exitCode(failed)
 	if err := j.finish(); err != nil && failed == nil {
 		return notRun(err)
 	}
@@ -203,7 +204,7 @@ func (j *job) execute(s *session, child *runChild) error {
 	}
 	warnOfRules(j.c.App.ErrWriter, s, j.dirs, int32(p.Pid), j.args[0], j.program)
 	if j.measures() {
-		j.cpuBefore = j.measured(s, jobCPU)
+		j.before = jobUsage{CPU: j.measured(s, jobCPU), OOMKills: j.measured(s, jobOOMKills)}
 	}
 	j.started = time.Now()
 	if err := p.Go(); err != nil {

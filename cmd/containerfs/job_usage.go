@@ -12,19 +12,25 @@ type jobUsage struct {
 	CPU        *int64   `json:"cpu_ns"` // since the job was started
 	MemoryPeak *int64   `json:"memory_peak_bytes"`
 	TasksPeak  *int64   `json:"tasks_peak"`
+	OOMKills   *int64   `json:"oom_kills"` // since the job was started
+	ExitCode   int      `json:"exit_code"` // of run
 }
 
 // What a job's usage is read from, best first.
 var (
-	jobCPU        = []measure{{"cpuacct.usage", false, false}}
+	jobCPU        = []measure{{name: "cpuacct.usage"}}
 	jobMemoryPeak = []measure{
-		{"memory.peak", false, true},
-		{"memory.max_usage_in_bytes", false, true},
-		{"bc.physpages.maxheld", true, false},
+		{name: "memory.peak", kernel: true},
+		{name: "memory.max_usage_in_bytes", kernel: true},
+		{name: "bc.physpages.maxheld", pages: true},
 	}
 	jobTasksPeak = []measure{
-		{"pids.peak", false, true},
-		{"bc.numproc.maxheld", false, false},
+		{name: "pids.peak", kernel: true},
+		{name: "bc.numproc.maxheld"},
+	}
+	jobOOMKills = []measure{
+		{name: "memory.events", kernel: true, key: "oom_kill"},
+		{name: "memory.oom_control", kernel: true, key: "oom_kill"},
 	}
 )
 
@@ -44,13 +50,20 @@ func (j *job) measured(s *session, of []measure) *int64 {
 	return nil
 }
 
+// since is what has been added to a count.
+func since(now, before *int64) *int64 {
+	if now == nil || before == nil || *now < *before {
+		return nil
+	}
+	n := *now - *before
+	return &n
+}
+
 // used is what the job has used until now.
 func (j *job) used(s *session) jobUsage {
-	u := jobUsage{Containers: j.dirs, Elapsed: int64(j.ended.Sub(j.started))}
-	if cpu := j.measured(s, jobCPU); cpu != nil && j.cpuBefore != nil && *cpu >= *j.cpuBefore {
-		since := *cpu - *j.cpuBefore
-		u.CPU = &since
-	}
+	u := jobUsage{Containers: j.dirs, Elapsed: int64(j.ended.Sub(j.started)), ExitCode: j.exit}
+	u.CPU = since(j.measured(s, jobCPU), j.before.CPU)
+	u.OOMKills = since(j.measured(s, jobOOMKills), j.before.OOMKills)
 	// Of a process that has ended before it was looked at no page is known.
 	if u.MemoryPeak = j.measured(s, jobMemoryPeak); u.MemoryPeak != nil && *u.MemoryPeak == 0 {
 		u.MemoryPeak = nil
@@ -70,6 +83,9 @@ func (u *jobUsage) String() string {
 	}
 	if u.TasksPeak != nil {
 		line += fmt.Sprintf(" tasks_peak=%d", *u.TasksPeak)
+	}
+	if u.OOMKills != nil && *u.OOMKills > 0 {
+		line += fmt.Sprintf(" oom_kills=%d", *u.OOMKills)
 	}
 	return line
 }

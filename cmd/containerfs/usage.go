@@ -23,18 +23,20 @@ type usage struct {
 	depth int // below the first
 }
 
-// measure is a file that has a number, which may be of pages of the server's host.
+// measure is a file that has a number, which may be of pages of the server's host. With a key
+// it has one in each line, after its name, and this is of that line.
 type measure struct {
 	name   string
 	pages  bool
 	kernel bool
+	key    string
 }
 
 // memoryFiles are where a container's memory can be read, best first.
 var memoryFiles = []measure{
-	{"memory.current", false, true},
-	{"memory.usage_in_bytes", false, true},
-	{"bc.physpages.held", true, false},
+	{name: "memory.current", kernel: true},
+	{name: "memory.usage_in_bytes", kernel: true},
+	{name: "bc.physpages.held", pages: true},
 }
 
 // sampler measures the containers below a path.
@@ -113,7 +115,7 @@ func parent(path string) string { return clean(path[:strings.LastIndexByte(path,
 
 // cpu is the share of a CPU since the last sample, if that is known.
 func (m *sampler) cpu(path string, files []string, now map[string]cpuTime) *float64 {
-	ns, ok := m.s.number(path, files, "cpuacct.usage")
+	ns, ok := m.s.number(path, files, measure{name: "cpuacct.usage"})
 	if !ok {
 		return nil
 	}
@@ -134,7 +136,7 @@ func (s *session) measured(path string, files []string, of []measure) *int64 {
 		if root && f.kernel && slices.Contains(files, f.name) {
 			return nil // its processes are where they come from: this is the server's directory
 		}
-		if n, ok := s.number(path, files, f.name); ok {
+		if n, ok := s.number(path, files, f); ok {
 			if f.pages {
 				size, err := s.pageSize()
 				if err != nil {
@@ -156,13 +158,24 @@ func (s *session) askPageSize() (int64, error) {
 }
 
 // number reads a number, if the container has it and we may.
-func (s *session) number(path string, files []string, name string) (int64, bool) {
-	if !slices.Contains(files, name) {
+func (s *session) number(path string, files []string, of measure) (int64, bool) {
+	if !slices.Contains(files, of.name) {
 		return 0, false
 	}
-	text, err := s.readFile(join(path, name))
+	text, err := s.readFile(join(path, of.name))
 	if err != nil {
 		return 0, false
+	}
+	if of.key != "" {
+		found := false
+		for line := range strings.Lines(text) {
+			if text, found = strings.CutPrefix(line, of.key+" "); found {
+				break
+			}
+		}
+		if !found {
+			return 0, false
+		}
 	}
 	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 	return n, err == nil
