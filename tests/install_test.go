@@ -93,7 +93,7 @@ func checkPages(t *testing.T, dir string) {
 		file string
 		has  []string // beside the sections
 	}{
-		{"man1/containerfs.1", []string{".SS ls [PATH]...", ".SS write PATH VALUE", `\fB\-\-server\fR \fIADDR\fR`, "where it is not given, $CONTAINERFS_SERVER is it", "75 server unavailable;", "containerfs write /all/Charlie/tasks $$"}},
+		{"man1/containerfs.1", []string{".SS ls [PATH]...", ".SS write PATH VALUE", `\fB\-\-server\fR \fIADDR\fR`, "where it is not given, $CONTAINERFS_SERVER is it", ".SH EXIT STATUS\n", "75 server unavailable;", ".SH ENVIRONMENT\n", "containerfs write /all/Charlie/tasks $$"}},
 		{"man8/containerfs-serve.8", []string{`\fB\-\-listen\fR \fIADDR\fR`, `\fB\-\-metrics\fR`, "no_root_squash     root stays root", "SIGHUP has it read"}},
 		{"man7/containerfs-files.7", []string{`\fBtasks\fR (0644)`, `\fBumount\fR \fINAME\fR`}},
 		{"man8/mount.containerfs.8", []string{"_netdev,persist,aname=cpu  0  0", "32 when the mount failed"}},

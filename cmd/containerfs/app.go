@@ -25,19 +25,23 @@ ADDR is unix:///PATH, tcp://HOST:PORT, tls://HOST:PORT?cert=FILE&key=FILE&ca=FIL
 vsock://CID:PORT, or ssh://[USER@]HOST[:PORT][/PATH], which runs ssh and has the
 containerfs of that host pass on what is sent to the server there, as USER; ?command=FILE
 says where that containerfs is. Over tls the server's certificate has to be HOST's, or that of
-NAME with &name=NAME.
+NAME with &name=NAME.`
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not permitted, 5 busy,
+const exitStatusText = `0 ok, 1 failed, 2 usage, 3 not found, 4 not permitted, 5 busy,
 6 partly done, 75 server unavailable; of run, what the command exits with,
 125 for every failure of run itself, 126 if the command cannot be run, 127 if
 there is none.`
+
+const environmentText = `CONTAINERFS_SERVER is the server where --server does not say which; CONTAINERFS_STATE
+the state directory of serve; XDG_RUNTIME_DIR and XDG_STATE_HOME are where others than root
+have their socket and state, by the names in the defaults of --server and serve --state.`
 
 // app is the command line; its streams are given so that tests can hold them.
 func app(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	a := &cli.App{
 		Name:        "containerfs",
 		Usage:       "containers of this or another host's tasks, over 9P",
-		Description: description,
+		Description: description + "\n\nExit codes: " + exitStatusText,
 		Reader:      stdin,
 		Writer:      stdout,
 		ErrWriter:   stderr,

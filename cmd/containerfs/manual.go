@@ -50,7 +50,7 @@ func manual(a *cli.App) (pages []page) {
 	client.line(".B containerfs")
 	client.line(`[\-\-server ADDR] COMMAND [ARG]...`)
 	client.section("DESCRIPTION")
-	client.text(a.Description)
+	client.text(description)
 	client.section("OPTIONS")
 	client.flags(a.Flags)
 	client.section("COMMANDS")
@@ -75,6 +75,10 @@ func manual(a *cli.App) (pages []page) {
 			client.command(c, "")
 		}
 	}
+	client.section("EXIT STATUS")
+	client.text(exitStatusText)
+	client.section("ENVIRONMENT")
+	client.text(environmentText)
 	client.seeAlso(see...)
 
 	mount := a.Command("mount")
