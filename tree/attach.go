@@ -314,6 +314,7 @@ func (t *Tree) carryOut(m *move) error {
 	if err := t.perform(m, m.tasks); err != nil {
 		return err
 	}
+	var missing time.Duration // for so long tasks were missed
 	for round := 0; ; round++ {
 		if t.mirror == nil {
 			t.Update(func() { t.splitLocked(m) })
@@ -340,7 +341,11 @@ func (t *Tree) carryOut(m *move) error {
 		}
 		if !slices.ContainsFunc(late, func(mv *moved) bool { return !mv.missed }) {
 			// Their exits, or the exec that changed their numbers, will be told.
-			time.Sleep(time.Duration(round+1) * time.Millisecond)
+			nap := time.Duration(round+1) * time.Millisecond
+			time.Sleep(nap)
+			if missing += nap; missing >= ExitDue {
+				t.removeOverdue(m, late)
+			}
 		}
 		if err := t.perform(m, late); err != nil {
 			return err

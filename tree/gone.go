@@ -90,7 +90,12 @@ const ExitDue = time.Second / 2
 // program, which is not told either, has its process's number meanwhile, and gets it here. It
 // returns how many entries are no more. The caller is inside a change, or delivers the events.
 func (t *Tree) RemoveGone(entries ...Entry) (removed int) {
-	executed := make(map[*Process]bool)
+	return t.removeAll(entries, make(map[*Process]bool))
+}
+
+// removeAll is RemoveGone where it is known of some processes whether they seem to have
+// executed a program.
+func (t *Tree) removeAll(entries []Entry, executed map[*Process]bool) (removed int) {
 	for _, e := range entries {
 		for t.removeGone(e, executed) {
 		}

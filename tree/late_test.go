@@ -6,6 +6,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"containerfs/tree"
@@ -47,6 +48,56 @@ func TestProcessWithAnExitStillToBeTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.wantTasks(c, p, thread)
+}
+
+// An exit that is told much too late, since who is to tell it does not get the processor, does
+// not keep the others of its process from being moved.
+func TestProcessWithAnExitThatIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, true, plain("a"), plain("b"))
+		c, d := f.mkdir(f.mount(1, ""), "x"), f.mkdir(f.mount(2, ""), "y")
+		p := f.host.Fork(1)
+		thread, ended := f.host.Thread(p), f.host.Thread(p)
+		f.attach(d, thread)
+		f.Drain()
+		f.host.HoldExits()
+		f.host.Exit(ended)
+		began := time.Now()
+		if err := f.Attach(tree.AttachRequest{To: c, ID: p, Process: true}); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 2*tree.ExitDue {
+			t.Errorf("it took %v", took)
+		}
+		f.wantTasks(c, p, thread)
+		k := f.host.ForkAs(p, ended) // its number is another's by now
+		f.host.ReleaseExits()
+		f.wantTasks(c, p, thread, k)
+	})
+}
+
+// It can also be that one of them executes a program, which is long in being read: it has the
+// number of the first one then, and is not taken for one that has ended.
+func TestProcessWithAnExecThatIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, true, plain("a"), plain("b"))
+		root := f.mount(1, "")
+		c, d := f.mkdir(root, "x"), f.mkdir(f.mount(2, ""), "y")
+		p := f.host.Fork(1)
+		thread := f.host.Thread(p)
+		f.attach(d, thread)
+		f.Drain()
+		f.before("move", func() {
+			f.host.HoldExits()
+			f.host.HoldExecs()
+			f.host.Exec(thread)
+		})
+		f.wantErrno(f.moveProcess(c, p), syscall.EAGAIN)
+		f.host.ReleaseExits()
+		f.host.ReleaseExecs()
+		f.wantTasks(c)
+		f.wantTasks(root, 1, p)
+	})
 }
 
 // The mirror must not move a process at once when one of its threads is to stay,

@@ -259,6 +259,27 @@ func (t *Tree) latecomersLocked(m *move) (late []*moved) {
 	return late
 }
 
+// removeOverdue takes those of a process away that have ended, and of whose exits nobody was
+// told for long. Where its first thread alone is shown one of them may be that, by an exec.
+func (t *Tree) removeOverdue(m *move, late []*moved) {
+	if m.process == nil {
+		return
+	}
+	var entries []Entry
+	t.View(func() {
+		for _, mv := range late {
+			if mv.task.Live() && mv.task.proc == m.process {
+				entries = append(entries, mv.task.Entry())
+			}
+		}
+	})
+	gone := t.notShown(entries)
+	t.host.Drain()
+	if !t.seemsExecuted(m.process.tgid, func(TaskInfo) bool { return true }) {
+		t.removeAll(gone, map[*Process]bool{m.process: false})
+	}
+}
+
 func (t *Tree) bornLocked(m *move) (late []*moved) {
 	for _, mv := range m.born {
 		if mv.task.group == nil || m.has(mv.task) {
