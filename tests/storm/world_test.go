@@ -182,9 +182,10 @@ func (w *world) check() {
 	if _, err := w.host.Stats(); err != nil {
 		w.t.Error(err)
 	}
-	// Nobody of the host is missing, and the dead are not kept.
+	// Nobody of the host is missing, and the dead are not kept. Who has ended can wait long for a
+	// processor before he tells of it.
 	var missing, ghosts []int32
-	for try := range 100 {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		missing, ghosts = nil, nil
 		live := make(map[int32]bool)
 		if err := w.host.Tasks(0, func(i tree.TaskInfo) bool { live[i.TID] = true; return true }); err != nil {
@@ -207,10 +208,9 @@ func (w *world) check() {
 				ghosts = append(ghosts, pid)
 			}
 		}
-		if len(missing)+len(ghosts) == 0 || try == 99 {
+		if len(missing)+len(ghosts) == 0 || time.Now().After(deadline) {
 			break
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	if len(missing)+len(ghosts) > 0 {
 		w.t.Errorf("the model lacks %v and has %v, which are gone", missing, ghosts)
