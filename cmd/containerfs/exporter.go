@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -31,8 +32,9 @@ CPU time, the tasks and the memory of PATH and of all containers below it, / if
 there is no PATH, as top shows them: with what is below each. The server is asked as
 who runs this: what he may not read is not there.
 
-Each time the server is asked anew, for every container. While it cannot be,
-containerfs_up is 0 and the rest is not there.
+Each time the server is asked anew, for every container, in nine tenths of the time that
+Prometheus says it waits, or of 10 s. If it cannot be, containerfs_up is 0 and the rest is not
+there.
 
   containerfs exporter tcp://127.0.0.1:9475 /all
   containerfs --server tcp://lab:5640 exporter --depth 1 tcp://:9475 /all/users`,
@@ -91,9 +93,17 @@ func (e *exporter) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
+// scrape is one time that Prometheus asks: the server is asked until ctx is done.
+type scrape struct {
+	*exporter
+	ctx    context.Context
+	answer *http.ResponseController
+}
+
 // Collect is prometheus.Collector's.
-func (e *exporter) Collect(ch chan<- prometheus.Metric) {
-	rows, times, err := e.measure()
+func (e scrape) Collect(ch chan<- prometheus.Metric) {
+	rows, times, err := e.measure(e.ctx)
+	_ = e.answer.SetWriteDeadline(time.Now().Add(metricsTime)) // measuring was no writing
 	e.report(err)
 	up := 1.0
 	if err != nil {
@@ -115,10 +125,8 @@ func (e *exporter) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// measure asks the server, in the time that Prometheus waits for an answer.
-func (e *exporter) measure() (rows []usage, times map[string]cpuTime, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), metricsTime)
-	defer cancel()
+// measure asks the server until ctx is done.
+func (e *exporter) measure(ctx context.Context) (rows []usage, times map[string]cpuTime, err error) {
 	s, err := connect(ctx, e.server)
 	if err != nil {
 		return nil, nil, err
@@ -129,7 +137,7 @@ func (e *exporter) measure() (rows []usage, times map[string]cpuTime, err error)
 	m := newSampler(s, e.path)
 	all, err := m.sample()
 	if ctx.Err() != nil {
-		err = fmt.Errorf("the server was not done in %v", metricsTime)
+		err = errors.New("the server was not done in the time that there was")
 	}
 	if err != nil {
 		return nil, nil, err
@@ -170,10 +178,8 @@ func (e *exporter) serve(ctx context.Context, addr p9srv.Addr) error {
 	if err != nil {
 		return &pathError{"listen", addr.String(), err}
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(e)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	mux.Handle("GET /metrics", e.handler())
 	server := boundedHTTP(mux)
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
@@ -182,6 +188,41 @@ func (e *exporter) serve(ctx context.Context, addr p9srv.Addr) error {
 		return err
 	}
 	return nil
+}
+
+// handler answers who asks, four at a time.
+func (e *exporter) handler() http.Handler {
+	asking := make(chan struct{}, 4)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case asking <- struct{}{}:
+			defer func() { <-asking }()
+		default:
+			http.Error(w, "too many ask at once", http.StatusServiceUnavailable)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), waits(r.Header)*9/10)
+		defer cancel()
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(scrape{e, ctx, http.NewResponseController(w)})
+		promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	})
+}
+
+// Bounds of the time that Prometheus says it waits.
+const (
+	shortestScrape = 100 * time.Millisecond
+	longestScrape  = time.Minute
+)
+
+// waits is how long who asks waits for the answer: what Prometheus says, or what it waits for if
+// nobody has set that.
+func waits(h http.Header) time.Duration {
+	seconds, err := strconv.ParseFloat(h.Get("X-Prometheus-Scrape-Timeout-Seconds"), 64)
+	if err != nil || !(seconds > 0) {
+		return metricsTime
+	}
+	return min(max(time.Duration(min(seconds, longestScrape.Seconds())*float64(time.Second)), shortestScrape), longestScrape)
 }
 
 // listenHTTP listens where others may reach it, or on a unix socket for all of this host.

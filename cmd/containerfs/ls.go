@@ -124,6 +124,7 @@ func readdir(dir p9.File) ([]p9.Dirent, error) {
 		return nil, err
 	}
 	var all []p9.Dirent
+	seen := make(map[string]int)
 	for offset := uint64(0); ; {
 		entries, err := d.Readdir(offset, messageSize/2) // a count of bytes
 		if err != nil {
@@ -138,9 +139,16 @@ func readdir(dir p9.File) ([]p9.Dirent, error) {
 		}
 		offset = next
 		for _, e := range entries {
-			if e.Name != "." && e.Name != ".." {
-				all = append(all, e)
+			if e.Name == "." || e.Name == ".." {
+				continue
 			}
+			// Between two answers a container can be removed, or renamed, and another get its name.
+			if i, ok := seen[e.Name]; ok {
+				all[i] = e
+				continue
+			}
+			seen[e.Name] = len(all)
+			all = append(all, e)
 		}
 	}
 }

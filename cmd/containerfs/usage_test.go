@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/p9srv"
+)
+
+// scraped is what an exporter tells of a server, to who waits for so many seconds.
+func scraped(t *testing.T, server, seconds string) string {
+	t.Helper()
+	at := p9srv.Addr{Network: "unix", Address: filepath.Join(t.TempDir(), "m")}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	said, stderr := io.Pipe()
+	go func() {
+		e := &exporter{server: server, path: "/all", depth: -1, stderr: stderr}
+		served <- e.serve(ctx, at)
+		stderr.Close()
+	}()
+	io.ReadFull(said, make([]byte, len("listening on "))) // by then it listens
+	go io.Copy(io.Discard, said)
+	defer func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("the exporter ends with %v", err)
+		}
+	}()
+	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", at.Address) }}
+	defer transport.CloseIdleConnections()
+	ask, err := http.NewRequest("GET", "http://exporter/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", seconds)
+	answer, err := transport.RoundTrip(ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != 200 {
+		t.Errorf("%s, %v: %s", answer.Status, err, text)
+	}
+	return string(text)
+}
+
+// TestListedTwice: a container that was removed while a long listing was read, and made anew, is
+// one of that name.
+func TestListedTwice(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	for _, dir := range []string{"/all/Zoe", "/all/Abe"} {
+		m.add(dir+"/tasks", p9.ModeRegular|0o644, "7\n")
+	}
+	m.nodes["/all"].names = append(m.nodes["/all"].names, "Zoe")
+	m.mu.Unlock()
+	if got, want := command(nil, "--server", addr, "ls", "/all").stdout, "tasks\ncpus\nZoe\nAbe\n"; got != want {
+		t.Errorf("ls: %q, want %q", got, want)
+	}
+	text := scraped(t, addr, "60")
+	for _, want := range []string{`containerfs_container_tasks{path="/all"} 5`, `containerfs_container_tasks{path="/all/Zoe"} 1`, "containerfs_up 1"} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("the exporter does not tell %s:\n%s", want, text)
+		}
+	}
+}
+
+// TestScrapeOfSilentServer: who asks is told that the server does not answer while he waits.
+func TestScrapeOfSilentServer(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if text := scraped(t, "unix://"+l.Addr().String(), "0.5"); !strings.Contains(text, "containerfs_up 0\n") {
+		t.Errorf("the exporter tells\n%s", text)
+	}
+}
+
+func TestWaits(t *testing.T) {
+	for says, want := range map[string]time.Duration{
+		"": metricsTime, "x": metricsTime, "NaN": metricsTime, "0": metricsTime, "-1": metricsTime,
+		"0.5": 500 * time.Millisecond, "1e-9": shortestScrape, "30.0": 30 * time.Second, "1e300": longestScrape, "+Inf": longestScrape,
+	} {
+		if got := waits(http.Header{"X-Prometheus-Scrape-Timeout-Seconds": {says}}); got != want {
+			t.Errorf("%q: %v, want %v", says, got, want)
+		}
+	}
+}
