@@ -18,18 +18,18 @@ type jobUsage struct {
 
 // What a job's usage is read from, best first.
 var (
-	jobCPU        = []measure{{name: "cpuacct.usage"}}
+	jobCPU        = []measure{cpuFile}
 	jobMemoryPeak = []measure{
-		{name: "memory.peak", kernel: true},
+		{name: "memory.peak", kernel: true, has: "high"},
 		{name: "memory.max_usage_in_bytes", kernel: true},
 		{name: "bc.physpages.maxheld", pages: true},
 	}
 	jobTasksPeak = []measure{
-		{name: "pids.peak", kernel: true},
+		{name: "pids.peak", kernel: true, lacks: "high"},
 		{name: "bc.numproc.maxheld"},
 	}
 	jobOOMKills = []measure{
-		{name: "memory.events", kernel: true, key: "oom_kill"},
+		{name: "memory.events", kernel: true, has: "high", key: "oom_kill"},
 		{name: "memory.oom_control", kernel: true, key: "oom_kill"},
 	}
 )

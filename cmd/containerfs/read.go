@@ -38,28 +38,36 @@ func readCommand() *cli.Command {
 }
 
 func read(s *session, out io.Writer, path string) error {
+	_, err := readWhich(s, out, path)
+	return err
+}
+
+// readWhich is read, and tells which file it was: no other ever has its number, whatever has
+// its path by now.
+func readWhich(s *session, out io.Writer, path string) (p9.QID, error) {
 	f, err := s.walk(path)
 	if err != nil {
-		return err
+		return p9.QID{}, err
 	}
 	defer f.Close()
-	if _, _, err := f.Open(p9.ReadOnly); err != nil {
-		return err
+	qid, _, err := f.Open(p9.ReadOnly)
+	if err != nil {
+		return qid, err
 	}
 	buf := make([]byte, messageSize/2)
 	for offset := int64(0); ; {
 		n, err := f.ReadAt(buf, offset)
 		if _, err := out.Write(buf[:n]); err != nil {
-			return err
+			return qid, err
 		}
 		offset += int64(n)
 		// A lost connection is an io.EOF too, but a wrapped one: errors.Is
 		// would take a server that died for the end of the file.
 		if err == io.EOF {
-			return nil
+			return qid, nil
 		}
 		if err != nil {
-			return err
+			return qid, err
 		}
 	}
 }

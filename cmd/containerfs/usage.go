@@ -30,11 +30,29 @@ type measure struct {
 	pages  bool
 	kernel bool
 	key    string
+
+	// What a subsystem beside the file has and lacks: under noprefix another's can go by that name.
+	has, lacks string
 }
+
+// in is the file's name among those of a container, "" if it is not there.
+func (f *measure) in(files []string) string {
+	if slices.Contains(files, f.name) {
+		return f.name
+	}
+	_, bare, _ := strings.Cut(f.name, ".")
+	if slices.Contains(files, bare) && (f.has == "" || slices.Contains(files, f.has)) && !slices.Contains(files, f.lacks) {
+		return bare
+	}
+	return ""
+}
+
+// cpuFile is where a container's CPU time can be read, in nanoseconds.
+var cpuFile = measure{name: "cpuacct.usage"}
 
 // memoryFiles are where a container's memory can be read, best first.
 var memoryFiles = []measure{
-	{name: "memory.current", kernel: true},
+	{name: "memory.current", kernel: true, has: "high"},
 	{name: "memory.usage_in_bytes", kernel: true},
 	{name: "bc.physpages.held", pages: true},
 }
@@ -49,6 +67,7 @@ type sampler struct {
 // cpuTime is a reading of cpuacct.usage.
 type cpuTime struct {
 	ns int64
+	of uint64 // the file's number, which no other container's has
 	at time.Time
 }
 
@@ -115,14 +134,14 @@ func parent(path string) string { return clean(path[:strings.LastIndexByte(path,
 
 // cpu is the share of a CPU since the last sample, if that is known.
 func (m *sampler) cpu(path string, files []string, now map[string]cpuTime) *float64 {
-	ns, ok := m.s.number(path, files, measure{name: "cpuacct.usage"})
+	ns, of, ok := m.s.number(path, files, &cpuFile)
 	if !ok {
 		return nil
 	}
 	at := time.Now()
-	now[path] = cpuTime{ns, at}
+	now[path] = cpuTime{ns, of, at}
 	before, ok := m.last[path]
-	if elapsed := at.Sub(before.at); ok && ns >= before.ns && elapsed > 0 {
+	if elapsed := at.Sub(before.at); ok && of == before.of && ns >= before.ns && elapsed > 0 {
 		percent := 100 * float64(ns-before.ns) / float64(elapsed)
 		return &percent
 	}
@@ -132,11 +151,12 @@ func (m *sampler) cpu(path string, files []string, now map[string]cpuTime) *floa
 // measured is the first of several measures that the container has and we may read.
 func (s *session) measured(path string, files []string, of []measure) *int64 {
 	root := isRoot(files)
-	for _, f := range of {
-		if root && f.kernel && slices.Contains(files, f.name) {
+	for i := range of {
+		f := &of[i]
+		if root && f.kernel && f.in(files) != "" {
 			return nil // its processes are where they come from: this is the server's directory
 		}
-		if n, ok := s.number(path, files, f); ok {
+		if n, _, ok := s.number(path, files, f); ok {
 			if f.pages {
 				size, err := s.pageSize()
 				if err != nil {
@@ -157,28 +177,31 @@ func (s *session) askPageSize() (int64, error) {
 	return int64(st.BlockSize), err
 }
 
-// number reads a number, if the container has it and we may.
-func (s *session) number(path string, files []string, of measure) (int64, bool) {
-	if !slices.Contains(files, of.name) {
-		return 0, false
+// number reads a number, if the container has it and we may, and tells which file it was.
+func (s *session) number(path string, files []string, f *measure) (n int64, of uint64, ok bool) {
+	name := f.in(files)
+	if name == "" {
+		return 0, 0, false
 	}
-	text, err := s.readFile(join(path, of.name))
+	var text strings.Builder
+	qid, err := readWhich(s, &text, join(path, name))
 	if err != nil {
-		return 0, false
+		return 0, 0, false
 	}
-	if of.key != "" {
+	value := text.String()
+	if f.key != "" {
 		found := false
-		for line := range strings.Lines(text) {
-			if text, found = strings.CutPrefix(line, of.key+" "); found {
+		for line := range strings.Lines(value) {
+			if value, found = strings.CutPrefix(line, f.key+" "); found {
 				break
 			}
 		}
 		if !found {
-			return 0, false
+			return 0, 0, false
 		}
 	}
-	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
-	return n, err == nil
+	n, err = strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+	return n, qid.Path, err == nil
 }
 
 // sortOrder is a column to sort by, the largest first but for paths.

@@ -97,3 +97,86 @@ func TestWaits(t *testing.T) {
 		}
 	}
 }
+
+// TestUsageOfAnother: what a container has used is not taken for that of another which has its
+// path by now.
+func TestUsageOfAnother(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	for dir, ns := range map[string]string{"/all": "9000000000\n", "/all/Zoe": "1000000\n", "/all/Abe": "8000000000\n"} {
+		if dir != "/all" {
+			m.add(dir+"/tasks", p9.ModeRegular|0o644, "")
+		}
+		m.add(dir+"/cpuacct.usage", p9.ModeRegular|0o644, ns)
+	}
+	m.mu.Unlock()
+	s, err := connect(context.Background(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	sampler := newSampler(s, "/all")
+	known := func() (paths string) {
+		t.Helper()
+		rows, err := sampler.sample()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, u := range rows {
+			if u.CPU != nil {
+				paths += u.Path + " "
+			}
+		}
+		return paths
+	}
+	if got := known(); got != "" {
+		t.Errorf("of %sthe first sample tells", got)
+	}
+	if got := known(); got != "/all /all/Zoe /all/Abe " {
+		t.Errorf("the second tells of %q", got)
+	}
+	m.mu.Lock()
+	for _, file := range []string{"", "/tasks", "/cpuacct.usage"} { // Abe becomes Zoe, whose name was free
+		m.nodes["/all/Zoe"+file], m.nodes["/all/Abe"+file] = m.nodes["/all/Abe"+file], m.nodes["/all/Zoe"+file]
+	}
+	m.mu.Unlock()
+	if got := known(); got != "/all " {
+		t.Errorf("after a rename it tells of %q", got)
+	}
+	if got := known(); got != "/all /all/Zoe /all/Abe " {
+		t.Errorf("after that it tells of %q", got)
+	}
+}
+
+// TestMeasureIn: files are found under noprefix, too, and none that is another subsystem's.
+func TestMeasureIn(t *testing.T) {
+	for _, tt := range []struct {
+		files string
+		of    []measure
+		want  string
+	}{
+		{"tasks cpuacct.usage", []measure{cpuFile}, "cpuacct.usage"},
+		{"tasks usage stat load", []measure{cpuFile}, "usage"},
+		{"tasks stat", []measure{cpuFile}, ""},
+		{"tasks memory.current memory.high", memoryFiles, "memory.current"},
+		{"tasks current high max peak", memoryFiles, "current"},
+		{"tasks usage_in_bytes", memoryFiles, "usage_in_bytes"},
+		{"tasks current max peak physpages.held", memoryFiles, "physpages.held"}, // that is pids
+		{"tasks current high max peak", jobMemoryPeak, "peak"},
+		{"tasks current max peak", jobMemoryPeak, ""},
+		{"tasks current max peak", jobTasksPeak, "peak"},
+		{"tasks current high max peak", jobTasksPeak, ""},
+		{"tasks numproc.maxheld physpages.maxheld", jobTasksPeak, "numproc.maxheld"},
+		{"tasks numproc.maxheld physpages.maxheld", jobMemoryPeak, "physpages.maxheld"},
+	} {
+		got := ""
+		for i := range tt.of {
+			if got == "" {
+				got = tt.of[i].in(strings.Fields(tt.files))
+			}
+		}
+		if got != tt.want {
+			t.Errorf("of %q: %q, want %q", tt.files, got, tt.want)
+		}
+	}
+}
