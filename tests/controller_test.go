@@ -296,8 +296,10 @@ func (k controllers) refusesForNumtasks(t *testing.T) {
 		}
 	}
 	k.triesToFork(t, s)
-	if got := s.run("read", "/h/a/numtasks.stats"); !strings.Contains(got, "Number of failures 1\n") {
-		t.Errorf("stats:\n%s", got)
+	for path, want := range map[string]string{"/h": "0", "/h/a": "1", "/h/c": "0"} { // whose limit it was over
+		if got := s.run("read", path+"/numtasks.stats"); !strings.Contains(got, "Number of failures "+want+"\n") {
+			t.Errorf("stats of %s, want %s:\n%s", path, want, got)
+		}
 	}
 	s.run("write", "/h/a/numtasks.shares", "max_shares=-3")
 	if got := s.run("read", "/h/a/b/pids.max"); got != "max\n" {

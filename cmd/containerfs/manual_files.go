@@ -178,7 +178,8 @@ ERANGE over 2147483647.`},
 		{"numtasks.limit", "0444", `How many tasks that comes to, or max. It cannot be written: see numtasks.shares.`},
 		{"numtasks.stats", "0444", `Four lines: "numtasks: Current usage N", the tasks in the container and below;
 "numtasks: Number of successes N" and "numtasks: Number of failures N", forks under and over a
-limit; "numtasks: Number of forkrate failures 0".`},
+limit; "numtasks: Number of forkrate failures 0". A failure is the container's whose limit it was, but
+of forks that the kernel's pids refuses in version 1, or before Linux 6.11, the container's in which they were made.`},
 		{"numtasks.policy", "0644", `What is done with a new process over the limit: count, which it is at first, or kill.
 EPERM for who sets kill and is not privileged; EINVAL for another word.`},
 	}},
@@ -190,7 +191,7 @@ Files of what the host cannot measure are not there. A bound that nobody has set
 When held goes over the barrier or the limit, failcnt goes up and a limit event tells of it. The limits
 of numfile and lockedpages become RLIMIT_NOFILE and RLIMIT_MEMLOCK of each process, if the server has
 CAP_SYS_RESOURCE; limits of a root bound nobody. Where the kernel's pids or memory is bound to the same hierarchy it keeps the
-limit of numproc or physpages.`, []fileDoc{
+limit of numproc or physpages; what it refuses is in its own files, as pids.events, and not in failcnt.`, []fileDoc{
 		{"bc.numproc.held bc.numfile.held bc.physpages.held bc.lockedpages.held", "0444", `What is held now.`},
 		{"bc.numproc.maxheld bc.numfile.maxheld bc.physpages.maxheld bc.lockedpages.maxheld", "0444", `The most that was held.`},
 		{"bc.numproc.minheld bc.numfile.minheld bc.physpages.minheld bc.lockedpages.minheld", "0444", `The least that was held while there were tasks; 0 before there were.`},

@@ -133,7 +133,7 @@ func (t Tasks) Refused(c *tree.Container) (n, directory uint64, ok bool, err err
 	if err != nil {
 		return 0, 0, false, nil
 	}
-	// The kernel counts where the fork was, which in version 2 can be the leaf.
+	// Where the kernel counts where the fork was that can be the leaf in version 2.
 	for i, at := range slices.Compact([]string{node.path(), node.place()}) {
 		dir, err := node.t.openBelow(at)
 		if err != nil {
@@ -152,9 +152,13 @@ func (t Tasks) Refused(c *tree.Container) (n, directory uint64, ok bool, err err
 	return n, directory, true, nil
 }
 
-// refused is what the kernel has refused in a directory.
+// refused is what the kernel has refused in a directory: by its limit in version 2 since Linux
+// 6.11, where pids.events has what is below as well, else of forks that were made in it.
 func refused(dir *kernfs.Dir) (uint64, error) {
-	text, err := dir.Read("pids.events", nil)
+	text, err := dir.Read("pids.events.local", nil)
+	if errors.Is(err, syscall.ENOENT) {
+		text, err = dir.Read("pids.events", nil)
+	}
 	if errors.Is(err, syscall.ENOENT) {
 		return 0, nil // the controller is not handed down to it
 	} else if err != nil {

@@ -39,7 +39,9 @@
 // fork over a limit fails with EAGAIN instead (see Limiter): a write to shares sets
 // pids.max of the container and of those below, and the kernel's refusals count as
 // failures when stats is read, and when counts are to be kept: for ever, whereas the kernel
-// counts anew after a boot. Nothing tells of them, so there is no limit event.
+// counts anew after a boot. Version 2 says since Linux 6.11 whose limit it was; else the kernel
+// only says where the fork was made, and there the failure is. Nothing tells of them, so there
+// is no limit event.
 // Who writes pids.max himself has his value until the next write to shares.
 //
 // Attach is never limited: it can take the usage over the limit.
