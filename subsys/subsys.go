@@ -44,6 +44,10 @@ type Config struct {
 	// Tasks are the tasks that numtasks may kill. Nil: none can be killed.
 	Tasks numtasks.Tasks
 
+	// FoundSince is the clock tick from which on a task that a look at the host finds was
+	// forked while somebody looked, where the host tells of no forks. 0: it tells.
+	FoundSince uint64
+
 	// BC is bc's host. Nil: the real one.
 	BC bc.Host
 
@@ -140,6 +144,9 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 		return nil, err
 	}
 	tasks := numtasks.New(numtasks.NewHost(cfg.Tasks), cfg.Log)
+	if cfg.FoundSince != 0 {
+		tasks.JudgeFound(cfg.FoundSince)
+	}
 	counters := bc.New(cfg.BC, cfg.Log)
 	counters.Remember(cfg.memory(cfg.BCRows, string(boot), "bc", "the rlimits that processes had before they were lowered are not known"))
 	if l := controller.NewLimits(kernel); l.Any() {

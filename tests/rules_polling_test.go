@@ -137,6 +137,9 @@ func TestRulesPolling(t *testing.T) {
 // no more than the names.
 func TestRulesPollingUser(t *testing.T) {
 	r := startPolling(t, professor, "64001:tool net tools create\n64002:tool net others create\n64002:/* net never create\n64002 cpu students create\n")
+	if ctl := r.run("read", "/ctl"); !strings.Contains(ctl, ", placement by polling alone: ") {
+		t.Errorf("ctl does not tell where a child can be:\n%s", ctl)
+	}
 	tool := r.program("tool")
 	r.in(startShell(t, professor).start(tool+" 1000"), "/tools", "/")
 	other := startShell(t, student)

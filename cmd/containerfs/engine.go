@@ -251,6 +251,9 @@ func (e *engine) subsysConfig(conf config) subsys.Config {
 	c := subsys.Config{Log: e.log, Enable: conf.Enable, Tasks: e.host}
 	c.Kernel.ID = e.id
 	c.Kernel.Gone = hostproc.ServerGone
+	if !e.host.Source().Connector {
+		c.FoundSince = e.host.Tick()
+	}
 	if e.journal == nil {
 		return c
 	}
@@ -272,7 +275,7 @@ func (e *engine) openMirror(wanted string) string {
 	controller := wanted
 	switch wanted {
 	case "off":
-		return "off, placement by events alone: children made with CLONE_PARENT can be misplaced"
+		return "off, " + e.unanchored()
 	case "auto":
 		controller = ""
 	}
@@ -293,7 +296,7 @@ func (e *engine) openMirror(wanted string) string {
 		if !errors.Is(err, kernfs.ErrRefused) {
 			e.log.Warn("the mirror could not be opened", "err", err)
 		}
-		return fmt.Sprintf("none (%v), placement by events alone: children made with CLONE_PARENT can be misplaced", err)
+		return fmt.Sprintf("none (%v), %s", err, e.unanchored())
 	}
 	has, err := e.mirror.Controllers()
 	switch {
@@ -307,6 +310,14 @@ func (e *engine) openMirror(wanted string) string {
 		return "on, " + e.mirror.Name() + " with " + strings.Join(has, " ")
 	}
 	return "on, " + e.mirror.Name()
+}
+
+// unanchored says how far places are right without a mirror.
+func (e *engine) unanchored() string {
+	if !e.host.Source().Connector {
+		return "placement by polling alone: a child whose parent ends before the next look is where its next parent is"
+	}
+	return "placement by events alone: children made with CLONE_PARENT can be misplaced"
 }
 
 // identity is one for each state directory, so that what the kernel has of it is found

@@ -33,7 +33,7 @@
 // a privileged caller can set that, since what it kills can be anybody's. The
 // server, its ancestors and process 1 are never killed. What a scan of the host
 // found instead of being told of its fork is counted, but neither a success nor a
-// failure.
+// failure; unless the host tells of no forks at all (see JudgeFound).
 //
 // Where the kernel's pids controller is enabled, and bound to the same hierarchy, a
 // fork over a limit fails with EAGAIN instead (see Limiter): a write to shares sets

@@ -32,6 +32,7 @@ type Subsystem struct {
 	victims *backlog.Queue[*tree.Task]
 	facts   facts.Log
 	limiter Limiter // nil without
+	found   uint64  // see JudgeFound; 0 without
 
 	// Set once, in the Create of the root state.
 	tree *tree.Tree
@@ -57,6 +58,18 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	}
 	s.facts.Say(slog.LevelInfo, "it refuses no fork: one over the limit is counted, and with numtasks.policy=kill killed")
 	return s
+}
+
+// JudgeFound has tasks judged that a look at the host finds, and that started at a clock tick or
+// after it, as by a fork: of none other is told. Before tree.New.
+func (s *Subsystem) JudgeFound(since uint64) {
+	s.found = max(since, 1)
+	s.facts.Say(slog.LevelWarn, "a fork is counted, and with numtasks.policy=kill killed, at the next look at all tasks: what has ended by then is not counted")
+}
+
+// isForked reports whether a new task is judged: it was not there before the server.
+func (s *Subsystem) isForked(t *tree.Task) bool {
+	return t.Forked() || s.found != 0 && t.Start() >= s.found
 }
 
 // Facts are what the host allows of it, as was said at start.
@@ -91,7 +104,7 @@ func (s *Subsystem) state(c *tree.Container) *state { return c.State(s.id).(*sta
 
 // Fork is tree.Forker's.
 func (s *Subsystem) Fork(_, child *tree.Task, c *tree.Container) {
-	if _, kill := s.enter(c, child.Forked()); kill && !s.protected(child.Process()) {
+	if _, kill := s.enter(c, s.isForked(child)); kill && !s.protected(child.Process()) {
 		s.victims.Add(child)
 	}
 }

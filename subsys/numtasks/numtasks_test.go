@@ -155,6 +155,48 @@ func stats(usage, successes, failures int) string {
 	return fmt.Sprintf("numtasks: Current usage %d\nnumtasks: Number of successes %d\nnumtasks: Number of failures %d\nnumtasks: Number of forkrate failures 0\n", usage, successes, failures)
 }
 
+// TestFound: where the host tells of no forks, who is found and has started since is judged, once.
+func TestFound(t *testing.T) {
+	f := newFixture(t)
+	a := f.mkdir(f.root, "a")
+	f.set(f.root, "shares", "child_shares_divisor=128")
+	f.set(a, "shares", "max_shares=2")
+	f.set(a, "policy", "kill")
+	p := f.sim.Fork(hostsim.InitTID)
+	f.Drain()
+	f.attach(a, p)
+	look := func() {
+		t.Helper()
+		f.sim.Lose()
+		if err := f.Resync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.sim.Fork(p)
+	look()
+	f.want(a, "stats", stats(2, 0, 0)) // after a loss nobody knows whether there was a fork
+	early := f.sim.Fork(p)
+	late := f.sim.Fork(p)
+	info, err := f.sim.Task(late)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.numtasks.JudgeFound(info.Start)
+	look()
+	f.want(a, "stats", stats(3, 0, 1))
+	f.sim.Exit(early)
+	f.Drain()
+	f.sim.Fork(p)
+	look()
+	look()
+	f.want(a, "stats", stats(2, 0, 2))
+	f.sim.Exit(p)
+	f.Drain()
+	if !strings.Contains(f.log.String(), "at the next look at all tasks") {
+		t.Errorf("the log has\n%s", f.log.String())
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	f := newFixture(t)
 	a := f.mkdir(f.root, "a")

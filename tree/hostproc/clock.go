@@ -9,6 +9,9 @@ const tick = 1e9 / 100
 // Now is the clock that stamps events.
 func (h *Host) Now() int64 { return clock(unix.CLOCK_MONOTONIC) }
 
+// Tick is the clock tick of start times that it is now.
+func (h *Host) Tick() uint64 { return uint64(clock(unix.CLOCK_BOOTTIME)) / tick }
+
 // ticksAt converts the time stamp of an event to the clock of start times,
 // which counts from boot and goes on during suspend, given sleep, read after the
 // event. No thread whose fork has that stamp started in a later tick: the kernel
