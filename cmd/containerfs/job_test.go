@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -96,6 +97,27 @@ func TestExecuted(t *testing.T) {
 	t.Chdir(dir)
 	if exe, comm := executed("./link"); exe != in("program") || comm != "link" {
 		t.Errorf("%q, %q", exe, comm)
+	}
+}
+
+// TestJobUnmeasured: what was not measured is not told as nothing.
+func TestJobUnmeasured(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	for name, text := range map[string]string{"cpuacct.usage": "9\n", "bc.physpages.maxheld": "0\n", "bc.numproc.maxheld": "3\n"} {
+		m.add("/all/Zoe/"+name, p9.ModeRegular|0o444, text)
+	}
+	m.mu.Unlock()
+	s, err := connect(context.Background(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	for before, want := range map[int64]string{4: "elapsed=0.000s cpu=0.000s tasks_peak=3", 9: "elapsed=0.000s tasks_peak=3", 12: "elapsed=0.000s tasks_peak=3"} {
+		j := &job{dirs: []string{"/all/Zoe"}, before: jobUsage{CPU: &before}}
+		if u := j.used(s); u.String() != want {
+			t.Errorf("where usage was %d: %s, want %s", before, u.String(), want)
+		}
 	}
 }
 

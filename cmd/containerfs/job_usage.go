@@ -62,7 +62,10 @@ func since(now, before *int64) *int64 {
 // used is what the job has used until now.
 func (j *job) used(s *session) jobUsage {
 	u := jobUsage{Containers: j.dirs, Elapsed: int64(j.ended.Sub(j.started)), ExitCode: j.exit}
-	u.CPU = since(j.measured(s, jobCPU), j.before.CPU)
+	// Nobody runs for no time: that is what a server says who reads of tasks only while they live.
+	if u.CPU = since(j.measured(s, jobCPU), j.before.CPU); u.CPU != nil && *u.CPU == 0 {
+		u.CPU = nil
+	}
 	u.OOMKills = since(j.measured(s, jobOOMKills), j.before.OOMKills)
 	// Of a process that has ended before it was looked at no page is known.
 	if u.MemoryPeak = j.measured(s, jobMemoryPeak); u.MemoryPeak != nil && *u.MemoryPeak == 0 {
