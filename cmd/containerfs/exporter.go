@@ -33,8 +33,9 @@ there is no PATH, as top shows them: with what is below each. The server is aske
 who runs this: what he may not read is not there.
 
 Each time the server is asked anew, for every container, in nine tenths of the time that
-Prometheus says it waits, or of 10 s. If it cannot be, containerfs_up is 0 and the rest is not
-there.
+Prometheus says it waits (scrape_timeout, a minute at most), or of 10 s. If it cannot be,
+containerfs_up is 0 and the rest is not there. A server that was killed has lost up to 10 s of
+what was measured: a counter can be less by that, which Prometheus takes for a beginning at 0.
 
   containerfs exporter tcp://127.0.0.1:9475 /all
   containerfs --server tcp://lab:5640 exporter --depth 1 tcp://:9475 /all/users`,
@@ -137,7 +138,7 @@ func (e *exporter) measure(ctx context.Context) (rows []usage, times map[string]
 	m := newSampler(s, e.path)
 	all, err := m.sample()
 	if ctx.Err() != nil {
-		err = errors.New("the server was not done in the time that there was")
+		err = errors.New("the server was not done in time: set Prometheus' scrape_timeout to more")
 	}
 	if err != nil {
 		return nil, nil, err

@@ -63,7 +63,9 @@
 //
 // Where the host's events are polled, tasks that come and go between two polls
 // are never known to be anywhere: what they ran is said in the log, and credited
-// to nobody.
+// to nobody. Nor is what a process runs after a thread that is not its first has executed a
+// program, up to what the first had run: nothing tells of that exec, and the thread has the
+// number and the start of the first one.
 //
 // # Decisions that SPEC leaves open
 //
