@@ -20,7 +20,7 @@ func (m hands) observe(e tree.Event, byRule bool) {
 			m.add(e.Task.Process(), e.Container.Hierarchy())
 		}
 	case tree.Forked:
-		if p := e.Task.Process(); e.Parent != nil && e.Parent != p && len(m[e.Parent]) > 0 {
+		if p := e.Task.Process(); e.Parent != nil && e.Parent != p && len(m[e.Parent]) > 0 && m[p] == nil { // else it was found and moved before
 			m[p] = m[e.Parent]
 		}
 	case tree.Execed:

@@ -30,10 +30,10 @@ func (t *Tree) forkLocked(e ForkEvent) {
 	old := t.tasks[e.TID]
 	if old != nil {
 		if s := old.start.ticks(); !old.forked && s <= e.StartMax && e.StartMax-s <= forkSlack {
-			old.forked = true
 			if e.TID == e.TGID {
 				t.parentLocked(old.proc, e.ParentTGID)
 			}
+			t.toldLocked(old, e)
 			return
 		}
 		// An exit is told a little after the tid is free again.
@@ -55,8 +55,8 @@ func (t *Tree) forkLocked(e ForkEvent) {
 		}
 		t.mu.Lock()
 		if t.tasks[e.TID] != nil {
-			t.tasks[e.TID].forked = true // an attach found it meanwhile
 			t.parentLocked(t.tasks[e.TID].proc, ppid)
+			t.toldLocked(t.tasks[e.TID], e) // an attach found it meanwhile
 			return
 		}
 		var stray bool
@@ -113,6 +113,24 @@ func (t *Tree) tellForkLocked(parent, child *Task) {
 	for _, r := range t.subsystems {
 		if r.fork != nil {
 			r.fork.Fork(parent, child, child.group.container(r.hierarchy))
+		}
+	}
+}
+
+// toldLocked applies the event of a fork of a task that was found before it.
+func (t *Tree) toldLocked(task *Task, e ForkEvent) {
+	if task.forked {
+		return
+	}
+	task.forked = true
+	var from *Process
+	if e.TID == e.TGID {
+		from = task.proc.parent
+	}
+	t.observeLocked(Event{Kind: Forked, Time: e.Time, Task: task, Parent: from})
+	for _, r := range t.subsystems {
+		if r.told != nil {
+			r.told.ForkTold(task, task.group.container(r.hierarchy))
 		}
 	}
 }

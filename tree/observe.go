@@ -24,7 +24,7 @@ type Event struct {
 	Kind Kind
 	Time int64 // CLOCK_MONOTONIC, nanoseconds
 
-	Task   *Task    // Forked, Execed, Exited, Attached
+	Task   *Task    // Forked, which a look can have found before; Execed, Exited, Attached
 	Parent *Process // Forked: who is named as the forker, nil if not known
 
 	Hierarchy *Hierarchy // Mounted, Remounted, Unmounted

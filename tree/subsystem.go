@@ -20,6 +20,7 @@ import (
 //   - PostCloner: prepares the state of a container that is made for tasks.
 //   - Attacher, Reattacher: the effect on the host of a move.
 //   - Forker, Mover, Exiter: who is where; together they keep a count.
+//   - ForkTeller: forks that are told of late.
 //   - Execer: programs that are executed.
 //   - CanBinder, Binder: whether the subsystem may be bound to a hierarchy, and
 //     that its root is another container now.
@@ -197,6 +198,13 @@ type Forker interface {
 	Fork(parent, child *Task, c *Container)
 }
 
+// ForkTeller is told of forks of tasks that a look at the host found before their events came:
+// Fork was called for these when they were not Forked.
+type ForkTeller interface {
+	// ForkTold is called with mu held, once for a task, which is in c by now. It must not block.
+	ForkTold(task *Task, c *Container)
+}
+
 // Execer is told of tasks that execute a program.
 type Execer interface {
 	// Exec is called with mu held. It must not block.
@@ -268,6 +276,7 @@ type registered struct {
 	reattach  Reattacher
 	move      Mover
 	fork      Forker
+	told      ForkTeller
 	exec      Execer
 	exit      Exiter
 	canBind   CanBinder
@@ -298,6 +307,7 @@ func register(s Subsystem, id int) (*registered, error) {
 	r.reattach, _ = s.(Reattacher)
 	r.move, _ = s.(Mover)
 	r.fork, _ = s.(Forker)
+	r.told, _ = s.(ForkTeller)
 	r.exec, _ = s.(Execer)
 	r.exit, _ = s.(Exiter)
 	r.canBind, _ = s.(CanBinder)

@@ -104,8 +104,16 @@ func (s *Subsystem) state(c *tree.Container) *state { return c.State(s.id).(*sta
 
 // Fork is tree.Forker's.
 func (s *Subsystem) Fork(_, child *tree.Task, c *tree.Container) {
-	if _, kill := s.enter(c, s.isForked(child)); kill && !s.protected(child.Process()) {
-		s.victims.Add(child)
+	s.count(c, 1)
+	if s.isForked(child) {
+		s.judge(child, c)
+	}
+}
+
+// ForkTold is tree.ForkTeller's.
+func (s *Subsystem) ForkTold(child *tree.Task, c *tree.Container) {
+	if s.found == 0 { // else it was judged, if it was forked meanwhile
+		s.judge(child, c)
 	}
 }
 
@@ -124,20 +132,25 @@ func (s *Subsystem) count(c *tree.Container, n int32) {
 	}
 }
 
-// enter counts a new task in c and in what is above, and judges it, if it was
-// forked, by the limit of each. It returns the absolute of c, and whether a
-// container that is over its limit wants newcomers to be killed.
-func (s *Subsystem) enter(c *tree.Container, forked bool) (limit int64, kill bool) {
+// judge counts a forked task, which is in c, as what it is by the limits, and has it killed if
+// that is wanted.
+func (s *Subsystem) judge(child *tree.Task, c *tree.Container) {
+	if _, kill := s.judgeIn(c); kill && !s.protected(child.Process()) {
+		s.victims.Add(child)
+	}
+}
+
+// judgeIn judges a task by the limit of c and of what is above. It returns the absolute of
+// c, and whether a container that is over its limit wants newcomers to be killed.
+func (s *Subsystem) judgeIn(c *tree.Container) (limit int64, kill bool) {
 	st := s.state(c)
 	if p := c.Parent(); p == nil {
 		limit = s.bound
 	} else {
-		limit, kill = s.enter(p, forked)
+		limit, kill = s.judgeIn(p)
 		limit = absolute(limit, st.max, s.state(p).divisor)
 	}
-	st.usage++
 	switch {
-	case !forked:
 	case limit == none || int64(st.usage) <= limit:
 		st.successes++
 	default:

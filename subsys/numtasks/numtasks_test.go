@@ -49,12 +49,19 @@ type fixture struct {
 
 	mu     sync.Mutex
 	events []string
+	forks  map[int32]int // by tid
 }
 
 func (f *fixture) Observe(e tree.Event) {
-	if e.Kind == tree.Limited {
-		f.mu.Lock()
-		defer f.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch e.Kind {
+	case tree.Forked:
+		if f.forks == nil {
+			f.forks = make(map[int32]int)
+		}
+		f.forks[e.Task.TID()]++
+	case tree.Limited:
 		f.events = append(f.events, e.Container.Path()+" "+e.Name)
 	}
 }
@@ -195,6 +202,44 @@ func TestFound(t *testing.T) {
 	if !strings.Contains(f.log.String(), "at the next look at all tasks") {
 		t.Errorf("the log has\n%s", f.log.String())
 	}
+}
+
+// TestToldLate: a thread that an attach finds before its fork is told of is judged when it is, and
+// one that has ended by then once.
+func TestToldLate(t *testing.T) {
+	f := newFixture(t)
+	a := f.mkdir(f.root, "a")
+	f.set(f.root, "shares", "child_shares_divisor=128")
+	f.set(a, "shares", "max_shares=2")
+	p := f.sim.Fork(hostsim.InitTID)
+	f.Drain()
+	before := f.numtasks.state(f.root).successes
+	var made []int32
+	f.sim.Look = func(tid int32) {
+		switch {
+		case tid == p && made == nil:
+			made = []int32{f.sim.Thread(p), f.sim.Thread(p), f.sim.Thread(p)}
+		case len(made) == 3 && tid == made[2]: // it was listed
+			made = made[:2]
+			f.sim.Exit(tid)
+		}
+	}
+	if err := f.Attach(tree.AttachRequest{To: a, ID: p, Process: true}); err != nil {
+		t.Fatal(err)
+	}
+	if len(made) != 2 {
+		t.Fatal("the attach has not looked at the threads")
+	}
+	f.Drain()
+	for _, tid := range []int32{p, p + 1, p + 2, p + 3} {
+		if f.forks[tid] != 1 {
+			t.Errorf("%d forks of %d were told of", f.forks[tid], tid)
+		}
+	}
+	if n := f.numtasks.state(f.root).successes - before; n != 3 {
+		t.Errorf("of three threads %d are successes in the root", n)
+	}
+	f.want(a, "stats", stats(3, 0, 0)) // they were told of before they were in it
 }
 
 func TestDefaults(t *testing.T) {
