@@ -137,6 +137,23 @@ func (s *Subsystem) settleSwappedLocked(tid int32, d dying) bool {
 	return true
 }
 
+// settleSwapped credits the rest of first threads of which there is a final with another's tid that
+// came until then, when the model has been told of all that had happened by then: who else has
+// ended has had his own.
+func (s *Subsystem) settleSwapped(until time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.dying) == 0 {
+		return
+	}
+	swapped := s.swappedLocked()
+	for tid, ds := range s.dying {
+		if fs := s.unclaimed[swapped[tid]]; len(fs) > 0 && fs[0].came <= until && s.settleSwappedLocked(swapped[tid], ds[0]) {
+			putList(s.dying, tid, ds[1:])
+		}
+	}
+}
+
 // disownLocked drops finals that are nobody's. Right after the beginning one can
 // be of a task that the model lost just before.
 func (s *Subsystem) disownLocked(fs ...final) {

@@ -223,7 +223,9 @@ func (s *Subsystem) prepare(c *tree.Container, split bool) {
 	if s.since.Load() == 0 {
 		return
 	}
+	asked := s.host.Now()
 	s.tree.Drain()
+	s.settleSwapped(asked)
 	s.awaitFinals()
 	s.fold(s.members(c), split)
 }

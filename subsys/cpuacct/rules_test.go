@@ -294,28 +294,32 @@ func TestExecByThreadAndEnd(t *testing.T) {
 }
 
 // TestExecByThreadSwaps: where a thread that executes a program is faster than the end of the
-// first, that ends with the thread's tid, which nobody else's end has.
+// first, that ends with the thread's tid, which nobody else's end has. Who asks is told at once.
 func TestExecByThreadSwaps(t *testing.T) {
 	for _, finalFirst := range []bool{true, false} {
-		t.Run(fmt.Sprintf("final first %v", finalFirst), func(t *testing.T) {
-			bothModes(t, func(t *testing.T, f *fixture) {
-				first, second := f.apart()
-				final := f.machine.final(first)
-				final[0].TID, final[0].TGID = second, first
-				f.execByThread(first, second)
-				if !finalFirst {
-					f.Drain()
-				}
-				f.machine.ended(final)
-				f.run(first, 100)
-				f.Drain()
-				f.machine.pass(keepDying)
-				f.s.Enforce()
-				f.expect("a", 1, "b", 110, "", 111)
-				f.exit(first)
-				f.expect("", 111)
+		for _, asked := range []bool{true, false} {
+			t.Run(fmt.Sprintf("final first %v, asked %v", finalFirst, asked), func(t *testing.T) {
+				bothModes(t, func(t *testing.T, f *fixture) {
+					first, second := f.apart()
+					final := f.machine.final(first)
+					final[0].TID, final[0].TGID = second, first
+					f.execByThread(first, second)
+					if !finalFirst {
+						f.Drain()
+					}
+					f.machine.ended(final)
+					f.run(first, 100)
+					if !asked {
+						f.Drain()
+						f.machine.pass(keepDying)
+						f.s.Enforce()
+					}
+					f.expect("a", 1, "b", 110, "", 111)
+					f.exit(first)
+					f.expect("", 111)
+				})
 			})
-		})
+		}
 	}
 }
 
