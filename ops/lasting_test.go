@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"weak"
 
 	"containerfs/tree"
+	"containerfs/tree/hostsim"
 )
 
 // TestUnmountedIsFreed: nothing is left of a hierarchy that was mounted and unmounted but
@@ -87,4 +89,26 @@ echo "$1" >>out
 		return strings.Count(out, "\n") == maxAgents+left
 	})
 	q.idle(t)
+}
+
+// TestHandFoundBefore: who was found and moved by hand before its fork was told of has what its own
+// hand has done, others what their forker's has.
+func TestHandFoundBefore(t *testing.T) {
+	w := newWorld(t)
+	process := func() *tree.Task {
+		tid := w.host.Fork(hostsim.InitTID)
+		w.tree.Drain()
+		return w.tree.Task(tid)
+	}
+	forker, moved, other := process(), process(), process()
+	m := hands{forker.Process(): {1, 2}, moved.Process(): {3}}
+	for _, child := range []*tree.Task{moved, other} {
+		m.observe(tree.Event{Kind: tree.Forked, Task: child, Parent: forker.Process()}, false)
+	}
+	if got := m[moved.Process()]; !slices.Equal(got, []uint64{3}) {
+		t.Errorf("who was moved is by hand in %v", got)
+	}
+	if got := m[other.Process()]; !slices.Equal(got, []uint64{1, 2}) {
+		t.Errorf("the other is by hand in %v", got)
+	}
 }
