@@ -203,11 +203,39 @@ func (t *Tree) verify(m *move) error {
 			break
 		}
 	}
-	if !lives {
+	if executes := !lives && t.takeOver(m); !lives && !(executes && m.process != nil) {
 		return syscall.ESRCH
 	}
 	t.restore(m, mistaken)
 	return nil
+}
+
+// takeOver gives the number of the first thread of the move's process to another that executes
+// a program, and has it on the host already, if that is why the model has no first thread any
+// more: the Tree is told when the program is loaded. It reports whether that is so.
+func (t *Tree) takeOver(m *move) (executes bool) {
+	p := m.tasks[0].task.proc
+	i := slices.IndexFunc(m.tasks, func(mv *moved) bool { return mv.tid == p.tgid })
+	if i < 0 {
+		return false
+	}
+	// The number comes with the first one's start time.
+	if info, err := t.host.Task(p.tgid); err != nil || !m.tasks[i].start.is(info.Start) {
+		return false
+	}
+	t.Update(func() {
+		if t.procs[p.tgid] != p || t.tasks[p.tgid] != nil {
+			return
+		}
+		for k := p.threads; k != nil; k = k.pnext {
+			if !m.has(k) {
+				m.noteMistaken(k) // by its number it may have been moved
+			}
+		}
+		t.takeOverLocked(p)
+		executes = t.tasks[p.tgid] != nil
+	})
+	return executes
 }
 
 // lookAgain looks a task of a move up, for a whole process after a Drain.
