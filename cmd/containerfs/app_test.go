@@ -458,6 +458,57 @@ func TestServerDiesMeanwhile(t *testing.T) {
 	}
 }
 
+// TestEndedWhileSilent: what follows something ends when it is told to, though its server
+// answers no more.
+func TestEndedWhileSilent(t *testing.T) {
+	for _, args := range []string{"watch /all", "top -b -d 0.1 /all"} {
+		m, addr := serveMemory(t)
+		m.mu.Lock()
+		m.add("/all/events", p9.ModeRegular|0o444, "")
+		m.mu.Unlock()
+		silent := make(chan struct{})
+		near := silentWhenRead(t, m, addr, silent)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		ended := make(chan result, 1)
+		go func() {
+			var stdout, stderr bytes.Buffer
+			code := execute(ctx, append([]string{"containerfs", "--server", "unix://" + near}, strings.Fields(args)...), nil, &stdout, &stderr)
+			ended <- result{code, "", stderr.String()}
+		}()
+		<-silent
+		cancel()
+		if got := <-ended; got != (result{}) {
+			t.Errorf("%s: got %+v", args, got)
+		}
+	}
+}
+
+// silentWhenRead relays one connection to a server, until some reads have been asked for: then
+// silent is closed at the next request, which is not answered, nor is any other.
+func silentWhenRead(t *testing.T, m *memory, addr string, silent chan<- struct{}) string {
+	return between(t, addr, func(c, far net.Conn, pass func(to, from net.Conn)) {
+		pass(c, far)
+		said := false
+		for buf := make([]byte, 64<<10); ; {
+			n, err := c.Read(buf)
+			if err != nil {
+				return
+			}
+			m.mu.Lock()
+			answered := m.reads < 6
+			m.mu.Unlock()
+			switch {
+			case answered:
+				far.Write(buf[:n])
+			case !said:
+				said = true
+				close(silent)
+			}
+		}
+	})
+}
+
 // cutWhenRead relays one connection to a server, until some reads have been asked for.
 func cutWhenRead(t *testing.T, m *memory, addr string) string {
 	return between(t, addr, func(c, far net.Conn, pass func(to, from net.Conn)) {

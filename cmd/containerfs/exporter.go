@@ -133,8 +133,7 @@ func (e *exporter) measure(ctx context.Context) (rows []usage, times map[string]
 		return nil, nil, err
 	}
 	defer s.close()
-	stop := context.AfterFunc(ctx, s.close)
-	defer stop()
+	defer s.closeWith(ctx)()
 	m := newSampler(s, e.path)
 	all, err := m.sample()
 	if ctx.Err() != nil {

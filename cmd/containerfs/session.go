@@ -119,6 +119,12 @@ func hungUp(network string) error {
 // close ends the session; the server clunks what is left.
 func (s *session) close() { s.client.Close() }
 
+// closeWith ends the session when ctx is done, so that a server that does not answer keeps
+// nobody, until stop is called.
+func (s *session) closeWith(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, s.close)
+}
+
 // walk goes to the file of a path. The caller closes it.
 func (s *session) walk(path string) (p9.File, error) {
 	return walk(s.root, split(path))

@@ -66,8 +66,9 @@ of the first one is not known yet.
 			return withServer(c, func(s *session) error {
 				ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 				defer stop()
+				defer s.closeWith(ctx)()
 				t := &top{c: c, sampler: newSampler(s, path), order: order, reverse: c.Bool("r"), interval: interval, left: c.Int("n")}
-				if err := t.run(ctx); err != nil {
+				if err := t.run(ctx); err != nil && ctx.Err() == nil {
 					return &pathError{"top", path, err}
 				}
 				return nil

@@ -71,7 +71,8 @@ Kinds are ` + strings.Join(eventKinds, " ") + `.
 			return withServer(c, func(s *session) error {
 				ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM)
 				defer stop()
-				if err := w.follow(ctx, s, c.App.ErrWriter); err != nil {
+				defer s.closeWith(ctx)()
+				if err := w.follow(ctx, s, c.App.ErrWriter); err != nil && ctx.Err() == nil {
 					return &pathError{"watch", w.path, err}
 				}
 				return nil
