@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"containerfs/p9srv/sock"
 )
 
 // Addr is where a server is. Its forms are
@@ -287,8 +289,17 @@ func escapeValue(s string) string {
 }
 
 // Dial connects to a server. Over TLS the handshake is done, but the server may not have
-// judged the certificate yet: then the first read fails.
+// judged the certificate yet: then the first read fails. Over both TLS and TCP it is an error
+// of the connection when nothing was heard of the server for sock.Unheard.
 func (a Addr) Dial(ctx context.Context) (net.Conn, error) {
+	conn, err := a.dial(ctx)
+	if err == nil {
+		sock.Heed(conn, sock.Unheard)
+	}
+	return conn, err
+}
+
+func (a Addr) dial(ctx context.Context) (net.Conn, error) {
 	switch a.Network {
 	case "tls":
 		return dialTLS(ctx, a)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerfs/ops"
+	"containerfs/p9srv/sock"
 	"containerfs/p9srv/wire"
 )
 
@@ -80,6 +81,7 @@ func (l *Listener) admit(conn net.Conn) (net.Conn, peer, error) {
 		// Fixed by the kernel when the peer connected.
 		p.identify = func() (identity, error) { return id, err }
 	case *net.TCPConn:
+		sock.Heed(c, sock.Unheard)
 		theirs := addrPort(c.RemoteAddr())
 		p.name, p.from = e.Network+" "+theirs.String(), e.Network+" "+origin(theirs.Addr())
 		if e.tls == nil {

@@ -27,7 +27,7 @@ var mayImport = []struct {
 	{"p9srv", []string{"ops", "p9srv/sock", "p9srv/wire"}},
 	{"p9srv/sock", nil},
 	{"p9srv/wire", nil},
-	{"p9srv/persist", []string{"p9srv/wire"}},
+	{"p9srv/persist", []string{"p9srv/sock", "p9srv/wire"}},
 	{"p9srv/*", []string{"p9srv", "ops"}}, // what its tests need
 	{"ops", []string{"ops/*", "tree"}},
 	{"ops/*", nil},

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"containerfs/p9srv/sock"
 	"containerfs/p9srv/wire"
 )
 
@@ -295,7 +296,7 @@ func (r *Relay) flushLocked(q *request, frame []byte) {
 
 // connectLocked has a connection be the one to the server, and sends what was held.
 func (r *Relay) connectLocked(s *stream) {
-	heed(s.conn)
+	sock.Heed(s.conn, goneTime)
 	r.server, r.since = s, time.Now()
 	r.tasks.Go(func() {
 		if err := s.write(); err != nil {

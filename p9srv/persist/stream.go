@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"containerfs/p9srv/wire"
 )
 
@@ -101,23 +99,6 @@ func readFrame(in *bufio.Reader, bound uint32, room []byte) ([]byte, error) {
 	return b, err
 }
 
-// A peer that is gone without a word is found out in about goneTime: the kernel's own
-// bounds are for connections that cannot be made again.
+// goneTime is for how long nothing has to be heard of a server for it to be gone. It is less
+// than for others, since another connection can be made.
 const goneTime = 30 * time.Second
-
-// heed has the kernel end a connection of whose peer nothing is heard.
-func heed(conn net.Conn) {
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
-		conn = t.NetConn()
-	}
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: goneTime / 2, Interval: goneTime / 6, Count: 3})
-	if raw, err := tcp.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(goneTime.Milliseconds()))
-		})
-	}
-}
