@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,11 +77,18 @@ func TestMountCommand(t *testing.T) {
 
 	stranger := p9test.NewAuthority(t).Client("containerfs:user:user")
 	stranger.CA = client.CA // it takes the server for the right one, which does not take it
+	mute, err := net.Listen("unix", filepath.Join(t.TempDir(), "mute"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close() // it accepts in the kernel and never answers
 	for _, tt := range []struct {
 		args []string
 		code int
 		says string
 	}{
+		{[]string{"unix://" + mute.Addr().String(), t.TempDir()}, 75, "unavailable: no answer within 10s"},
+		{[]string{"-o", "persist=1", "unix://" + mute.Addr().String(), t.TempDir()}, 75, "unavailable: no answer within 10s"},
 		{[]string{"unix:///nowhere", t.TempDir()}, 75, "unavailable"},
 		{[]string{"unix://" + s.sock, "/nowhere"}, notFound, "mount /nowhere: the mount point: no such file or directory"},
 		{[]string{"unix://" + s.sock, "/proc/version"}, 1, "mount /proc/version: the mount point: not a directory"},

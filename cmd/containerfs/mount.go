@@ -201,10 +201,30 @@ func mount(ctx context.Context, addr p9srv.Addr, dir string, o mountOptions) err
 	}
 	defer f.Close() // the kernel has its own reference
 	data := fmt.Sprintf("trans=fd,rfdno=%d,wfdno=%[1]d,%s", f.Fd(), strings.Join(o.data, ","))
-	if err := unix.Mount(addr.String(), dir, "9p", o.flags, data); err != nil {
+	within := max(greetingTime(addr), o.patience)
+	err, late := shutAfter(f, within, func() error { return unix.Mount(addr.String(), dir, "9p", o.flags, data) })
+	switch {
+	case err != nil && late:
+		return &unavailableError{addr.String(), fmt.Errorf("no answer within %v", within)}
+	case err != nil:
 		return explainMount(ctx, addr, o.attachName(), err)
 	}
 	return nil
+}
+
+// shutAfter does what waits for the other end of a socket, for no longer than within: then the
+// socket is shut down, which is reported, and what waits fails.
+func shutAfter(socket *os.File, within time.Duration, do func() error) (err error, late bool) {
+	done := make(chan struct{})
+	shut := time.AfterFunc(within, func() {
+		unix.Shutdown(int(socket.Fd()), unix.SHUT_RDWR)
+		close(done)
+	})
+	err = do()
+	if late = !shut.Stop(); late {
+		<-done // or it could be another's descriptor by then
+	}
+	return err, late
 }
 
 // checkMountPoint refuses what the kernel would, in words that say that it is not the server

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -101,6 +102,41 @@ func TestMountRefusals(t *testing.T) {
 	for code, want := range map[int]int{exitOK: 0, exitUsage: 1, exitFailed: 32, exitNotFound: 32, exitUnavailable: 32} {
 		if got := helperCode(code); got != want {
 			t.Errorf("of %d the helper makes %d, want %d", code, got, want)
+		}
+	}
+}
+
+// TestShutAfter: what waits for a server that accepts and says nothing ends, and has the time
+// that there is for it.
+func TestShutAfter(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		address := "127.0.0.1:0"
+		if network == "unix" {
+			address = filepath.Join(t.TempDir(), "sock")
+		}
+		l, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		f, err := kernelEnd(t.Context(), p9srv.Addr{Network: network, Address: l.Addr().String()}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		hear := func() error { // as the kernel, without end
+			for {
+				if _, err := unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}, -1); err != unix.EINTR {
+					return err
+				}
+			}
+		}
+		began := time.Now()
+		if _, late := shutAfter(f, 50*time.Millisecond, hear); !late || time.Since(began) < 50*time.Millisecond {
+			t.Errorf("%s: after %v, late: %v", network, time.Since(began), late)
+		}
+		if err, late := shutAfter(f, time.Hour, func() error { return unix.EIO }); err != unix.EIO || late {
+			t.Errorf("%s: %v, late: %v", network, err, late)
 		}
 	}
 }
