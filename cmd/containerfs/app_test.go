@@ -467,7 +467,7 @@ func TestEndedWhileSilent(t *testing.T) {
 		m.add("/all/events", p9.ModeRegular|0o444, "")
 		m.mu.Unlock()
 		silent := make(chan struct{})
-		near := silentWhenRead(t, m, addr, silent)
+		near := silentWhenRead(t, m, addr, 6, silent)
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		ended := make(chan result, 1)
@@ -484,9 +484,31 @@ func TestEndedWhileSilent(t *testing.T) {
 	}
 }
 
-// silentWhenRead relays one connection to a server, until some reads have been asked for: then
+// TestTimeoutWhileSilent: the time that a command is given to wait is no longer for a server that
+// answers no more.
+func TestTimeoutWhileSilent(t *testing.T) {
+	before := answerTime
+	answerTime = 100 * time.Millisecond
+	defer func() { answerTime = before }()
+	for _, args := range []string{"wait --timeout 0 /all/Zoe", "freeze --timeout 0 /all/Zoe"} {
+		m, addr := serveMemory(t)
+		m.mu.Lock()
+		m.add("/all/Zoe/tasks", p9.ModeRegular|0o444, "")
+		m.add("/all/Zoe/populated", p9.ModeRegular|0o444, "1\n")
+		m.add("/all/Zoe/freezer.state", p9.ModeRegular|0o644, "FREEZING\n")
+		m.mu.Unlock()
+		near := silentWhenRead(t, m, addr, 1, make(chan struct{}))
+		got := command(nil, append([]string{"--server", "unix://" + near}, strings.Fields(args)...)...)
+		verb, _, _ := strings.Cut(args, " ")
+		if want := (result{exitUnavailable, "", "containerfs: " + verb + " /all/Zoe: the server does not answer\n"}); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+}
+
+// silentWhenRead relays one connection to a server, until so many reads have been answered: then
 // silent is closed at the next request, which is not answered, nor is any other.
-func silentWhenRead(t *testing.T, m *memory, addr string, silent chan<- struct{}) string {
+func silentWhenRead(t *testing.T, m *memory, addr string, reads int, silent chan<- struct{}) string {
 	return between(t, addr, func(c, far net.Conn, pass func(to, from net.Conn)) {
 		pass(c, far)
 		said := false
@@ -496,7 +518,7 @@ func silentWhenRead(t *testing.T, m *memory, addr string, silent chan<- struct{}
 				return
 			}
 			m.mu.Lock()
-			answered := m.reads < 6
+			answered := m.reads < reads
 			m.mu.Unlock()
 			switch {
 			case answered:

@@ -59,7 +59,9 @@ is done, or for --timeout; then it is tried on, and the exit code is 5.
 				return err
 			}
 			return eachPath(c, args, func(s *session, path string) error {
-				return newProgress(c.App.ErrWriter, printable(name+" "+path)).during(func() error { return setFrozen(s, path, freeze, within) })
+				return newProgress(c.App.ErrWriter, printable(name+" "+path)).during(func() error {
+					return s.until(time.Now().Add(within), func() error { return setFrozen(s, path, freeze, within) })
+				})
 			})
 		},
 	}

@@ -71,7 +71,8 @@ func waitCommand() *cli.Command {
 		Name:      "wait",
 		Usage:     "wait until containers are empty",
 		ArgsUsage: "PATH...",
-		Description: `Until no task is left in them and below. A container that is removed is empty.
+		Description: `Until no task is left in them and below. A container that is removed is empty. A server that
+does not answer is waited for 10 seconds longer than --timeout says.
 
   containerfs wait /all/Charlie && containerfs rmdir /all/Charlie
   containerfs wait --timeout 30s /all/Charlie`,
@@ -92,7 +93,9 @@ func waitCommand() *cli.Command {
 				until = time.Now().Add(within)
 			}
 			return eachPath(c, args, func(s *session, path string) error {
-				return newProgress(c.App.ErrWriter, printable("wait "+path)).during(func() error { return waitEmpty(s, path, until) })
+				return newProgress(c.App.ErrWriter, printable("wait "+path)).during(func() error {
+					return s.until(until, func() error { return waitEmpty(s, path, until) })
+				})
 			})
 		},
 	}

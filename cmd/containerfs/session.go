@@ -125,6 +125,28 @@ func (s *session) closeWith(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, s.close)
 }
 
+// answerTime is how long an answer is waited for when the time that was given is over.
+var answerTime = 10 * time.Second
+
+// until does what looks again and again until a time, zero for without end, and ends it when
+// the server does not answer the last look either.
+func (s *session) until(end time.Time, do func() error) error {
+	if end.IsZero() {
+		return do()
+	}
+	if now := time.Now(); end.Before(now) {
+		end = now
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), end.Add(answerTime))
+	defer cancel()
+	defer s.closeWith(ctx)()
+	err := do()
+	if err != nil && ctx.Err() != nil {
+		err = &exitError{exitUnavailable, errors.New("the server does not answer")}
+	}
+	return err
+}
+
 // walk goes to the file of a path. The caller closes it.
 func (s *session) walk(path string) (p9.File, error) {
 	return walk(s.root, split(path))
