@@ -240,13 +240,36 @@ func (s *session) writeBatch() error {
 	return s.writeErr
 }
 
-// send writes to the connection.
-func (s *session) send(b []byte) (err error) {
-	if s.writer != nil {
-		return s.writer.WriteAll(b)
+// maxPiece is how much the peer has WriteTimeout for. What is written at once can be all that
+// was asked for in one window, which a slow network takes minutes for.
+const maxPiece = 64 << 10
+
+// send writes to the connection. The caller has set writing. When the session is to end there
+// is one time for all that is left.
+func (s *session) send(b []byte, now time.Time) (err error) {
+	for err == nil && len(b) > 0 {
+		// Moving the deadline costs more than looking at the clock.
+		if s.writeDue.Sub(now) < s.srv.cfg.WriteTimeout/2 {
+			s.writeDue = now.Add(s.srv.cfg.WriteTimeout)
+			s.conn.SetWriteDeadline(s.writeDue)
+		}
+		piece := b[:min(len(b), maxPiece)]
+		if s.writer != nil {
+			err = s.writer.WriteAll(piece)
+		} else {
+			_, err = s.conn.Write(piece)
+		}
+		if b = b[len(piece):]; len(b) > 0 && !s.isEnding() {
+			now = time.Now()
+		}
 	}
-	_, err = s.conn.Write(b)
 	return err
+}
+
+func (s *session) isEnding() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ending
 }
 
 // writeLocked writes until out is empty. The caller has set writing.
@@ -255,18 +278,11 @@ func (s *session) writeLocked() {
 		buf, replies, held := s.out, s.outReplies, s.outHeld
 		s.out, s.outReplies, s.outHeld = nil, 0, 0
 		err := s.writeErr
-		due := s.writeDue
 		now := time.Now()
 		s.writeBegan = now
 		s.mu.Unlock()
 		if err == nil {
-			// Moving the deadline costs more than looking at the clock.
-			if due.Sub(now) < s.srv.cfg.WriteTimeout/2 {
-				due = now.Add(s.srv.cfg.WriteTimeout)
-				s.conn.SetWriteDeadline(due)
-			}
-			err = s.send(buf.b)
-			if err != nil {
+			if err = s.send(buf.b, now); err != nil {
 				s.conn.Close()
 				s.cancel()
 			}
@@ -276,7 +292,6 @@ func (s *session) writeLocked() {
 		s.mu.Lock()
 		s.writeBegan = time.Time{}
 		s.writeErr = err
-		s.writeDue = due
 		s.outstanding -= replies
 		s.cond.Broadcast()
 	}

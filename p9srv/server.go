@@ -42,7 +42,7 @@ type Config struct {
 
 	VersionTimeout time.Duration // from connecting to an agreed version: 10 s
 	FrameTimeout   time.Duration // from the first to the last byte of a frame: 30 s
-	WriteTimeout   time.Duration // for the peer to take what it is sent: 30 s
+	WriteTimeout   time.Duration // for the peer to take 64 KiB of what it is sent: 30 s
 }
 
 func (c *Config) setDefaults() {

@@ -82,7 +82,7 @@ type session struct {
 	serving    bool // the loop is in a batch and will write what is in out
 	writing    bool // someone is in conn.Write, or about to be
 	writeErr   error
-	writeDue   time.Time // the deadline in force for writes
+	writeDue   time.Time // the deadline in force for writes: of who has set writing
 	writeBegan time.Time // when conn.Write was called; zero when it has returned
 	ending     bool      // no more is read; the deadline for reads is in the past
 	endErr     error     // why, if the session itself decided so
