@@ -374,7 +374,7 @@ func TestNotLetIn(t *testing.T) {
 	user := files(ca.Client("containerfs:user:nobody"))
 	stranger := p9test.NewAuthority(t).Client("containerfs:user:nobody")
 	stranger.CA = ca.Client("containerfs:user:nobody").CA
-	const hangs = " unavailable: it hangs up: its listener does not let this host in (allow=), or "
+	const hangs = " unavailable: it hangs up: its listener does not let this host in (allow=), has too many connections, or "
 	expect := func(addr string, code int, says string, args ...string) {
 		t.Helper()
 		got, output := commandAs(t, 0, addr, args...)

@@ -107,11 +107,11 @@ func hungUp(network string) error {
 	const text = "it hangs up"
 	switch network {
 	case "tcp":
-		return errors.New(text + ": its listener does not let this host in (allow=), or wants tls://")
+		return errors.New(text + ": its listener does not let this host in (allow=), has too many connections, or wants tls://")
 	case "tls":
-		return errors.New(text + ": its listener does not let this host in (allow=), or is not one of tls://")
+		return errors.New(text + ": its listener does not let this host in (allow=), has too many connections, or is not one of tls://")
 	case "vsock":
-		return errors.New(text + ": its listener does not let this CID in")
+		return errors.New(text + ": its listener does not let this CID in, or has too many connections")
 	}
 	return errors.New(text)
 }
