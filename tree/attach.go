@@ -47,7 +47,7 @@ const maxRounds = 32
 // of several threads where a ProcessMover is bound, EINVAL for a task that
 // the kernel does not move, the first of a subsystem's Attach, ESRCH when the
 // task ended meanwhile, and EAGAIN when a process makes threads faster than they
-// can be moved.
+// can be moved, or seems to, since for ExitDue neither an exit nor an exec of it is told.
 func (t *Tree) Attach(r AttachRequest) error {
 	err := t.attachKept(r)
 	var op *OpError

@@ -102,7 +102,8 @@
 // A thread that is not the first, and executes a program, gets the process's number when the
 // others have ended, the first one included, and tells of the exec when the program is
 // loaded. Until then its own number shows nobody. If it ends before that, all that is told is
-// that the process's number has ended, for the second time.
+// that the process's number has ended, for the second time. An attach that finds the number in
+// use, after the first one's exit, gives it to that thread at once.
 //
 // The exits of the others can be told after the exec. Nothing says which thread executed the
 // program, only how many exits there are: one less than there were threads. So all of them are
