@@ -237,14 +237,21 @@ func (j *job) finish() error {
 			return f.first
 		}
 	}
+	var u jobUsage // is gone with the containers
 	if j.measures() {
-		if err := j.tellUsage(j.used(s)); err != nil {
-			f.add(err)
-		}
+		u = j.used(s)
 	}
 	for _, dir := range ended {
 		if err := rmdirTree(s, j.c.App.ErrWriter, dir, false); err != nil && !isGone(err) && f.add(&pathError{"rmdir", dir, err}) {
 			break
+		}
+	}
+	if j.measures() {
+		if f.first != nil && u.ExitCode == exitOK {
+			u.ExitCode = exitCode(notRun(f.first))
+		}
+		if err := j.tellUsage(u); err != nil {
+			f.add(err)
 		}
 	}
 	return f.first

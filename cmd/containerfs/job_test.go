@@ -1,13 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+	"github.com/urfave/cli/v2"
 
 	"containerfs/cmd/containerfs/internal/localhost"
 )
@@ -130,5 +135,36 @@ func TestJobUsageString(t *testing.T) {
 		if got := u.String(); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
+	}
+}
+
+// TestUsageFileOfFailed: the exit code in the file is that of run.
+func TestUsageFileOfFailed(t *testing.T) {
+	m, addr := serveMemory(t)
+	m.mu.Lock()
+	m.add("/all/Zoe/kill", p9.ModeRegular|0o222, "")
+	m.mu.Unlock()
+	m.failWith("rmdir /all/Zoe", linux.EBUSY)
+	name := filepath.Join(t.TempDir(), "usage")
+	file, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := flag.NewFlagSet("", flag.ContinueOnError)
+	flags.String("server", addr, "")
+	var stderr bytes.Buffer
+	c := cli.NewContext(&cli.App{ErrWriter: &stderr}, flags, nil)
+	c.Context = context.Background()
+	j := &job{c: c, dirs: []string{"/all/Zoe"}, rm: true, usage: true, usageFile: file, started: time.Now(), ended: time.Now()}
+	err = j.finish()
+	if err != nil {
+		err = notRun(err)
+	}
+	text, _ := os.ReadFile(name)
+	if exitCode(err) != exitNotRun || !strings.Contains(string(text), `"exit_code":125`) {
+		t.Errorf("run exits %d, the file has %s", exitCode(err), text)
+	}
+	if lines := strings.Split(strings.TrimSpace(stderr.String()), "\n"); !strings.HasPrefix(lines[len(lines)-1], "containerfs: usage: ") {
+		t.Errorf("usage is not the last line of %q", stderr.String())
 	}
 }
