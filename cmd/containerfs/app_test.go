@@ -645,3 +645,28 @@ func TestPrintable(t *testing.T) {
 		}
 	}
 }
+
+// TestNotNineP: who answers what is no 9P has not hung up, and has no listener with allow=.
+func TestNotNineP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			c.Write([]byte("SSH-2.0-OpenSSH_9.6\r\n"))
+		}
+	}()
+	defer func() { l.Close(); <-served }()
+	got := command(nil, "--server", "tcp://"+l.Addr().String(), "ls")
+	if got.code != exitUnavailable || strings.Contains(got.stderr, "hangs up") {
+		t.Errorf("got %+v", got)
+	}
+}

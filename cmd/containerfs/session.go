@@ -50,6 +50,10 @@ func connect(ctx context.Context, addr string) (*session, error) {
 	if err != nil {
 		return nil, usagef("%v", err)
 	}
+	within := greetingTime(a)
+	if end, ok := ctx.Deadline(); ok {
+		within = min(within, time.Until(end).Round(10*time.Millisecond))
+	}
 	ctx, cancel := context.WithTimeout(ctx, greetingTime(a))
 	defer cancel()
 	conn, err := a.Dial(ctx)
@@ -74,11 +78,11 @@ func connect(ctx context.Context, addr string) (*session, error) {
 		switch {
 		case !errors.As(err, &lost):
 		case !time.Now().Before(deadline):
-			err = fmt.Errorf("no answer within %v", greetingTime(a))
-		case a.Network == "tls" && !errors.Is(err, io.EOF):
-			err = errors.New(strings.TrimPrefix(lost.Error(), "socket error: ")) // what it says of the certificate
-		default:
+			err = fmt.Errorf("no answer within %v", within)
+		case errors.Is(err, io.EOF), a.Network != "tls" && isHangUp(lost):
 			err = hungUp(a.Network)
+		default: // over TLS what it says of the certificate
+			err = errors.New(strings.TrimPrefix(lost.Error(), "socket error: "))
 		}
 		return nil, &unavailableError{addr, err}
 	}
@@ -100,6 +104,12 @@ func connect(ctx context.Context, addr string) (*session, error) {
 // errNoTop: every server has a top directory, but what its listener shows in its place can
 // be missing.
 var errNoTop = fmt.Errorf("what its listener is confined to by attach= is not there: %w", linux.ENOENT)
+
+// isHangUp reports whether the connection was closed or reset. The library's error is not unwrapped.
+func isHangUp(lost p9.ConnError) bool {
+	text := lost.Error()
+	return strings.HasSuffix(text, syscall.ECONNRESET.Error()) || strings.HasSuffix(text, syscall.EPIPE.Error())
+}
 
 // hungUp is a server of a network that hung up before it said anything, and says why to its
 // log only.
