@@ -80,10 +80,17 @@ func mountRelayCommand() *cli.Command {
 				return err
 			}
 			report.Close()
+			if patience == 0 {
+				server = whole{server}
+			}
 			return keepUp(c.Context, kernel, server, addr, patience, kernelLog(addr))
 		},
 	}
 }
+
+// whole is a connection that ends as a whole: a kernel that hangs up wants no more answers, and
+// the server may have none.
+type whole struct{ net.Conn }
 
 func relayArgs(args []string) (addr p9srv.Addr, patience time.Duration, err error) {
 	if len(args) != 2 {

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"testing"
+
+	"containerfs/p9srv"
+)
+
+// TestRelayOfSilentServer: the process of a mount over TLS or ssh ends with the mount, though its
+// server answers no more.
+func TestRelayOfSilentServer(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // it accepts in the kernel and never answers
+	server, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, client := net.Pipe()
+	kernel.Close()
+	if err := keepUp(context.Background(), client, whole{server}, p9srv.Addr{}, 0, nil); err != nil {
+		t.Error(err)
+	}
+}
