@@ -204,7 +204,10 @@ func mount(ctx context.Context, addr p9srv.Addr, dir string, o mountOptions) err
 	within := max(greetingTime(addr), o.patience)
 	err, late := shutAfter(f, within, func() error { return unix.Mount(addr.String(), dir, "9p", o.flags, data) })
 	switch {
-	case err != nil && late:
+	case late:
+		if err == nil { // it has ended as its socket was shut down
+			unix.Unmount(dir, unix.MNT_DETACH)
+		}
 		return &unavailableError{addr.String(), fmt.Errorf("no answer within %v", within)}
 	case err != nil:
 		return explainMount(ctx, addr, o.attachName(), err)
