@@ -42,8 +42,8 @@ For a time limit let CMD be timeout(1): what that misses is ended as well.
 --usage prints how long CMD took and, each where a container of -c measures it, the CPU
 time of all that was in it and below meanwhile (cpuacct), the most memory (memory, bc)
 and tasks (pids, bc) that there were since the container was made, and how many of its
-processes the kernel has ended for want of memory (memory). --usage-file has the exit code
-of run, too.
+processes the kernel has ended for want of memory (memory; in cgroup version 1 without those
+below). --usage-file has the exit code of run, too.
 
   containerfs run -c /all/Charlie -- make -j4
   containerfs run -c /cpu/batch -c /net/slow -- rsync -a src dst

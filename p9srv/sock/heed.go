@@ -17,8 +17,9 @@ const heedAfter = 15 * time.Second
 
 // Heed has the kernel end a connection over TCP, or TLS, when nothing was heard of its peer for
 // so long, a multiple of ten seconds and over 15: whether that is asked, or has something to
-// acknowledge, for which the kernel by itself tries for a quarter of an hour. Others it leaves
-// as they are, as a kernel that refuses does.
+// acknowledge, for which the kernel by itself tries for a quarter of an hour. So it does when the
+// peer takes nothing for so long of what it is sent, though it is heard. Others it leaves as they
+// are, as a kernel that refuses does.
 func Heed(conn net.Conn, gone time.Duration) {
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
 		conn = t.NetConn()
