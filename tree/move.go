@@ -228,7 +228,7 @@ func (t *Tree) takeOver(m *move) (executes bool) {
 			return
 		}
 		for k := p.threads; k != nil; k = k.pnext {
-			if !m.has(k) {
+			if t.mirror != nil && !m.has(k) {
 				m.noteMistaken(k) // by its number it may have been moved
 			}
 		}

@@ -1,0 +1,212 @@
+package tree_test
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"containerfs/tree"
+)
+
+// Without a mirror, a thread that the move does not have yet executes a program.
+func TestReviewExecOfALateThreadWithoutMirror(t *testing.T) {
+	f := newFixture(t, false, plain("a"), plain("b"))
+	x := f.mkdir(f.mount(1, ""), "x")
+	p := f.host.Fork(1)
+	f.Drain()
+	f.host.Looked = func(id int32) { // the listing of the process is over
+		if id == p {
+			n := 0
+			f.host.Looked = nil
+			_ = n
+			f.host.Looked = func(int32) {
+				f.host.Looked = nil
+				b := f.host.Thread(p)
+				f.host.HoldExecs()
+				f.host.Exec(b)
+			}
+		}
+	}
+	if err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true}); err != nil {
+		t.Error(err)
+	}
+	f.host.ReleaseExecs()
+	f.wantTasks(x, p)
+}
+
+// One thread, not the first, is moved, and executes a program then.
+func TestReviewExecOfTheOneThatMoves(t *testing.T) {
+	for _, exits := range []string{"told", "held"} {
+		t.Run(exits, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t, true, plain("a"), plain("b"))
+				x := f.mkdir(f.mount(1, ""), "x")
+				p := f.host.Fork(1)
+				b := f.host.Thread(p)
+				f.Drain()
+				f.host.During = func(int32) {
+					f.host.During = nil
+					f.host.HoldExecs()
+					if exits == "held" {
+						f.host.HoldExits()
+					}
+					f.host.Exec(b)
+				}
+				err := f.Attach(tree.AttachRequest{To: x, ID: b})
+				t.Log("attach:", err)
+				f.host.ReleaseExits()
+				f.host.ReleaseExecs()
+				f.Drain()
+				if err := f.CheckMirror(f.host.TIDs()); err != nil {
+					t.Error(err)
+				}
+				if err != nil {
+					if g, _ := f.host.Group(p); g != 0 {
+						t.Errorf("the attach failed, and the task is in group %d of the mirror", g)
+					}
+					f.wantTasks(x)
+				} else {
+					f.wantTasks(x, p)
+				}
+			})
+		})
+	}
+}
+
+// The first thread is in the container already.
+func TestReviewExecWhereTheFirstIsThere(t *testing.T) {
+	for _, step := range []string{"move", "moved"} {
+		t.Run(step, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t, true, plain("a"), plain("b"))
+				x := f.mkdir(f.mount(1, ""), "x")
+				p := f.host.Fork(1)
+				b := f.host.Thread(p)
+				f.attach(x, p)
+				f.Drain()
+				executes := func() {
+					f.host.HoldExecs()
+					f.host.Exec(b)
+				}
+				if step == "moved" {
+					f.host.During = func(int32) { f.host.During = nil; executes() }
+				} else {
+					f.before(step, executes)
+				}
+				err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true})
+				f.host.ReleaseExecs()
+				f.Drain()
+				if cerr := f.CheckMirror(f.host.TIDs()); cerr != nil {
+					t.Error(cerr)
+				}
+				if err != nil {
+					t.Errorf("the process was not moved: %v", err)
+				}
+				f.wantTasks(x, p)
+			})
+		})
+	}
+}
+
+// A third thread has ended, and its exit is not told; who executes is in y.
+func TestReviewExecWithAnotherLeft(t *testing.T) {
+	for _, order := range []bool{true, false} {
+		for _, nth := range []int{1, 2, 3} {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t, true, plain("a"), plain("b"))
+				x, y := f.mkdir(f.mount(1, ""), "x"), f.mkdir(f.mount(2, ""), "y")
+				p := f.host.Fork(1)
+				var a, b int32
+				if order {
+					a, b = f.host.Thread(p), f.host.Thread(p)
+				} else {
+					b, a = f.host.Thread(p), f.host.Thread(p)
+				}
+				f.attach(y, b)
+				f.Drain()
+				n := 0
+				f.host.During = func(int32) {
+					if n++; n != nth {
+						return
+					}
+					f.host.During = nil
+					f.host.HoldExits()
+					f.host.Exit(a)
+					f.host.ExitAtOnce(p)
+					f.host.HoldExecs()
+					f.host.Exec(b)
+				}
+				err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true})
+				t.Logf("order %v nth %d: %v", order, nth, err)
+				f.host.ReleaseExits()
+				f.host.ReleaseExecs()
+				f.Drain()
+				if err := f.CheckMirror(f.host.TIDs()); err != nil {
+					t.Error(err)
+				}
+				f.wantTasks(y, p)
+				if err == nil {
+					f.wantTasks(x, p)
+				}
+			})
+		}
+	}
+}
+
+// What a thread forks that was taken for one that executes, and then moved with the others.
+func TestReviewChildOfTheLateOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, true, plain("a"), plain("b"))
+		x, y := f.mkdir(f.mount(1, ""), "x"), f.mkdir(f.mount(2, ""), "y")
+		p := f.host.Fork(1)
+		a := f.host.Thread(p)
+		f.attach(y, a)
+		f.Drain()
+		var b, k int32
+		first := true
+		f.before("move", func() { b = f.host.Thread(p) }) // which the move does not know yet
+		n := 0
+		f.host.During = func(tid int32) {
+			n++
+			if first && tid == p {
+				first = false
+				f.host.HoldExecs()
+				f.host.Exec(b)
+				return
+			}
+			if tid == p && k == 0 && !first {
+				if g, _ := f.host.Group(p); g != 0 {
+					k = f.host.Fork(p) // after it was moved
+					t.Log("forked in", g)
+				}
+			}
+		}
+		err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true})
+		t.Log(err, n, k)
+		f.host.ReleaseExecs()
+		f.Drain()
+		if err := f.CheckMirror(f.host.TIDs()); err != nil {
+			t.Error(err)
+		}
+		f.wantTasks(x, p, k)
+	})
+}
+
+// The end of the first is told with the number of who executes, before that of a third.
+func TestReviewSwappedExitBeforeAnother(t *testing.T) {
+	f := newFixture(t, true, plain("a"), plain("b"))
+	y := f.mkdir(f.mount(2, ""), "y")
+	p := f.host.Fork(1)
+	a, b := f.host.Thread(p), f.host.Thread(p)
+	f.attach(y, b)
+	f.Drain()
+	f.host.HoldExits()
+	f.host.Exec(b)
+	f.host.Lose()
+	f.Exit(b) // in truth the first one's
+	f.Exit(a)
+	f.Exec(p)
+	if err := f.CheckMirror(f.host.TIDs()); err != nil {
+		t.Error(err)
+	}
+	f.wantTasks(y, p)
+}
