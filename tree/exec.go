@@ -54,8 +54,9 @@ func (t *Tree) takeOverLocked(p *Process) {
 			heir = p.threads
 		}
 		for k := p.threads; k != nil && err == nil && heir.group.num != num; k = k.pnext {
-			if k.group.num == num {
+			if k.group.num == num || t.moving.hasMoved(k, num) {
 				heir = k
+				break
 			}
 		}
 		// Its own fork may have been read when it had this tid already.

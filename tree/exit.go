@@ -77,8 +77,12 @@ func (t *Tree) exitLocked(task *Task) {
 		t.endLocked(p, g)
 	} else {
 		// This exit can be the first one's, told with the number of a thread that executes.
-		p.guessed = p.guessed || p.nthreads == 1 && p.group() != g
+		// That of another can have been told in between, so mixed counts as well.
+		p.guessed = p.guessed || p.nthreads == 1 && (p.mixed || p.group() != g)
 		p.unmix()
+		if task.TID() == p.tgid {
+			p.first = task.start
+		}
 	}
 }
 

@@ -197,3 +197,11 @@ func (m *move) ends() (gs []*Group) {
 }
 
 func (m *move) isEnd(g *Group) bool { return slices.Contains(m.ends(), g) }
+
+// hasMoved reports whether the mirror has moved a task by its own number to a group with a
+// number. mu.
+func (m *move) hasMoved(task *Task, num uint64) bool {
+	return m != nil && slices.ContainsFunc(m.tasks, func(mv *moved) bool {
+		return mv.task == task && mv.inMirror && mv.to.num == num
+	})
+}

@@ -78,6 +78,7 @@ func (t *Tree) includeLocked(m *move, task *Task) *moved {
 	}
 	mv := &moved{task: task, tid: task.TID(), start: task.start, from: task.group, to: to}
 	m.add(mv)
+	delete(m.mistaken, task) // what it forks from now on is where it is to be
 	task.proc.moving = true
 	task.proc.mix() // from the mirror's move on
 	return mv
@@ -203,7 +204,7 @@ func (t *Tree) verify(m *move) error {
 			break
 		}
 	}
-	if executes := !lives && t.takeOver(m); !lives && !(executes && m.process != nil) {
+	if !lives && !t.takeOver(m) {
 		return syscall.ESRCH
 	}
 	t.restore(m, mistaken)
@@ -212,30 +213,26 @@ func (t *Tree) verify(m *move) error {
 
 // takeOver gives the number of the first thread of the move's process to another that executes
 // a program, and has it on the host already, if that is why the model has no first thread any
-// more: the Tree is told when the program is loaded. It reports whether that is so.
-func (t *Tree) takeOver(m *move) (executes bool) {
+// more: the Tree is told when the program is loaded. It reports whether that is so, and what the
+// move is about lives.
+func (t *Tree) takeOver(m *move) (lives bool) {
 	p := m.tasks[0].task.proc
-	i := slices.IndexFunc(m.tasks, func(mv *moved) bool { return mv.tid == p.tgid })
-	if i < 0 {
-		return false
-	}
-	// The number comes with the first one's start time.
-	if info, err := t.host.Task(p.tgid); err != nil || !m.tasks[i].start.is(info.Start) {
-		return false
-	}
+	info, err := t.host.Task(p.tgid)
 	t.Update(func() {
-		if t.procs[p.tgid] != p || t.tasks[p.tgid] != nil {
+		// The number comes with the first one's start time.
+		if err != nil || t.procs[p.tgid] != p || t.tasks[p.tgid] != nil || !p.first.is(info.Start) {
 			return
 		}
-		for k := p.threads; k != nil; k = k.pnext {
-			if t.mirror != nil && !m.has(k) {
+		for k := p.threads; k != nil && t.mirror != nil; k = k.pnext {
+			if !m.has(k) {
 				m.noteMistaken(k) // by its number it may have been moved
 			}
 		}
 		t.takeOverLocked(p)
-		executes = t.tasks[p.tgid] != nil
+		heir := t.tasks[p.tgid]
+		lives = heir != nil && (m.process != nil || heir == m.tasks[0].task)
 	})
-	return executes
+	return lives
 }
 
 // lookAgain looks a task of a move up, for a whole process after a Drain.

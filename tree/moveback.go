@@ -43,8 +43,8 @@ func (t *Tree) undoTask(m *move, mv *moved) {
 	if mv.inMirror || (m.hinted && mv.task.proc == m.process) {
 		var live bool
 		t.View(func() { live = mv.task.group != nil })
-		if live {
-			t.putBack(mv.from, mv.task.TID())
+		if live && t.putBack(mv.from, mv.task.TID()) == syscall.ESRCH {
+			t.putHeirBack(mv)
 		}
 	}
 	if !mv.born {
@@ -63,10 +63,33 @@ func (t *Tree) undoTask(m *move, mv *moved) {
 	}
 }
 
-func (t *Tree) putBack(g *Group, tid int32) {
-	if err := t.mirror.Move(g.num, tid, false); err != nil && !errors.Is(err, syscall.ESRCH) {
+// putBack moves a task back in the mirror. Its error is ESRCH, or nil.
+func (t *Tree) putBack(g *Group, tid int32) error {
+	err := t.mirror.Move(g.num, tid, false)
+	switch {
+	case errors.Is(err, syscall.ESRCH):
+		return syscall.ESRCH
+	case err != nil:
 		t.log.Error("a task could not be put back after a failed attach", "tid", tid, "group", g.num, "err", err)
 		t.Update(func() { t.strayed = true })
+	}
+	return nil
+}
+
+// putHeirBack puts a task back that its number does not show any more, if it executes a program
+// and has the number of its process: that is where the move has led, and the model has nobody
+// with that number there.
+func (t *Tree) putHeirBack(mv *moved) {
+	p := mv.task.proc
+	num, err := t.mirror.Where(p.tgid)
+	is := false
+	t.Update(func() {
+		first := t.tasks[p.tgid]
+		is = err == nil && num == mv.to.num && t.procs[p.tgid] == p && (first == nil || first.group != mv.to)
+		p.guessed = p.guessed || is // its exec is still to be told
+	})
+	if is {
+		t.putBack(mv.from, p.tgid)
 	}
 }
 

@@ -31,6 +31,10 @@ type Process struct {
 	nthreads int32
 	threads  *Task
 
+	// first is the start of its first thread, where that has ended before others: who executes
+	// a program has it then.
+	first Start
+
 	// parent is the process that forked it. Where that has ended, ancestor
 	// gives the nearest one that lives; the kernel may have given the orphan
 	// to any other ancestor.
