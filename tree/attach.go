@@ -142,6 +142,9 @@ func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
 		}
 		t.endMoveLocked(m)
 	})
+	if len(m.tasks) > 0 {
+		t.placeGuessed(m.tasks[0].task.proc)
+	}
 	if err == nil && r.Done != nil {
 		r.Done()
 	}

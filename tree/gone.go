@@ -193,6 +193,20 @@ func (t *Tree) placeHeir(task *Task) {
 	})
 }
 
+// placeGuessed does so for a process that was moved, if its first thread can be another than the
+// model has had it for: while it moved it was placed by that.
+func (t *Tree) placeGuessed(p *Process) {
+	var first *Task
+	t.View(func() {
+		if p.guessed && t.procs[p.tgid] == p {
+			first = t.tasks[p.tgid]
+		}
+	})
+	if first != nil {
+		t.placeHeir(first)
+	}
+}
+
 // lookAtThreadsLocked removes who is gone of a process of which the first thread's exit is told
 // and the model has no first thread. It may have been told before: then another thread had
 // that number, by an exec that failed after that, of which nothing else is told. It lets go of

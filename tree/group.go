@@ -19,7 +19,7 @@ type Group struct {
 	tasks  *Task // head of the list of its tasks
 	ntasks int
 
-	// inMirror: its directory was made. Guarded by changeMu.
+	// inMirror: its directory was made. Changed with both locks held.
 	inMirror bool
 	// told is the Keeper's number of it, 0 before it was told; kept: that is on
 	// disk.

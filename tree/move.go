@@ -133,7 +133,7 @@ func (t *Tree) moveInMirror(m *move, mv *moved, atOnce bool) error {
 		if err := t.mirror.Make(mv.to.num); err != nil {
 			return errnoOf(err)
 		}
-		mv.to.inMirror = true
+		t.Update(func() { mv.to.inMirror = true })
 	}
 	if atOnce && !m.hinted {
 		if err := t.mirror.Move(mv.to.num, m.process.tgid, true); err != nil {
