@@ -16,8 +16,15 @@ func (t *Tree) Exec(tgid int32) {
 // execLocked applies an exec event. It may let go of mu meanwhile.
 func (t *Tree) execLocked(tgid int32) {
 	p := t.procs[tgid]
-	if p == nil {
-		return
+	if p == nil { // its last thread was taken for one that has ended, for another had its number
+		t.mu.Unlock()
+		if info, err := t.host.Task(tgid); err == nil {
+			t.adopt(info)
+		}
+		t.mu.Lock()
+		if p = t.procs[tgid]; p == nil {
+			return
+		}
 	}
 	if t.tasks[tgid] == nil || p.nthreads > 1 || p.guessed {
 		t.takeOverLocked(p)

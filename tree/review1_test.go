@@ -174,6 +174,7 @@ func TestReviewChildOfTheLateOne(t *testing.T) {
 			}
 			if tid == p && k == 0 && !first {
 				if g, _ := f.host.Group(p); g != 0 {
+					f.host.ReleaseExecs()
 					k = f.host.Fork(p) // after it was moved
 					t.Log("forked in", g)
 				}

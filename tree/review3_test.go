@@ -1,0 +1,184 @@
+package tree_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"testing/synctest"
+
+	"containerfs/tree"
+)
+
+// TestReviewWindows does random things in the windows of an attach.
+func TestReviewWindows(t *testing.T) {
+	n, from := 400, 0
+	if s := os.Getenv("REVIEW_SEEDS"); s != "" {
+		n, _ = strconv.Atoi(s)
+	}
+	if s := os.Getenv("REVIEW_SEED"); s != "" {
+		from, _ = strconv.Atoi(s)
+		n = from + 1
+	}
+	for seed := from; seed < n; seed++ {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { reviewWindow(t, seed) })
+		})
+	}
+}
+
+func reviewWindow(t *testing.T, seed int) {
+	r := rand.New(rand.NewPCG(uint64(seed), 1))
+	mirror := r.IntN(5) > 0
+	f := newFixture(t, mirror, plain("a"), plain("b"))
+	x, y := f.mkdir(f.mount(1, ""), "x"), f.mkdir(f.mount(2, ""), "y")
+	p := f.host.Fork(1)
+	threads := []int32{p}
+	for range r.IntN(4) {
+		threads = append(threads, f.host.Thread(p))
+	}
+	f.Drain()
+	for _, tid := range threads {
+		if r.IntN(3) == 0 {
+			_ = f.Attach(tree.AttachRequest{To: y, ID: tid})
+		}
+		if r.IntN(4) == 0 {
+			_ = f.Attach(tree.AttachRequest{To: x, ID: tid})
+		}
+	}
+	f.Drain()
+	var log []string
+	where := map[int32][2]bool{} // x, y
+	f.View(func() {
+		for i, c := range []*tree.Container{x, y} {
+			for _, tid := range c.AppendTasks(nil) {
+				at := where[tid]
+				at[i] = true
+				where[tid] = at
+			}
+		}
+	})
+	executed := false
+	any := func() int32 { return threads[r.IntN(len(threads))] }
+	loading := false // no code of the process runs
+	act := func() {
+		if loading && r.IntN(2) == 0 {
+			loading = false
+			log = append(log, "loaded")
+			f.host.ReleaseExecs()
+		}
+		switch r.IntN(9) {
+		case 0, 1:
+			if executed || len(threads) < 2 {
+				return
+			}
+			executed, loading = true, true
+			f.host.HoldExecs()
+			if r.IntN(3) == 0 {
+				f.host.HoldExits()
+			}
+			k := any()
+			if !mirror {
+				k = p
+			}
+			log = append(log, fmt.Sprint("exec ", k))
+			ends := k
+			if info, err := f.host.Task(k); err == nil && info.TGID == p {
+				var ts []int32
+				_ = f.host.Tasks(p, func(i tree.TaskInfo) bool { ts = append(ts, i.TID); return true })
+				at := where[k]
+				for _, o := range ts {
+					delete(where, o)
+				}
+				where[p] = at
+			} else {
+				ends = 0
+			}
+			if ends != 0 {
+				f.host.Exec(k)
+			}
+		case 2:
+			k := any()
+			if loading {
+				return
+			}
+			c := f.host.Thread(k)
+			log = append(log, fmt.Sprint("thread ", k, c))
+			if c != 0 {
+				threads = append(threads, c)
+				where[c] = where[k]
+			}
+		case 3, 4:
+			k := any()
+			if loading {
+				return
+			}
+			c := f.host.Fork(k)
+			log = append(log, fmt.Sprint("fork ", k, c))
+			if c != 0 {
+				where[c] = where[k]
+			}
+		case 5:
+			k := any()
+			log = append(log, fmt.Sprint("exit ", k))
+			if k != p {
+				f.host.Exit(k)
+				delete(where, k)
+			}
+		case 6:
+			f.host.HoldExits()
+			log = append(log, "hold")
+		case 7:
+			f.host.ReleaseExits()
+			log = append(log, "release")
+		case 8:
+			if r.IntN(3) == 0 {
+				k := any()
+				c := f.host.ForkAs(1, k)
+				log = append(log, fmt.Sprint("reuse ", k, c))
+			}
+		}
+	}
+	left := 1 + r.IntN(4)
+	maybe := func(what string) {
+		if left > 0 && r.IntN(4) == 0 {
+			left--
+			log = append(log, what+":")
+			act()
+		}
+	}
+	f.host.During = func(tid int32) { maybe(fmt.Sprint("moved ", tid)) }
+	f.host.Looked = func(tid int32) { maybe(fmt.Sprint("looked ", tid)) }
+	f.host.Fail = func(op string, tid int32) error { maybe(fmt.Sprint(op, " ", tid)); return nil }
+	id, process := any(), r.IntN(3) > 0
+	err := f.Attach(tree.AttachRequest{To: x, ID: id, Process: process})
+	log = append(log, fmt.Sprintf("attach %d, process %v: %v", id, process, err))
+	f.host.During, f.host.Looked, f.host.Fail = nil, nil, nil
+	f.host.ReleaseExits()
+	f.host.ReleaseExecs()
+	f.Drain()
+	if mirror {
+		if err := f.CheckMirror(f.host.TIDs()); err != nil {
+			t.Errorf("%v\nmirror %v %v", err, threads, log)
+		}
+		f.View(func() {
+			for i, c := range []*tree.Container{x, y} {
+				if i == 0 && err == nil {
+					continue
+				}
+				var want []int32
+				for tid, at := range where {
+					if at[i] {
+						want = append(want, tid)
+					}
+				}
+				slices.Sort(want)
+				if got := c.AppendTasks(nil); !slices.Equal(got, want) {
+					t.Errorf("%s has %v, want %v\n%v", c.Path(), got, want, log)
+				}
+			}
+		})
+	}
+}
