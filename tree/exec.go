@@ -50,6 +50,9 @@ func (t *Tree) takeOverLocked(p *Process) {
 	if first != nil {
 		heir = first
 	}
+	if t.mirror != nil {
+		t.moving.mistakeHeirs(p)
+	}
 	if (p.nthreads > 1 || p.mixed || p.moving || p.guessed) && t.mirror != nil {
 		t.mu.Unlock()
 		num, err := t.mirror.Where(tgid)
@@ -60,10 +63,9 @@ func (t *Tree) takeOverLocked(p *Process) {
 		if heir.group == nil {
 			heir = p.threads
 		}
-		for k := p.threads; k != nil && err == nil && heir.group.num != num; k = k.pnext {
-			if k.group.num == num || t.moving.hasMoved(k, num) {
+		for k := p.threads; k != nil && err == nil && !t.isAt(heir, num); k = k.pnext {
+			if t.isAt(k, num) {
 				heir = k
-				break
 			}
 		}
 		// Its own fork may have been read when it had this tid already.
@@ -95,4 +97,10 @@ func (t *Tree) takeOverLocked(p *Process) {
 		heir.start = startAtMost(heir.start.ticks()) // it has the first one's now
 		t.tasks[tgid] = heir
 	}
+}
+
+// isAt reports whether the mirror can have a task in the group with a number: where the model has
+// it, or where it is moved to.
+func (t *Tree) isAt(task *Task, num uint64) bool {
+	return task.group.num == num || t.moving.hasMoved(task, num)
 }

@@ -176,6 +176,22 @@ func (m *move) noteMistaken(task *Task) {
 	m.mistaken[task] = struct{}{}
 }
 
+// mistakeHeirs notes those of a process who may get the number of its first thread, which moved
+// and has ended, and are not to be moved: by that number each can have been. mu.
+func (m *move) mistakeHeirs(p *Process) {
+	if m == nil {
+		return
+	}
+	if _, ok := m.numbers[p.tgid]; !ok {
+		return
+	}
+	for k := p.threads; k != nil; k = k.pnext {
+		if !m.has(k) {
+			m.noteMistaken(k)
+		}
+	}
+}
+
 // misled reports whether a task that the mirror has in g may be there by mistake. mu.
 func (m *move) misled(task *Task, g *Group) bool {
 	if m == nil {

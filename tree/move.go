@@ -223,11 +223,6 @@ func (t *Tree) takeOver(m *move) (lives bool) {
 		if err != nil || t.procs[p.tgid] != p || t.tasks[p.tgid] != nil || !p.first.is(info.Start) {
 			return
 		}
-		for k := p.threads; k != nil && t.mirror != nil; k = k.pnext {
-			if !m.has(k) {
-				m.noteMistaken(k) // by its number it may have been moved
-			}
-		}
 		t.takeOverLocked(p)
 		heir := t.tasks[p.tgid]
 		lives = heir != nil && (m.process != nil || heir == m.tasks[0].task)

@@ -60,6 +60,7 @@ func reviewWindow(t *testing.T, seed int) {
 			}
 		}
 	})
+	log = append(log, fmt.Sprint("first ", where))
 	executed := false
 	any := func() int32 { return threads[r.IntN(len(threads))] }
 	loading := false // no code of the process runs
@@ -176,7 +177,7 @@ func reviewWindow(t *testing.T, seed int) {
 				}
 				slices.Sort(want)
 				if got := c.AppendTasks(nil); !slices.Equal(got, want) {
-					t.Errorf("%s has %v, want %v\n%v", c.Path(), got, want, log)
+					t.Errorf("%s has %v, want %v, mirror %v error %v\n%v", c.Path(), got, want, mirror, err != nil, log)
 				}
 			}
 		})
