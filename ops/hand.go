@@ -20,8 +20,15 @@ func (m hands) observe(e tree.Event, byRule bool) {
 			m.add(e.Task.Process(), e.Container.Hierarchy())
 		}
 	case tree.Forked:
-		if p := e.Task.Process(); e.Parent != nil && e.Parent != p && len(m[e.Parent]) > 0 && m[p] == nil { // else it was found and moved before
+		p := e.Task.Process()
+		switch {
+		case e.Parent == nil || e.Parent == p || len(m[e.Parent]) == 0:
+		case m[p] == nil:
 			m[p] = m[e.Parent]
+		default: // it was found and moved before: anew, since others share the lists
+			all := slices.Concat(m[p], m[e.Parent])
+			slices.Sort(all)
+			m[p] = slices.Compact(all)
 		}
 	case tree.Execed:
 		delete(m, e.Task.Process())

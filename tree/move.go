@@ -220,7 +220,14 @@ func (t *Tree) takeOver(m *move) (lives bool) {
 	info, err := t.host.Task(p.tgid)
 	t.Update(func() {
 		// The number comes with the first one's start time.
-		if err != nil || t.procs[p.tgid] != p || t.tasks[p.tgid] != nil || !p.first.is(info.Start) {
+		if err != nil || t.procs[p.tgid] != p {
+			return
+		}
+		if now := t.tasks[p.tgid]; now != nil { // which is not in the move, or its end is not told
+			lives = m.process != nil && !m.has(now) && now.start.is(info.Start)
+			return
+		}
+		if !p.first.is(info.Start) {
 			return
 		}
 		t.takeOverLocked(p)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -50,17 +49,6 @@ func reviewWindow(t *testing.T, seed int) {
 	}
 	f.Drain()
 	var log []string
-	where := map[int32][2]bool{} // x, y
-	f.View(func() {
-		for i, c := range []*tree.Container{x, y} {
-			for _, tid := range c.AppendTasks(nil) {
-				at := where[tid]
-				at[i] = true
-				where[tid] = at
-			}
-		}
-	})
-	log = append(log, fmt.Sprint("first ", where))
 	executed := false
 	any := func() int32 { return threads[r.IntN(len(threads))] }
 	loading := false // no code of the process runs
@@ -79,27 +67,14 @@ func reviewWindow(t *testing.T, seed int) {
 			f.host.HoldExecs()
 			if r.IntN(3) == 0 {
 				f.host.HoldExits()
+				log = append(log, "hold,")
 			}
 			k := any()
 			if !mirror {
 				k = p
 			}
 			log = append(log, fmt.Sprint("exec ", k))
-			ends := k
-			if info, err := f.host.Task(k); err == nil && info.TGID == p {
-				var ts []int32
-				_ = f.host.Tasks(p, func(i tree.TaskInfo) bool { ts = append(ts, i.TID); return true })
-				at := where[k]
-				for _, o := range ts {
-					delete(where, o)
-				}
-				where[p] = at
-			} else {
-				ends = 0
-			}
-			if ends != 0 {
-				f.host.Exec(k)
-			}
+			f.host.Exec(k)
 		case 2:
 			k := any()
 			if loading {
@@ -109,7 +84,6 @@ func reviewWindow(t *testing.T, seed int) {
 			log = append(log, fmt.Sprint("thread ", k, c))
 			if c != 0 {
 				threads = append(threads, c)
-				where[c] = where[k]
 			}
 		case 3, 4:
 			k := any()
@@ -118,15 +92,11 @@ func reviewWindow(t *testing.T, seed int) {
 			}
 			c := f.host.Fork(k)
 			log = append(log, fmt.Sprint("fork ", k, c))
-			if c != 0 {
-				where[c] = where[k]
-			}
 		case 5:
 			k := any()
 			log = append(log, fmt.Sprint("exit ", k))
 			if k != p {
 				f.host.Exit(k)
-				delete(where, k)
 			}
 		case 6:
 			f.host.HoldExits()
@@ -150,7 +120,11 @@ func reviewWindow(t *testing.T, seed int) {
 			act()
 		}
 	}
-	f.host.During = func(tid int32) { maybe(fmt.Sprint("moved ", tid)) }
+	f.host.During = func(tid int32) {
+		g, _ := f.host.Group(tid)
+		log = append(log, fmt.Sprintf("<%d to %d>", tid, g))
+		maybe(fmt.Sprint("moved ", tid))
+	}
 	f.host.Looked = func(tid int32) { maybe(fmt.Sprint("looked ", tid)) }
 	f.host.Fail = func(op string, tid int32) error { maybe(fmt.Sprint(op, " ", tid)); return nil }
 	id, process := any(), r.IntN(3) > 0
@@ -164,22 +138,5 @@ func reviewWindow(t *testing.T, seed int) {
 		if err := f.CheckMirror(f.host.TIDs()); err != nil {
 			t.Errorf("%v\nmirror %v %v", err, threads, log)
 		}
-		f.View(func() {
-			for i, c := range []*tree.Container{x, y} {
-				if i == 0 && err == nil {
-					continue
-				}
-				var want []int32
-				for tid, at := range where {
-					if at[i] {
-						want = append(want, tid)
-					}
-				}
-				slices.Sort(want)
-				if got := c.AppendTasks(nil); !slices.Equal(got, want) {
-					t.Errorf("%s has %v, want %v, mirror %v error %v\n%v", c.Path(), got, want, mirror, err != nil, log)
-				}
-			}
-		})
 	}
 }
