@@ -1,6 +1,7 @@
 package tree_test
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -165,4 +166,26 @@ func TestChangesGoOnDuringAnAudit(t *testing.T) {
 	f.wantTasks(c, q)
 	f.wantTasks(d, p)
 	f.wantTasks(root, 1, r)
+}
+
+// An audit runs while attaches lead to groups that have no directory yet. For -race.
+func TestAuditBesideNewGroups(t *testing.T) {
+	f, _, _, root, _, _ := moves(t, true)
+	p := f.host.Fork(1)
+	f.Drain()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a := f.Auditor()
+		for range 200 {
+			a.Audit(1 << 40)
+		}
+	}()
+	for i := range 100 {
+		c := f.mkdir(root, fmt.Sprint("n", i))
+		if err := f.Attach(tree.AttachRequest{To: c, ID: p}); err != nil {
+			t.Error(err)
+		}
+	}
+	<-done
 }

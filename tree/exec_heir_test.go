@@ -9,7 +9,7 @@ import (
 )
 
 // Without a mirror, a thread that the move does not have yet executes a program.
-func TestReviewExecOfALateThreadWithoutMirror(t *testing.T) {
+func TestExecOfALateThreadWithoutMirror(t *testing.T) {
 	f := newFixture(t, false, plain("a"), plain("b"))
 	x := f.mkdir(f.mount(1, ""), "x")
 	p := f.host.Fork(1)
@@ -32,7 +32,7 @@ func TestReviewExecOfALateThreadWithoutMirror(t *testing.T) {
 }
 
 // One thread, not the first, is moved, and executes a program then.
-func TestReviewExecOfTheOneThatMoves(t *testing.T) {
+func TestExecOfTheOneThatMoves(t *testing.T) {
 	for _, exits := range []string{"told", "held"} {
 		t.Run(exits, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -71,7 +71,7 @@ func TestReviewExecOfTheOneThatMoves(t *testing.T) {
 }
 
 // The first thread is in the container already.
-func TestReviewExecWhereTheFirstIsThere(t *testing.T) {
+func TestExecWhereTheFirstIsThere(t *testing.T) {
 	for _, step := range []string{"move", "moved"} {
 		t.Run(step, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestReviewExecWhereTheFirstIsThere(t *testing.T) {
 }
 
 // A third thread has ended, and its exit is not told; who executes is in y.
-func TestReviewExecWithAnotherLeft(t *testing.T) {
+func TestExecWithAnotherLeft(t *testing.T) {
 	for _, order := range []bool{true, false} { // of who is listed first
 		for range 10 {
 			synctest.Test(t, func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestReviewExecWithAnotherLeft(t *testing.T) {
 }
 
 // What a thread forks that was taken for one that executes, and then moved with the others.
-func TestReviewChildOfTheLateOne(t *testing.T) {
+func TestChildOfTheLateOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, true, plain("a"), plain("b"))
 		x, y := f.mkdir(f.mount(1, ""), "x"), f.mkdir(f.mount(2, ""), "y")
@@ -192,7 +192,7 @@ func TestReviewChildOfTheLateOne(t *testing.T) {
 }
 
 // The end of the first is told with the number of who executes, before that of a third.
-func TestReviewSwappedExitBeforeAnother(t *testing.T) {
+func TestSwappedExitBeforeAnother(t *testing.T) {
 	f := newFixture(t, true, plain("a"), plain("b"))
 	y := f.mkdir(f.mount(2, ""), "y")
 	p := f.host.Fork(1)
@@ -209,4 +209,79 @@ func TestReviewSwappedExitBeforeAnother(t *testing.T) {
 		t.Error(err)
 	}
 	f.wantTasks(y, p)
+}
+
+// The end of the first is told with the number of who executes (Linux 5.8), while both are moved.
+func TestSwapDuringAMove(t *testing.T) {
+	f := newFixture(t, true, plain("a"), plain("b"))
+	x, y := f.mkdir(f.mount(1, ""), "x"), f.mkdir(f.mount(2, ""), "y")
+	p := f.host.Fork(1)
+	b := f.host.Thread(p)
+	f.attach(y, b)
+	f.Drain()
+	moves := 0
+	f.host.During = func(int32) {
+		if moves++; moves == 2 {
+			f.host.Exec(b)
+			f.host.Lose()
+			f.Exit(b)
+			f.Exec(p)
+		}
+	}
+	if err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true}); err != nil {
+		t.Error(err)
+	}
+	if err := f.CheckMirror(f.host.TIDs()); err != nil {
+		t.Error(err)
+	}
+	f.wantTasks(y, p)
+	f.wantTasks(x, p)
+}
+
+func TestExecOfWhoIsThere(t *testing.T) {
+	for _, third := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(t, true, plain("a"), plain("b"))
+			x, y := f.mkdir(f.mount(1, ""), "x"), f.mkdir(f.mount(2, ""), "y")
+			p := f.host.Fork(1)
+			if third {
+				f.host.Thread(p)
+			}
+			b := f.host.Thread(p)
+			f.attach(x, b)
+			f.attach(y, b)
+			f.Drain()
+			f.before("move", func() {
+				f.host.HoldExecs()
+				f.host.Exec(b)
+			})
+			err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true})
+			t.Log(err)
+			f.host.ReleaseExecs()
+			f.wantTasks(y, p)
+			f.wantTasks(x, p)
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestExecOfTheFirstWhereAnotherIsThere(t *testing.T) {
+	f := newFixture(t, true, plain("a"), plain("b"))
+	x := f.mkdir(f.mount(1, ""), "x")
+	p := f.host.Fork(1)
+	b := f.host.Thread(p)
+	f.attach(x, b)
+	f.Drain()
+	f.host.During = func(int32) {
+		f.host.During = nil
+		f.host.HoldExits()
+		f.host.Exec(p)
+	}
+	defer f.host.ReleaseExits()
+	if err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true}); err != nil {
+		t.Error(err)
+	}
+	f.wantTasks(x, p)
 }
