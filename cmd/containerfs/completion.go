@@ -102,7 +102,7 @@ var choices = []struct {
 }{
 	{"serve --enable", slices.Concat(subsys.Optional, subsys.Enforced)},
 	{"serve --log-format", []string{"text", "json"}},
-	{"serve --log-level", []string{"debug", "info", "warn", "error"}},
+	{"serve --log-level", slices.Sorted(maps.Keys(logLevels))},
 	{"serve --mirror", mirrors},
 	{"top --sort", slices.Sorted(maps.Keys(sortOrders))},
 	{"watch --kind", eventKinds},

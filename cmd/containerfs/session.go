@@ -50,12 +50,10 @@ func connect(ctx context.Context, addr string) (*session, error) {
 	if err != nil {
 		return nil, usagef("%v", err)
 	}
-	within := greetingTime(a)
-	if end, ok := ctx.Deadline(); ok {
-		within = min(within, time.Until(end).Round(10*time.Millisecond))
-	}
 	ctx, cancel := context.WithTimeout(ctx, greetingTime(a))
 	defer cancel()
+	deadline, _ := ctx.Deadline()
+	within := time.Until(deadline).Round(10 * time.Millisecond)
 	conn, err := a.Dial(ctx)
 	if errors.Is(err, os.ErrPermission) {
 		return nil, &pathError{"connect", addr, linux.EACCES} // of the socket's file
@@ -69,7 +67,6 @@ func connect(ctx context.Context, addr string) (*session, error) {
 		}
 		return nil, &unavailableError{addr, err}
 	}
-	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline)
 	client, err := p9.NewClient(conn, p9.WithMessageSize(messageSize))
 	if err != nil {
