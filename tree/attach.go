@@ -136,14 +136,16 @@ func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
 			t.undo(m)
 		}
 	}
+	var guessed *Task
 	t.Update(func() {
 		if err == errUnkept {
 			m.settle()
 		}
 		t.endMoveLocked(m)
+		guessed = t.guessedLocked(m)
 	})
-	if len(m.tasks) > 0 {
-		t.placeGuessed(m.tasks[0].task.proc)
+	if guessed != nil {
+		t.placeHeir(guessed)
 	}
 	if err == nil && r.Done != nil {
 		r.Done()

@@ -193,18 +193,17 @@ func (t *Tree) placeHeir(task *Task) {
 	})
 }
 
-// placeGuessed does so for a process that was moved, if its first thread can be another than the
-// model has had it for: while it moved it was placed by that.
-func (t *Tree) placeGuessed(p *Process) {
-	var first *Task
-	t.View(func() {
-		if p.guessed && t.procs[p.tgid] == p {
-			first = t.tasks[p.tgid]
-		}
-	})
-	if first != nil {
-		t.placeHeir(first)
+// guessedLocked is the first thread of the process that was moved, if that can be another than
+// the model has had it for: while it moved it was placed by that. Else it is nil.
+func (t *Tree) guessedLocked(m *move) *Task {
+	if len(m.tasks) == 0 {
+		return nil
 	}
+	p := m.tasks[0].task.proc
+	if !p.guessed || t.procs[p.tgid] != p {
+		return nil
+	}
+	return t.tasks[p.tgid]
 }
 
 // lookAtThreadsLocked removes who is gone of a process of which the first thread's exit is told
