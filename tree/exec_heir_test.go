@@ -4,8 +4,6 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
-
-	"containerfs/tree"
 )
 
 // Without a mirror, a thread that the move does not have yet executes a program.
@@ -24,7 +22,7 @@ func TestExecOfALateThreadWithoutMirror(t *testing.T) {
 			}
 		}
 	}
-	if err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true}); err != nil {
+	if err := f.moveProcess(x, p); err != nil {
 		t.Error(err)
 	}
 	f.host.ReleaseExecs()
@@ -49,7 +47,7 @@ func TestExecOfTheOneThatMoves(t *testing.T) {
 					}
 					f.host.Exec(b)
 				}
-				err := f.Attach(tree.AttachRequest{To: x, ID: b})
+				err := f.move(x, b)
 				t.Log("attach:", err)
 				f.host.ReleaseExits()
 				f.host.ReleaseExecs()
@@ -85,12 +83,8 @@ func TestExecWhereTheFirstIsThere(t *testing.T) {
 					f.host.HoldExecs()
 					f.host.Exec(b)
 				}
-				if step == "moved" {
-					f.host.During = func(int32) { f.host.During = nil; executes() }
-				} else {
-					f.before(step, executes)
-				}
-				err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true})
+				f.at(step, executes)
+				err := f.moveProcess(x, p)
 				f.host.ReleaseExecs()
 				f.Drain()
 				if cerr := f.CheckMirror(f.host.TIDs()); cerr != nil {
@@ -134,7 +128,7 @@ func TestExecWithAnotherLeft(t *testing.T) {
 					f.host.HoldExecs()
 					f.host.Exec(b)
 				}
-				err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true})
+				err := f.moveProcess(x, p)
 				t.Logf("order %v: %v, %v", order, did, err)
 				f.host.ReleaseExits()
 				f.host.ReleaseExecs()
@@ -180,7 +174,7 @@ func TestChildOfTheLateOne(t *testing.T) {
 				}
 			}
 		}
-		err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true})
+		err := f.moveProcess(x, p)
 		t.Log(err, n, k)
 		f.host.ReleaseExecs()
 		f.Drain()
@@ -228,7 +222,7 @@ func TestSwapDuringAMove(t *testing.T) {
 			f.Exec(p)
 		}
 	}
-	if err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true}); err != nil {
+	if err := f.moveProcess(x, p); err != nil {
 		t.Error(err)
 	}
 	if err := f.CheckMirror(f.host.TIDs()); err != nil {
@@ -255,7 +249,7 @@ func TestExecOfWhoIsThere(t *testing.T) {
 				f.host.HoldExecs()
 				f.host.Exec(b)
 			})
-			err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true})
+			err := f.moveProcess(x, p)
 			t.Log(err)
 			f.host.ReleaseExecs()
 			f.wantTasks(y, p)
@@ -280,7 +274,7 @@ func TestExecOfTheFirstWhereAnotherIsThere(t *testing.T) {
 		f.host.Exec(p)
 	}
 	defer f.host.ReleaseExits()
-	if err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: true}); err != nil {
+	if err := f.moveProcess(x, p); err != nil {
 		t.Error(err)
 	}
 	f.wantTasks(x, p)

@@ -34,11 +34,7 @@ func TestMoveDuringAnExec(t *testing.T) {
 							f.host.HoldExecs()
 							f.host.Exec(other)
 						}
-						if step == "moved" {
-							f.host.During = func(int32) { f.host.During = nil; executes() }
-						} else {
-							f.before(step, executes)
-						}
+						f.at(step, executes)
 						err := f.Attach(tree.AttachRequest{To: x, ID: p, Process: process})
 						f.host.ReleaseExecs()
 						if err != nil {

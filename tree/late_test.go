@@ -44,7 +44,7 @@ func TestProcessWithAnExitStillToBeTold(t *testing.T) {
 	f.host.HoldExits()
 	f.host.Exit(ended)
 	time.AfterFunc(20*time.Millisecond, f.host.ReleaseExits)
-	if err := f.Attach(tree.AttachRequest{To: c, ID: p, Process: true}); err != nil {
+	if err := f.moveProcess(c, p); err != nil {
 		t.Fatal(err)
 	}
 	f.wantTasks(c, p, thread)
@@ -63,7 +63,7 @@ func TestProcessWithAnExitThatIsNotTold(t *testing.T) {
 		f.host.HoldExits()
 		f.host.Exit(ended)
 		began := time.Now()
-		if err := f.Attach(tree.AttachRequest{To: c, ID: p, Process: true}); err != nil {
+		if err := f.moveProcess(c, p); err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(began); took > 2*tree.ExitDue {
@@ -116,7 +116,7 @@ func TestThreadThatStaysWhenAnotherEnds(t *testing.T) {
 		}
 		return nil
 	}
-	if err := f.Attach(tree.AttachRequest{To: c, ID: p, Process: true}); err != nil {
+	if err := f.moveProcess(c, p); err != nil {
 		t.Fatal(err)
 	}
 	f.wantTasks(c, p, thread)

@@ -104,6 +104,18 @@ func (f *fixture) before(op string, do func()) {
 	}
 }
 
+// at is before, or with "moved" calls right after the mirror has moved the first.
+func (f *fixture) at(step string, do func()) {
+	if step != "moved" {
+		f.before(step, do)
+		return
+	}
+	f.host.During = func(int32) {
+		f.host.During = nil
+		do()
+	}
+}
+
 // resync lets the model look for itself, in the order of the events.
 func (f *fixture) resync() {
 	f.t.Helper()

@@ -396,23 +396,10 @@ func TestLostServer(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 
-	l, err := net.Listen("unix", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			io.ReadFull(c, make([]byte, 7))
-			c.Close()
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-served })
+	serveEach(t, "unix", addr, func(c net.Conn) {
+		io.ReadFull(c, make([]byte, 7))
+		c.Close()
+	})
 	want.stderr = "containerfs: server unix!" + addr + " unavailable: it hangs up\n"
 	if got := command(nil, "--server", "unix!"+addr, "read", "/all/tasks", "/all/cpus"); got != want {
 		t.Errorf("a server that closes: got %+v", got)
@@ -575,15 +562,45 @@ func between(t *testing.T, addr string, relay func(c, far net.Conn, pass func(to
 	return near.Addr().String()
 }
 
-func TestSilentServer(t *testing.T) {
+// serveEach listens until the test ends, and has do done with each who connects, one after the
+// other. It returns where that is.
+func serveEach(t *testing.T, network, address string, do func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			do(c)
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-served })
+	return l.Addr().String()
+}
+
+// silentServer accepts in the kernel and never answers. It returns its socket.
+func silentServer(t *testing.T) string {
+	t.Helper()
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() // it accepts in the kernel and never answers
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+func TestSilentServer(t *testing.T) {
+	addr := silentServer(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := connect(ctx, "unix://"+l.Addr().String()); exitCode(err) != exitUnavailable {
+	if _, err := connect(ctx, "unix://"+addr); exitCode(err) != exitUnavailable {
 		t.Errorf("got %v", err)
 	}
 }
@@ -648,24 +665,11 @@ func TestPrintable(t *testing.T) {
 
 // TestNotNineP: who answers what is no 9P has not hung up, and has no listener with allow=.
 func TestNotNineP(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			defer c.Close()
-			c.Write([]byte("SSH-2.0-OpenSSH_9.6\r\n"))
-		}
-	}()
-	defer func() { l.Close(); <-served }()
-	got := command(nil, "--server", "tcp://"+l.Addr().String(), "ls")
+	addr := serveEach(t, "tcp", "127.0.0.1:0", func(c net.Conn) {
+		t.Cleanup(func() { c.Close() })
+		c.Write([]byte("SSH-2.0-OpenSSH_9.6\r\n"))
+	})
+	got := command(nil, "--server", "tcp://"+addr, "ls")
 	if got.code != exitUnavailable || strings.Contains(got.stderr, "hangs up") {
 		t.Errorf("got %+v", got)
 	}

@@ -450,27 +450,12 @@ func TestPlannedRules(t *testing.T) {
 // TestDoctorOfBrokenServer: a server that is there and does not answer is wrong, whatever file
 // is looked at.
 func TestDoctorOfBrokenServer(t *testing.T) {
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			c.Close()
-		}
-	}()
-	defer func() { l.Close(); <-served }()
+	addr := serveEach(t, "unix", filepath.Join(t.TempDir(), "sock"), func(c net.Conn) { c.Close() })
 	file := filepath.Join(t.TempDir(), "c.toml")
 	if err := os.WriteFile(file, []byte("state = \"none\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got := command(nil, "--server", "unix://"+l.Addr().String(), "doctor", "--config", file)
+	got := command(nil, "--server", "unix://"+addr, "doctor", "--config", file)
 	if want := "wrong    server: "; got.code != exitFailed || !strings.HasPrefix(got.stdout, want) {
 		t.Errorf("got %+v", got)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"net"
-	"path/filepath"
 	"testing"
 
 	"containerfs/p9srv"
@@ -12,12 +11,7 @@ import (
 // TestRelayOfSilentServer: the process of a mount over TLS or ssh ends with the mount, though its
 // server answers no more.
 func TestRelayOfSilentServer(t *testing.T) {
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close() // it accepts in the kernel and never answers
-	server, err := net.Dial("unix", l.Addr().String())
+	server, err := net.Dial("unix", silentServer(t))
 	if err != nil {
 		t.Fatal(err)
 	}

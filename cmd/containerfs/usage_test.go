@@ -77,12 +77,7 @@ func TestListedTwice(t *testing.T) {
 
 // TestScrapeOfSilentServer: who asks is told that the server does not answer while he waits.
 func TestScrapeOfSilentServer(t *testing.T) {
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	if text := scraped(t, "unix://"+l.Addr().String(), "0.5"); !strings.Contains(text, "containerfs_up 0\n") {
+	if text := scraped(t, "unix://"+silentServer(t), "0.5"); !strings.Contains(text, "containerfs_up 0\n") {
 		t.Errorf("the exporter tells\n%s", text)
 	}
 }
