@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -24,6 +25,16 @@ func plan9port(t testing.TB, name string) string {
 		t.Skipf("no %s of plan9port in $PLAN9/bin or PATH", name)
 	}
 	return p
+}
+
+// plan9pfuse finds plan9port's 9pfuse, as plan9port does, and what it mounts with.
+func plan9pfuse(t testing.TB) string {
+	t.Helper()
+	fuse := plan9port(t, "9pfuse")
+	if _, err := exec.LookPath("fusermount"); err != nil {
+		t.Skip("9pfuse needs fusermount")
+	}
+	return fuse
 }
 
 // plan9Script runs a shell script in a mount name space of its own and returns
@@ -71,10 +82,7 @@ remove all/Charlie: file 'all/Charlie' not found
 
 // TestClassic9pfuse mounts with plan9port's 9pfuse.
 func TestClassic9pfuse(t *testing.T) {
-	fuse := plan9port(t, "9pfuse")
-	if _, err := exec.LookPath("fusermount"); err != nil {
-		t.Skip("9pfuse needs fusermount")
-	}
+	fuse := plan9pfuse(t)
 	s := startServer(t)
 	p := startSpawner(t)
 	dir := t.TempDir()
@@ -132,6 +140,58 @@ cat: b/nosuch: No such file or directory
 ls: cannot access 'b': No such file or directory
 `
 	if got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// TestPersistent9pfuse: what 9pfuse has mounted through a proxy that persists goes on when the
+// server was killed, and who reads meanwhile waits.
+func TestPersistent9pfuse(t *testing.T) {
+	fuse := plan9pfuse(t)
+	state, dir := t.TempDir(), t.TempDir()
+	t.Cleanup(func() { retireMirrors(t, state) })
+	at := func(name string) string { return filepath.Join(dir, name) }
+	start := func() *server {
+		return startServer(t, "--state", state, "--hierarchy", "all=debug", "--listen", "unix://"+at("s"))
+	}
+	s := start()
+	log := startProxy(t, at("p"), "unix://"+at("s"), "--persist", "1m")
+	p := startSpawner(t)
+	if err := os.Mkdir(at("mnt"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	says := make(chan string)
+	go func() {
+		says <- plan9Script(t, fmt.Sprintf(`
+			cd %s
+			until_there() { until [ -e $1 ]; do sleep 0.05; done; }
+			%s "unix!$PWD/p" mnt || exit 1
+			until mountpoint -q mnt; do sleep 0.05; done
+			mkdir mnt/all/a
+			echo %[3]d > mnt/all/a/tasks
+			exec 5< mnt/all/a/tasks
+			: > mounted
+			until_there killed
+			cat mnt/all/a/tasks
+			cat <&5
+			rmdir mnt/all/a
+			echo %[3]d > mnt/all/tasks
+			exec 5<&-
+			rmdir mnt/all/a && echo removed
+			fusermount -u mnt
+		`, dir, fuse, p.pid()))
+	}()
+	made := func(name string) bool { _, err := os.Stat(at(name)); return err == nil }
+	waitFor(t, "the mount", func() bool { return made("mounted") })
+	s.kill9()
+	if err := os.WriteFile(at("killed"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the loss", func() bool { return strings.Contains(log.String(), "connection lost") })
+	start()
+	pid := fmt.Sprintln(p.pid())
+	want := pid + pid + "rmdir: failed to remove 'mnt/all/a': Device or resource busy\nremoved\n"
+	if got := <-says; got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 }
