@@ -239,3 +239,33 @@ func TestAttachCgroup(t *testing.T) {
 	}
 	p.kill()
 }
+
+// TestAttachFrom empties a container whose processes fork all the time: who was forked before his
+// forker was moved is moved, too.
+func TestAttachFrom(t *testing.T) {
+	s := startServer(t, "--hierarchy", "num=numtasks")
+	s.run("mkdir", "/num/a", "/num/a/deep", "/num/b")
+	for range 8 {
+		cmd := exec.Command("sh", "-c", "while :; do sleep 0.05 & sleep 0.002; done")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			cmd.Wait()
+		})
+		s.run("attach", "/num/a/deep", strconv.Itoa(cmd.Process.Pid))
+	}
+	for _, from := range []string{"/num/a/deep", "/num/b", "/num/a"} {
+		to := "/num/b"
+		if from == to {
+			to = "/num/a/deep"
+		}
+		s.run("attach", "--from", from, to)
+		if got := s.run("read", from+"/procs"); got != "" {
+			t.Errorf("left in %s:\n%s", from, got)
+		}
+	}
+	s.run("rmdir", "-r", "/num/a")
+}

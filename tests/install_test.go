@@ -179,6 +179,7 @@ exit 0`
 		{"containerfs rmdir /all/vm:", "3\\ x/\n"},
 		{"containerfs run -c /all/Ch", "/all/Charlie/\n"},
 		{"containerfs run -c /all/Charlie -c /all/Charlie/tas", ""}, // no container
+		{"containerfs attach --from /all/Ch", "/all/Charlie/\n"},
 		{"containerfs run -c /all/Charlie --", "--new\n..."},
 		{"containerfs run -c /all/Charlie --ne", "--new\n"},
 		{"containerfs run -c /all/Charlie --set cpuset.m", "cpuset.mems=\ncpuset.mem_exclusive=\ncpuset.memory_migrate=\n"},

@@ -32,18 +32,23 @@ PIDs are those of the server's host. Over the network that is said; on a unix so
 are refused from elsewhere, also from another pid namespace, unless --server-pids says
 whose they are. -r, --unit and --cgroup work on the server's host only. These leave
 out pid 1, kernel threads, the server and its ancestors; what would be every process of
-the host, as the root of a cgroup hierarchy, is refused.
+the host, as the root of a hierarchy, is refused.
+
+--from moves what is in another container and below, but for what is in a PATH already, and who
+is forked there meanwhile. It works from any host.
 
   containerfs attach /all/Charlie $$
   containerfs attach -r /cpu/batch /net/slow 4711
   containerfs attach --unit nginx.service /cpu/web
-  containerfs attach --cgroup /docker/3f2a /cpu/vms`,
+  containerfs attach --cgroup /docker/3f2a /cpu/vms
+  containerfs attach --from /cpu/vms /cpu && containerfs rmdir -r /cpu/vms`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "r", Usage: "move the processes' descendants, too"},
 			&cli.BoolFlag{Name: "t", Usage: "PIDs are of single threads, which are moved alone"},
 			&cli.BoolFlag{Name: "server-pids", Usage: "PIDs are those that processes have for the server, wherever that is"},
 			&cli.StringSliceFlag{Name: "unit", Usage: "move the processes of the systemd unit `NAME`; may be repeated"},
 			&cli.StringSliceFlag{Name: "cgroup", Usage: "move the processes of the cgroup `PATH` and below; may be repeated"},
+			&cli.StringSliceFlag{Name: "from", Usage: "move what is in the container `PATH` and below; may be repeated"},
 		},
 		Action: func(c *cli.Context) error {
 			dirs, pids, err := attachArgs(c)
@@ -76,7 +81,7 @@ func attachArgs(c *cli.Context) (dirs []string, pids []int, err error) {
 	if c.Bool("r") && slices.Contains(pids, 1) {
 		return nil, nil, usagef("attach: -r 1: %v", localhost.ErrEveryProcess)
 	}
-	if len(dirs) == 0 || len(pids) == 0 && !c.IsSet("unit") && !c.IsSet("cgroup") {
+	if len(dirs) == 0 || len(pids) == 0 && !c.IsSet("unit") && !c.IsSet("cgroup") && !c.IsSet("from") {
 		return nil, nil, usagef("usage: containerfs attach %s", c.Command.ArgsUsage)
 	}
 	return dirs, pids, nil
@@ -99,27 +104,80 @@ func onlyPID(arg string) (int, error) {
 	return pid, err
 }
 
-// group is the processes to be moved: those that were named, and those that were
-// found, of which it is no failure if they end meanwhile.
+// group is the processes to be moved: those that were named, and those that were found
+// on this host or listed by the server, of which it is no failure if they end meanwhile.
 type group struct {
 	pids    []int
-	found   map[int]*localhost.Process // nil for those that were named
+	known   map[int]bool               // those in pids
+	found   map[int]*localhost.Process // on this host
+	listed  map[int]bool               // by the server
 	server  map[int32]string           // see lineage
 	leftOut map[int]bool               // found, and never moved
 }
 
+func newGroup() *group {
+	return &group{known: make(map[int]bool), found: make(map[int]*localhost.Process), listed: make(map[int]bool), leftOut: make(map[int]bool)}
+}
+
+// name adds a process, and reports whether it is new.
+func (g *group) name(pid int) bool {
+	if g.known[pid] {
+		return false
+	}
+	g.known[pid] = true
+	g.pids = append(g.pids, pid)
+	return true
+}
+
 func (g *group) add(found []localhost.Process) {
 	for _, p := range found {
-		if _, has := g.found[p.PID]; has {
+		if g.known[p.PID] {
 			continue
 		}
 		if why, err := neverMoved(int32(p.PID), g.server); err == nil && why != "" {
 			g.leftOut[p.PID] = true
 			continue
 		}
-		g.pids = append(g.pids, p.PID)
+		g.name(p.PID)
 		g.found[p.PID] = &p
 	}
+}
+
+// list adds what is in a container and below, as a file there has it, but for what is where the
+// others are to be. It returns how many are new.
+func (g *group) list(a *attacher, path string) (added int, err error) {
+	err = a.s.containers(path, func(path string, depth int, _ []string) error {
+		if slices.ContainsFunc(a.dirs, func(dir string) bool { return clean(dir) == clean(path) }) {
+			return nil
+		}
+		ids, err := a.s.numbers(join(path, a.file))
+		if err != nil && (depth == 0 || !isGone(err)) {
+			return &pathError{"list", path, err}
+		}
+		for _, id := range ids {
+			if g.name(id) {
+				g.listed[id] = true
+				added++
+			}
+		}
+		return nil
+	})
+	return added, err
+}
+
+// listAll is list for several containers, none of them a root.
+func (g *group) listAll(a *attacher, from []string) (added int, err error) {
+	for _, path := range from {
+		if a.s.isRoot(path) {
+			return added, usagef("attach: --from %s: %v", path, localhost.ErrEveryProcess)
+		}
+		n, err := g.list(a, path)
+		if err != nil {
+			return added, fmt.Errorf("attach: %w", err)
+		}
+		added += n
+	}
+	return added, nil
 }
 
 // warn says that processes were left out.
@@ -137,26 +195,23 @@ const onlyNamed = "pid 1, kernel threads, the server and its ancestors are moved
 // attach moves one of the processes. It is true if there was one to be moved.
 func (g *group) attach(a *attacher, pid int) (bool, error) {
 	p := g.found[pid]
-	if p == nil {
-		return true, a.attach(pid)
-	}
-	if !p.Same() {
+	if p != nil && !p.Same() {
 		return false, nil
 	}
 	switch err := a.attach(pid); {
-	case errors.Is(err, linux.ESRCH):
+	case errors.Is(err, linux.ESRCH) && (p != nil || g.listed[pid]):
 		return false, nil
 	case err != nil:
 		return true, err
-	case !p.Same() && localhost.CommandLine(pid) != "":
+	case p != nil && !p.Same() && localhost.CommandLine(pid) != "":
 		// It has ended, and its number is another's, since before the move or after.
 		return true, fmt.Errorf("attach %d: another process has the number by now, and may have been moved: see containerfs ps %[1]d", pid)
 	}
 	return true, nil
 }
 
-// maxRounds bounds how often attach -r looks for descendants that were forked
-// before their parent was moved. Later ones are where it is.
+// maxRounds bounds how often is looked for who was forked before his parent was moved. Later
+// ones are where it is.
 const maxRounds = 8
 
 func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
@@ -164,13 +219,10 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 	if err != nil {
 		return err
 	}
-	g := group{found: make(map[int]*localhost.Process), leftOut: make(map[int]bool)}
+	g := newGroup()
 	defer g.warn(c.App.ErrWriter)
 	for _, pid := range pids {
-		if _, has := g.found[pid]; !has {
-			g.pids = append(g.pids, pid)
-			g.found[pid] = nil
-		}
+		g.name(pid)
 	}
 	local := c.Bool("r") || c.IsSet("unit") || c.IsSet("cgroup")
 	switch {
@@ -180,12 +232,16 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 		}
 		server, _ := serverProcess(c.Context, c.String("server"))
 		g.server = lineage(server)
-	case !c.Bool("server-pids"):
+	case len(pids) > 0 && !c.Bool("server-pids"):
 		if err := s.checkPIDs(c); err != nil {
 			return fmt.Errorf("attach: %w", err)
 		}
 	}
 	if err := g.collect(c); err != nil {
+		return err
+	}
+	from := c.StringSlice("from")
+	if _, err := g.listAll(a, from); err != nil {
 		return err
 	}
 
@@ -209,13 +265,24 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 		case there:
 			moved++
 		}
-		if c.Bool("r") && i == len(g.pids)-1 && rounds < maxRounds {
-			rounds++
+		if i < len(g.pids)-1 {
+			continue
+		}
+		rounds++
+		if c.Bool("r") && rounds <= maxRounds {
 			below, err := localhost.Descendants(g.pids)
 			if err != nil {
 				return fmt.Errorf("attach: %w", err)
 			}
 			g.add(below)
+		}
+		left, err := g.listAll(a, from)
+		switch {
+		case err != nil && !isGone(err):
+			return err
+		case left > 0 && rounds > maxRounds:
+			f.add(fmt.Errorf("attach: more is forked in %s than can be moved: %d are left", strings.Join(from, " "), left))
+			return f.after(moved)
 		}
 	}
 	return f.after(moved)

@@ -200,7 +200,7 @@ _containerfs() {
 			;;
 		esac
 	done
-	if [[ "$command $skip" == 'run -c' ]]; then
+	if [[ "$command $skip" == 'run -c' || "$command $skip" == 'attach --from' ]]; then
 		_containerfs_path "$cur" 'd*' ${server:+--server "$server"}
 		return
 	fi
