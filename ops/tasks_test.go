@@ -79,6 +79,9 @@ func TestRefusedMoves(t *testing.T) {
 			return nil
 		}
 		w.refused(linux.EINVAL, "a kernel thread that stays", write(fmt.Sprint(kernel)))
+		if why, err := k.read(StatusName); err != nil || !strings.HasSuffix(why, "it is a kernel thread, which the kernel does not move: invalid argument\n") {
+			t.Errorf("the reason is %q, %v", why, err)
+		}
 		w.host.Fail = nil
 
 		w.subs[0].canAttach = syscall.ENOTTY

@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"fmt"
 	"errors"
 	"iter"
 	"math"
@@ -137,7 +138,7 @@ func (t *Tree) moveInMirror(m *move, mv *moved, atOnce bool) error {
 	}
 	if atOnce && !m.hinted {
 		if err := t.mirror.Move(mv.to.num, m.process.tgid, true); err != nil {
-			return errnoOf(err)
+			return unmoved(err)
 		}
 		m.hinted = true
 		for _, o := range m.tasks {
@@ -147,10 +148,18 @@ func (t *Tree) moveInMirror(m *move, mv *moved, atOnce bool) error {
 	}
 	tid := mv.task.TID() // an exec may have changed it
 	if err := t.mirror.Move(mv.to.num, tid, false); err != nil {
-		return errnoOf(err)
+		return unmoved(err)
 	}
 	mv.inMirror, mv.movedAs = true, tid
 	return nil
+}
+
+// unmoved is the error of a task that the mirror did not move.
+func unmoved(err error) error {
+	if err = errnoOf(err); err == syscall.EINVAL {
+		return fmt.Errorf("it is a kernel thread, which the kernel does not move: %w", err)
+	}
+	return err
 }
 
 // isThere reports whether the mirror has moved the task, and not only one that has the number
