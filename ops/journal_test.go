@@ -498,7 +498,7 @@ func live(t *testing.T, host *simulated, dir string, mirror bool) *world {
 	host.Run(w.tree)
 	w.fs = New(Config{Tree: w.tree, Host: host, Recorder: recorder, Journal: j, Log: slog.New(slog.NewTextHandler(w.log, nil))})
 	t.Cleanup(w.fs.Close)
-	w.fs.uid, w.fs.gid = 0, 0
+	rootsOwn(w.fs)
 	if _, err := w.fs.Restore(exists); err != nil {
 		t.Fatal(err)
 	}

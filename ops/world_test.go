@@ -69,11 +69,16 @@ func newWorld(t testing.TB, with ...configure) *world {
 		t.Fatal(err)
 	}
 	w.fs = New(cfg)
-	// Whoever runs the tests, the server is root's.
-	w.fs.uid, w.fs.gid = 0, 0
-	w.fs.eventsPerm.uid, w.fs.eventsPerm.gid = 0, 0
+	rootsOwn(w.fs)
 	t.Cleanup(w.end)
 	return w
+}
+
+// rootsOwn makes a server root's, whoever runs the tests.
+func rootsOwn(fs *FS) {
+	fs.uid, fs.gid = 0, 0
+	fs.eventsPerm.uid, fs.eventsPerm.gid = 0, 0
+	fs.rules.serve(fs)
 }
 
 func (w *world) end() {

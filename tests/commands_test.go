@@ -199,6 +199,7 @@ func testCgroup(t *testing.T, name string) string {
 
 // TestAttachCgroup moves the processes of a unit, and of a cgroup.
 func TestAttachCgroup(t *testing.T) {
+	needHost(t)
 	name := fmt.Sprintf("containerfs-test-%d.service", os.Getpid())
 	dir := testCgroup(t, name)
 	s := startServer(t, "--hierarchy", "num=numtasks")

@@ -301,6 +301,7 @@ func TestRulesOptions(t *testing.T) {
 // TestRulesExisting: with --rules-existing, what is there at start is classified;
 // without, what executes or changes later is.
 func TestRulesExisting(t *testing.T) {
+	needHost(t)
 	for _, existing := range []bool{false, true} {
 		sh := startShell(t, professor)
 		child := sh.start("sleep 1000")

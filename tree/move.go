@@ -1,8 +1,8 @@
 package tree
 
 import (
-	"fmt"
 	"errors"
+	"fmt"
 	"iter"
 	"math"
 	"slices"
