@@ -128,6 +128,26 @@ func TestCanonicalNameIsTaken(t *testing.T) {
 	k.want("alpha+beta/a/tasks", "")
 }
 
+// TestCanonicalNameIsNotGiven: who says to ctl what a hierarchy would be named anyway has not
+// given it a name, where that could not be one.
+func TestCanonicalNameIsNotGiven(t *testing.T) {
+	w := newWorld(t)
+	k := w.as(root)
+	w.mount("mount alpha+beta alpha,beta")
+	k.must(k.write("ctl", "remount alpha+beta beta"))
+	k.want("ctl", "beta beta\n")
+	k.must(k.write("ctl", "remount beta beta,cpuset"))
+	k.want("ctl", "beta+cpuset beta,cpuset\n")
+	w.refused(linux.EBUSY, "another name", func() error { return k.write("ctl", "mount m beta,cpuset") })
+	w.mount("mount alpha alpha") // one that can be given
+	k.must(k.write("ctl", "remount alpha delta"))
+	k.want("ctl", "beta+cpuset beta,cpuset\nalpha delta,name=alpha\n")
+	w.refused(linux.EBUSY, "what has a name", func() error { return k.write("ctl", "mount delta delta") })
+	k.must(k.write("ctl", "umount beta+cpuset"))
+	w.mount("mount m beta,cpuset")
+	w.refused(linux.EBUSY, "what has another", func() error { return k.write("ctl", "mount beta+cpuset beta,cpuset") })
+}
+
 func TestHierarchyNames(t *testing.T) {
 	for _, name := range []string{"a", "0", "A.b_c-9", strings.Repeat("n", 50), "all", "alpha", "mount"} {
 		w := newWorld(t)

@@ -116,6 +116,7 @@ func (fs *FS) mount(o options, hold bool) (*tree.Hierarchy, error) {
 		Subsystems: o.subsystems,
 		Noprefix:   o.noprefix,
 		Name:       o.name,
+		Canonical:  !validHierarchyName(o.name),
 		Hold:       hold,
 		Data: func() any {
 			root := &rootAttrs{agent: o.releaseAgent, log: newEventLog(fs.recorder.limit)}

@@ -168,6 +168,10 @@ type Mount struct {
 	Noprefix   bool
 	Name       string // "": the canonical name, or the existing hierarchy's
 
+	// Canonical says that Name is the canonical one, and not given: another set of
+	// subsystems changes it.
+	Canonical bool
+
 	// Hold asks for a hierarchy that the caller holds (see Hold) instead of
 	// a mount of its own, which only Unmount ends.
 	Hold bool
@@ -195,7 +199,7 @@ func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 	if err != nil {
 		return nil, err
 	}
-	fresh, named := h == nil, m.Name != ""
+	fresh, named := h == nil, m.Name != "" && !m.Canonical
 	if fresh {
 		if err := t.canBind(m.Subsystems, nil); err != nil {
 			return nil, opError("mount", m.Name, err)
