@@ -9,6 +9,8 @@ import (
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"containerfs/tree"
 )
 
 // TestOptionStrings has a row per rule of SPEC §1's table.
@@ -100,6 +102,18 @@ func TestOptionStrings(t *testing.T) {
 func TestNoOptionsAreAll(t *testing.T) {
 	w := newWorld(t)
 	w.mount("mount m")
+	w.as(root).want("ctl", "m alpha,beta,cpuset,delta,name=m\n")
+}
+
+// TestAllIsNotWhatStandsApart: ns and the kernel's controllers are there when they are asked for,
+// and in a hierarchy when they are named.
+func TestAllIsNotWhatStandsApart(t *testing.T) {
+	w := newWorld(t, func(c *Config, _ *tree.Config) { c.Apart = []string{"beta", "late"} })
+	w.mount("mount m all")
+	w.as(root).want("ctl", "m alpha,cpuset,delta,name=m\n")
+	w.mount("remount m")
+	w.as(root).want("ctl", "m alpha,cpuset,delta,name=m\n")
+	w.mount("remount m all,beta")
 	w.as(root).want("ctl", "m alpha,beta,cpuset,delta,name=m\n")
 }
 

@@ -148,6 +148,25 @@ func TestWhenAReleaseFires(t *testing.T) {
 	k.want("m/a/notify_on_release", "1\n")
 }
 
+// TestReleaseInAnUnmountedHierarchy fires, and runs the agent, as in one that is mounted.
+func TestReleaseInAnUnmountedHierarchy(t *testing.T) {
+	w, k := aWorld(t)
+	dir := w.agent(`echo "$1" >>out`)
+	k.must(k.write("m/a/notify_on_release", "1"))
+	pid := w.fork(0)
+	k.must(k.write("m/a/tasks", fmt.Sprint(pid)))
+	inside := w.attach(root, "m/a")
+	k.must(k.write("ctl", "umount m"))
+	inside.want("populated", "1\n")
+	w.host.Exit(pid)
+	inside.want("releasable", "1\n")
+	text, err := k.read("events")
+	if err != nil || !strings.Contains(text, " release hierarchy=m path=/a\n") {
+		t.Errorf("events: %v\n%s", err, text)
+	}
+	waitFor(t, "the agent", func() bool { return contents(dir+"/out") == "/a\n" })
+}
+
 // idle waits until nothing is being served.
 func (q *releaseQueue) idle(t testing.TB) {
 	t.Helper()
