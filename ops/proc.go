@@ -24,11 +24,11 @@ func (procDir) lookup(fs *FS, name string) (node, error) {
 	if err != nil || tid <= 0 || name[0] == '+' || name[0] == '0' {
 		return nil, syscall.ENOENT
 	}
-	task := fs.tree.Task(int32(tid))
-	if task == nil {
+	d, ok := fs.taskDir(int32(tid))
+	if !ok {
 		return nil, errUndrained
 	}
-	return dirOf(task, int32(tid)), nil
+	return d, nil
 }
 
 // list lists the processes that there are now; a listing by a fid is of those
@@ -44,25 +44,50 @@ func (fs *FS) pids() []int32 { return fs.tree.AppendPIDs(nil) }
 func listPIDs(fs *FS, pids []int32, after uint64, yield func(entry) bool) {
 	first := sort.Search(len(pids), func(i int) bool { return uint64(pids[i]) > after })
 	for _, pid := range pids[first:] {
-		task := fs.tree.Task(pid)
-		if task == nil {
+		d, ok := fs.taskDir(pid)
+		if !ok {
 			continue
 		}
-		if !yield(entry{strconv.Itoa(int(pid)), dirOf(task, pid).qid(), uint64(pid)}) {
+		if !yield(entry{strconv.Itoa(int(pid)), d.qid(), uint64(pid)}) {
 			return
 		}
 	}
 }
 
-// taskDir is proc/<pid>.
+// taskDir is proc/<pid>: of a thread, or of a process, which is there as long as a thread of it is.
 type taskDir struct {
 	task  *tree.Task
 	tid   int32
 	start uint64
 }
 
-// dirOf is the directory of a task. View.
-func dirOf(task *tree.Task, tid int32) taskDir { return taskDir{task, tid, task.Start()} }
+// taskDir is the directory of a number; not ok when nobody has it. View.
+func (fs *FS) taskDir(tid int32) (d taskDir, ok bool) {
+	if task := fs.tree.Task(tid); task != nil {
+		return taskDir{task, tid, task.Start()}, true
+	}
+	p := fs.tree.Process(tid)
+	if p == nil {
+		return d, false
+	}
+	d = taskDir{p.Thread(), tid, p.FirstStart()}
+	if d.start == 0 {
+		d.start = d.task.Start()
+	}
+	return d, true
+}
+
+// thread is the one that is asked: of a process whose first thread has ended one that lives. It
+// is nil when all is gone. View.
+func (d taskDir) thread() *tree.Task {
+	if d.task.Live() {
+		return d.task
+	}
+	if p := d.task.Process(); p.TGID() == d.tid {
+		return p.Thread()
+	}
+	return nil
+}
 
 // path is a task's part of qid paths: its start time, which alone tells it from
 // others of its tid, in the upper bits.
@@ -74,7 +99,7 @@ func (d taskDir) qid() p9.QID  { return dirQID(d.path(0)) }
 func (d taskDir) parent() node { return procDir{} }
 
 func (d taskDir) attr(fs *FS) (perm, p9.Attr, error) {
-	if !d.task.Live() {
+	if d.thread() == nil {
 		return perm{}, p9.Attr{}, syscall.ESRCH
 	}
 	return fs.fixedDir(2)
@@ -83,7 +108,7 @@ func (d taskDir) attr(fs *FS) (perm, p9.Attr, error) {
 var taskFiles = []string{"container", "cpuset"}
 
 func (d taskDir) lookup(fs *FS, name string) (node, error) {
-	if !d.task.Live() {
+	if d.thread() == nil {
 		return nil, syscall.ESRCH
 	}
 	for i, f := range taskFiles {
@@ -114,14 +139,15 @@ func (taskFile) drains() bool                    { return true }
 func (taskFile) write(*attachment, []byte) error { return errReadOnly }
 
 func (f taskFile) attr(fs *FS) (perm, p9.Attr, error) {
-	if !f.d.task.Live() {
+	if f.d.thread() == nil {
 		return perm{}, p9.Attr{}, syscall.ESRCH
 	}
 	return fs.fixedFile(0o444)
 }
 
 func (f taskFile) read(at *attachment, b []byte) ([]byte, error) {
-	if !f.d.task.Live() {
+	task := f.d.thread()
+	if task == nil {
 		return nil, syscall.ESRCH
 	}
 	fs := at.fs
@@ -131,12 +157,12 @@ func (f taskFile) read(at *attachment, b []byte) ([]byte, error) {
 			return nil, syscall.EINVAL
 		}
 		if h := fs.tree.Bound(id); h != nil {
-			return append(f.d.task.Container(h).AppendPath(b), '\n'), nil
+			return append(task.Container(h).AppendPath(b), '\n'), nil
 		}
 		return append(b, "/\n"...), nil // unbound: the default hierarchy's
 	}
 	for _, h := range fs.newestFirst() {
-		b = fmt.Appendf(b, "%s:%s\n", fs.tree.Names(h.Subsystems(), ","), f.d.task.Container(h).AppendPath(nil))
+		b = fmt.Appendf(b, "%s:%s\n", fs.tree.Names(h.Subsystems(), ","), task.Container(h).AppendPath(nil))
 	}
 	return b, nil
 }

@@ -255,6 +255,43 @@ func TestProc(t *testing.T) {
 	v.as(root).want("proc/1/container", "")
 }
 
+// TestProcWithoutItsFirstThread: a process is there as long as one of its threads is.
+func TestProcWithoutItsFirstThread(t *testing.T) {
+	w, k := aWorld(t)
+	p := w.fork(0)
+	th := w.host.Thread(p)
+	k.must(k.write("m/a/tasks", fmt.Sprint(th)))
+	path := fmt.Sprintf("proc/%d", p)
+	dir, file := k.parentOf(path+"/"), k.parentOf(path+"/container/")
+	before, _, _, err := dir.GetAttr(p9.AttrMask{})
+	k.must(err)
+	first := k.parentOf(fmt.Sprintf("proc/%d/", th))
+	w.host.Exit(p)
+	k.want("m/procs", "1\n")
+	k.want("m/a/procs", fmt.Sprintln(p))
+	k.want(path+"/container", "alpha,cpuset:/a\n")
+	k.want(path+"/cpuset", "/a\n")
+	if got := strings.Join(k.names("proc"), " "); got != fmt.Sprintf("1 %d", p) {
+		t.Errorf("proc lists %q", got)
+	}
+	if after, _, _, err := k.parentOf(path + "/").GetAttr(p9.AttrMask{}); after != before || err != nil {
+		t.Errorf("qid %v, %v; was %v", after, err, before)
+	}
+	if qid, _, _, err := dir.GetAttr(p9.AttrMask{}); qid != before || err != nil {
+		t.Errorf("by a fid of before: %v, %v", qid, err)
+	}
+	_, _, err = file.Open(p9.ReadOnly)
+	k.must(err)
+	if got, err := readAll(file); got != "alpha,cpuset:/a\n" || err != nil {
+		t.Errorf("by a fid of before: %q, %v", got, err)
+	}
+	w.host.Exit(th)
+	w.refused(linux.ENOENT, "walk after the last exit", func() error { _, err := k.walk(path); return err })
+	for _, f := range []p9.File{dir, first} {
+		w.refused(linux.ESRCH, "getattr", func() error { _, _, _, err := f.GetAttr(p9.AttrMask{}); return err })
+	}
+}
+
 func TestTableOfSubsystems(t *testing.T) {
 	w, k := aWorld(t)
 	w.mount("mount n beta")

@@ -95,6 +95,9 @@ func (t *Tree) EachProcess(f func(p *Process, thread *Task)) {
 // Task is the live task of that number, or nil.
 func (t *Tree) Task(tid int32) *Task { return t.tasks[tid] }
 
+// Process is the live process of that number, or nil. Its first thread can have ended. View.
+func (t *Tree) Process(tgid int32) *Process { return t.procs[tgid] }
+
 // Group is the css group of the task, nil when the task has ended.
 func (t *Task) Group() *Group { return t.group }
 
@@ -137,6 +140,10 @@ func (p *Process) NumThreads() int { return int(p.nthreads) }
 
 // Thread is a live thread of it, nil when it has ended. View.
 func (p *Process) Thread() *Task { return p.threads }
+
+// FirstStart is Task.Start of its first thread when that has ended before the others, 0 when
+// it was never known. View.
+func (p *Process) FirstStart() uint64 { return p.first.ticks() }
 
 // Parent is the process that forked it, or the nearest ancestor that lives; nil
 // when none is known. The kernel may have given it another. View.

@@ -72,7 +72,8 @@ reads what was dropped gets the oldest line that is there.`},
 containerfs rules --help. Without rules it is "# no rules".`},
 		{"proc/PID/container", "0444", `Where a process is: a line for each active hierarchy, the newest first, with its
 subsystems, a colon and the container's path. PID can be a thread's, which proc does not
-list. ENOENT when there is no such task, ESRCH when it has ended since.`},
+list. If a process's first thread has ended, it is where one of the others is. ENOENT when there is
+no such task, ESRCH when it has ended since.`},
 		{"proc/PID/cpuset", "0444", `The path of the container that the process is in, in the hierarchy of cpuset.`},
 	}},
 	{"EVERY CONTAINER", "", []fileDoc{
