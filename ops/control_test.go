@@ -82,6 +82,28 @@ func TestOneWriteIsOneCommand(t *testing.T) {
 	w.refused(linux.EINVAL, "empty", func() error { return k.write("m/a/notify_on_release", "") })
 }
 
+// TestOpenToTruncateOrAppend: of a command there is nothing to truncate, and no end.
+func TestOpenToTruncateOrAppend(t *testing.T) {
+	_, k := aWorld(t)
+	const appends p9.OpenFlags = 0o2000
+	k.must(k.write("m/a/alpha.value", "before"))
+	for _, flags := range []p9.OpenFlags{openTruncate, appends, openTruncate | appends} {
+		f, err := k.open("m/a/alpha.value", p9.ReadWrite|flags)
+		k.must(err)
+		k.want("m/a/alpha.value", "before")
+		if got, err := readAll(f); got != "before" || err != nil {
+			t.Errorf("opened with %o: %q, %v", flags, got, err)
+		}
+		k.must(writeTo(f, "after"))
+		k.want("m/a/alpha.value", "after")
+		k.must(writeTo(f, "before"))
+		f.Close()
+	}
+	f, err := k.open("m/a/releasable", p9.ReadOnly|openTruncate) // which cannot be written
+	k.must(err)
+	f.Close()
+}
+
 func TestReadsSeeOneValuePerOpen(t *testing.T) {
 	_, k := aWorld(t)
 	long := strings.Repeat("0123456789", 300)
