@@ -56,7 +56,9 @@ func TestServeConfig(t *testing.T) {
 				}
 				return
 			}
-			// The limits are the flags' defaults, told there.
+			if err == nil && (got.MaxContainers != 1_000_000 || got.MaxContainersPerUser != 10_000) {
+				t.Errorf("limits %d and %d, want those of SPEC §3", got.MaxContainers, got.MaxContainersPerUser)
+			}
 			got.Stderr, got.MaxContainers, got.MaxContainersPerUser, got.NoHierarchies = nil, 0, 0, false
 			if err != nil || !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got %+v, %v, want %+v", got, err, test.want)
