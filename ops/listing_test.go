@@ -185,6 +185,33 @@ func TestOffsetsStayValid(t *testing.T) {
 	}
 }
 
+// TestOffsetsDuringARemount: a file that is there all the time is listed exactly once.
+func TestOffsetsDuringARemount(t *testing.T) {
+	w, k := aWorld(t)
+	k.must(k.rmdir("m/a"))
+	for after := range k.names("m") {
+		for _, words := range []string{"remount m beta,cpuset", "remount m cpuset", "remount m alpha,beta,cpuset", "remount m alpha,cpuset"} {
+			f, err := k.open("m", p9.ReadOnly)
+			k.must(err)
+			ents, err := f.Readdir(0, uint32(after+3))
+			k.must(err)
+			w.mount(words)
+			rest, err := f.Readdir(ents[len(ents)-1].Offset, 100)
+			k.must(err)
+			f.Close()
+			counts := make(map[string]int)
+			for _, e := range append(ents, rest...) {
+				counts[e.Name]++
+			}
+			for _, name := range append([]string{"cpuset.weight"}, k.names("m")[:7]...) {
+				if counts[name] != 1 {
+					t.Errorf("%s after %d entries: %s is listed %d times", words, after+3, name, counts[name])
+				}
+			}
+		}
+	}
+}
+
 // TestListingFromFarBehind shows that the cost does not grow with the offset.
 func TestListingFromFarBehind(t *testing.T) {
 	_, k := aWorld(t)

@@ -2,6 +2,7 @@ package ops
 
 import (
 	"fmt"
+	"sort"
 	"syscall"
 	"time"
 
@@ -170,7 +171,8 @@ func (d containerDir) lookup(fs *FS, name string) (node, error) {
 	return nil, syscall.ENOENT
 }
 
-// Offsets of a listing: control files count from 1, children have their ids.
+// Offsets of a listing: control files have their rows' ids, which grow and are the same with
+// whatever subsystems, and children have theirs.
 const offsetChildren = 1 << 32
 
 func (d containerDir) list(fs *FS, after uint64, yield func(entry) bool) error {
@@ -179,8 +181,9 @@ func (d containerDir) list(fs *FS, after uint64, yield func(entry) bool) error {
 	}
 	if after < offsetChildren {
 		rows := fs.table(d.c).rows
-		for i := min(after, uint64(len(rows))); i < uint64(len(rows)); i++ {
-			if !yield(entry{rows[i].name, controlFile{d.c, rows[i]}.qid(), i + 1}) {
+		first := sort.Search(len(rows), func(i int) bool { return uint64(rows[i].id) > after })
+		for _, r := range rows[first:] {
+			if !yield(entry{r.name, controlFile{d.c, r}.qid(), uint64(r.id)}) {
 				return nil
 			}
 		}

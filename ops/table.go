@@ -10,7 +10,7 @@ import (
 type row struct {
 	name string
 	mode uint16
-	id   uint16 // in qid paths; never 0
+	id   uint16 // in qid paths and offsets; never 0, and above those that are listed before
 
 	in       place
 	drains   bool // shows what tasks did just now
@@ -96,7 +96,7 @@ func defaultMode(reads, writes bool) uint16 {
 
 // table is the control files of a container.
 type table struct {
-	rows   []*row
+	rows   []*row // by id
 	byName map[string]*row
 }
 
