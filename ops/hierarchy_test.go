@@ -329,6 +329,17 @@ func TestRemountRenewsTheFilesOfTheRoot(t *testing.T) {
 	if a, err := k.attr("m/beta.value"); err != nil || a.UID != 0 || a.Mode.Permissions() != 0o644 {
 		t.Errorf("the new file has the old one's owner and mode: %v, %v", a, err)
 	}
+	// What was open of the old one is not open of the new one, which another may not open.
+	for what, err := range map[string]error{
+		"getattr": func() error { _, _, _, err := open.GetAttr(p9.AttrMask{}); return err }(),
+		"write":   writeTo(open, "x"),
+		"read":    func() error { _, err := readAll(open); return err }(),
+	} {
+		if errno(err) != linux.ENODEV {
+			t.Errorf("%s of the old file where there is a new one: %v, want ENODEV", what, err)
+		}
+	}
+	k.want("m/beta.value", "0\n")
 	if a, err := k.attr("m/alpha.value"); err != nil || a.Mode.Permissions() != 0o600 {
 		t.Errorf("the file that stayed lost its mode: %v, %v", a, err)
 	}

@@ -213,6 +213,24 @@ func TestUndo(t *testing.T) {
 	}
 }
 
+// TestUndoneRemountKeepsFids: what is open of a file that a remount took away goes on when that
+// is undone.
+func TestUndoneRemountKeepsFids(t *testing.T) {
+	w := keptWorld(t, t.TempDir())
+	w.mount("mount m alpha,beta")
+	k := w.as(root)
+	f, err := k.open("m/beta.value", p9.ReadWrite)
+	k.must(err)
+	defer f.Close()
+	w.fs.journal.store.InCommit = func() error { return syscall.ENOSPC }
+	if err := k.write("ctl", "remount m alpha"); errno(err) != linux.ENOSPC {
+		t.Errorf("a remount that cannot be kept: %v", err)
+	}
+	w.fs.journal.store.InCommit = nil
+	k.must(writeTo(f, "x"))
+	k.want("m/beta.value", "x")
+}
+
 // TestUndoAtOnce has many clients change things while commits fail and succeed: what
 // was acknowledged is there afterwards, and what was refused is not.
 func TestUndoAtOnce(t *testing.T) {

@@ -160,7 +160,7 @@ func (d containerDir) lookup(fs *FS, name string) (node, error) {
 		return nil, syscall.ENODEV
 	}
 	if r := fs.table(d.c).byName[name]; r != nil {
-		return controlFile{d.c, r}, nil
+		return fs.controlFile(d.c, r), nil
 	}
 	if k := d.c.Child(name); k != nil {
 		return containerDir{k}, nil
@@ -183,7 +183,7 @@ func (d containerDir) list(fs *FS, after uint64, yield func(entry) bool) error {
 		rows := fs.table(d.c).rows
 		first := sort.Search(len(rows), func(i int) bool { return uint64(rows[i].id) > after })
 		for _, r := range rows[first:] {
-			if !yield(entry{r.name, controlFile{d.c, r}.qid(), uint64(r.id)}) {
+			if !yield(entry{r.name, controlFile{c: d.c, r: r}.qid(), uint64(r.id)}) {
 				return nil
 			}
 		}
@@ -199,6 +199,18 @@ func (d containerDir) list(fs *FS, after uint64, yield func(entry) bool) error {
 type controlFile struct {
 	c *tree.Container
 	r *row
+
+	// remounts are its subsystem's when it was looked up: one that comes back has new files.
+	remounts int
+}
+
+// controlFile is the file of a row that a container has. View or Change.
+func (fs *FS) controlFile(c *tree.Container, r *row) controlFile {
+	f := controlFile{c: c, r: r}
+	if r.ofSubsystem() {
+		f.remounts = fs.tree.Remounts(r.subsystem())
+	}
+	return f
 }
 
 func (f controlFile) qid() p9.QID { return fileQID(f.c.ID()<<qidRowBits | uint64(f.r.id)) }
@@ -206,7 +218,11 @@ func (f controlFile) qid() p9.QID { return fileQID(f.c.ID()<<qidRowBits | uint64
 // removed reports whether the file is gone: with its container, or with its
 // subsystem by a remount. View or Change.
 func (f controlFile) removed(fs *FS) bool {
-	return f.c.Removed() || (f.r.ofSubsystem() && fs.tree.Bound(f.r.subsystem()) != f.c.Hierarchy())
+	if !f.r.ofSubsystem() {
+		return f.c.Removed()
+	}
+	id := f.r.subsystem()
+	return f.c.Removed() || fs.tree.Bound(id) != f.c.Hierarchy() || fs.tree.Remounts(id) != f.remounts
 }
 
 func (f controlFile) attr(fs *FS) (perm, p9.Attr, error) {

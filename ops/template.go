@@ -154,7 +154,7 @@ func (c *Classifier) settings(parent *tree.Container, t *template) (set map[stri
 				continue
 			}
 			var value []byte
-			if value, err = (controlFile{parent, r}).read(c.at, nil); err != nil {
+			if value, err = c.fs.controlFile(parent, r).read(c.at, nil); err != nil {
 				return
 			}
 			set[r.name] = string(value)
@@ -227,12 +227,15 @@ func (c *Classifier) fill(made *tree.Container, t *template, set map[string]stri
 // write writes to a control file, as echo does, each line of a value by itself: that is how
 // the kernel takes those of files with a line for each device.
 func (c *Classifier) write(to *tree.Container, name, value string) error {
-	var r *row
-	c.fs.tree.View(func() { r = c.fs.table(to).byName[name] })
-	if r == nil {
+	var f controlFile
+	c.fs.tree.View(func() {
+		if r := c.fs.table(to).byName[name]; r != nil {
+			f = c.fs.controlFile(to, r)
+		}
+	})
+	if f.r == nil {
 		return syscall.ENOENT
 	}
-	f := controlFile{to, r}
 	for line := range strings.SplitSeq(strings.TrimSuffix(value, "\n"), "\n") {
 		data, resolved := []byte(line+"\n"), c.fs.resolved()
 		err := errTooLong

@@ -162,6 +162,10 @@ func (t *Tree) Bound(id int) *Hierarchy {
 	return nil
 }
 
+// Remounts is how often a remount brought a subsystem to a hierarchy, where its files are new
+// each time. View or Change.
+func (t *Tree) Remounts(id int) int { return t.subsystems[id].remounts }
+
 // Mount is what a mount asks for.
 type Mount struct {
 	Subsystems SubsystemSet
@@ -368,6 +372,11 @@ func (t *Tree) Remount(q RemountRequest) error {
 	}
 	changed := h.Subsystems() ^ set
 	t.mu.Lock()
+	for _, r := range t.subsystems {
+		if set.Has(r.id) && r.hierarchy != h {
+			r.remounts++ // not when one that took it away is undone
+		}
+	}
 	t.rebindLocked(h, set)
 	h.name = name
 	if q.Done != nil {

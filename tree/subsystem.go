@@ -284,8 +284,9 @@ type registered struct {
 	save      Saver
 	processes bool // a ProcessMover that says so
 
-	// hierarchy is where it is bound; changed with both locks held.
+	// Where it is bound, and how often a remount did that; changed with both locks held.
 	hierarchy *Hierarchy
+	remounts  int
 }
 
 func register(s Subsystem, id int) (*registered, error) {
