@@ -13,17 +13,18 @@ import (
 // account is what is kept of where connections come from: an address, or a uid on unix
 // sockets. All its connections together may have so many bytes of replies that were
 // made, or are about to be, and were not taken; besides, each has room for small ones,
-// which wait for nobody. And they may have so many fids, and so many requests that workers
-// serve at once.
+// which wait for nobody. And they may have so many fids, so many requests that workers
+// serve at once, and so many bytes of all that workers have.
 type account struct {
 	conns  int // guarded by Server.mu
 	fids   atomic.Int64
 	unsent *semaphore.Weighted
 
+	waiting *semaphore.Weighted // bytes of requests that workers have
 	running *semaphore.Weighted // requests that workers serve
 
 	mu      sync.Mutex // a leaf
-	waiting int        // sessions for room
+	lacking int        // sessions that wait for room for replies
 	watched bool       // relieve will be called, and again as long as there are some
 }
 
@@ -89,6 +90,30 @@ func (s *session) reserve(n int64) error {
 
 func (s *session) tryReserve(n int64) bool { return n == 0 || s.account.unsent.TryAcquire(n) }
 
+// What a request takes that a worker has, besides its frame: the goroutine's stack, for the
+// most part. A Tflush has none.
+const (
+	waitCost  = 8 << 10
+	flushCost = 1 << 10
+)
+
+// reserveWaiting waits until a request with such a cost can wait for what workers do, within the
+// account's allowance. Until then no more is read: what has to wait for others of the account,
+// over however many connections it comes, is the peer's to hold.
+func (s *session) reserveWaiting(cost int64) error {
+	if s.account.waiting.TryAcquire(cost) {
+		return nil
+	}
+	if err := s.writeBatch(); err != nil {
+		return err
+	}
+	if s.account.waiting.Acquire(s.ctx, cost) != nil {
+		return io.EOF // the session's end was asked for
+	}
+	s.startServing()
+	return nil
+}
+
 // awaitRoom waits in turn, with the batch written: while serving is unset, workers write
 // their own replies. Meanwhile who does not take what he has is hung up on. Who needs
 // nothing now that the batch is written does not wait.
@@ -99,14 +124,14 @@ func (s *session) awaitRoom(n int64) error {
 	}
 	a := s.account
 	a.mu.Lock()
-	if a.waiting++; !a.watched {
+	if a.lacking++; !a.watched {
 		a.watched = true
 		s.srv.relieveSoon(a)
 	}
 	a.mu.Unlock()
 	err := a.unsent.Acquire(s.ctx, n)
 	a.mu.Lock()
-	a.waiting--
+	a.lacking--
 	a.mu.Unlock()
 	if err != nil {
 		return io.EOF // the session's end was asked for
@@ -120,7 +145,7 @@ func (srv *Server) relieveSoon(a *account) {
 		srv.relieve(a)
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		if a.watched = a.waiting > 0; a.watched {
+		if a.watched = a.lacking > 0; a.watched {
 			srv.relieveSoon(a)
 		}
 	})

@@ -68,6 +68,7 @@ type request struct {
 	msg   *message
 	taken time.Duration // when the session took it up, by the clock of the counters
 	held  int64         // of the account's allowance, for a worker's reply
+	cost  int64         // of another, until it is answered: see reserveWaiting
 
 	fid    uint32
 	fid2   uint32 // newfid, or the other directory; wire.NoFid if there is none

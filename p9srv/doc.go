@@ -43,8 +43,9 @@
 //     is never before the reply to the request that it names.
 //   - A session's memory is bounded by Config's limits, but for what its Files keep,
 //     which is theirs to bound, whatever the peer sends and whether it reads or not. So
-//     is what all sessions of an account, an address or a uid, have of replies that
-//     were not taken: who wants more waits, and who left his lying is hung up on.
+//     is what all sessions of an account, an address or a uid, have of requests that wait
+//     for workers, beyond which nothing is read, and of replies that were not taken: who
+//     wants more waits, and who left his lying is hung up on.
 //   - A system call that the runtime is not told of does not wait. A read of a unix socket
 //     can, where the kernel does not refuse the descriptors that peers send (package sock):
 //     then the runtime is told.

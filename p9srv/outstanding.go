@@ -138,9 +138,7 @@ func (s *session) startLocked(r *request) {
 // work serves one request, in a worker, and sees to its reply.
 func (s *session) work(r *request) {
 	defer s.workers.Done()
-	reply := getBuffer(0)
-	var err error
-	reply.b, err = s.serveSlowly(r, reply.b)
+	reply, err := s.serveSlowly(r)
 	t := tally{r.typ, 1, 1}
 	if err != nil {
 		t.ok = 0
@@ -175,6 +173,7 @@ func (s *session) work(r *request) {
 // the flushes that wait for it are answered.
 func (s *session) answeredLocked(r *request) {
 	delete(s.tags, r.tag)
+	s.account.waiting.Release(r.cost)
 	s.outReplies++
 	s.outHeld += r.held
 	for _, f := range r.flushes {
@@ -192,15 +191,19 @@ func (s *session) flush(tag uint16, body *wire.Decoder) error {
 		return nil
 	}
 	s.count(msgTflush, nil)
+	if err := s.reserveWaiting(flushCost); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.tags[old]; r != nil && old != tag {
-		f := &request{tag: tag}
+		f := &request{tag: tag, cost: flushCost}
 		r.flushes = append(r.flushes, f)
 		s.tags[tag] = f
 		s.outstanding++
 		return nil
 	}
+	s.account.waiting.Release(flushCost)
 	b := s.batchBuffer()
 	b.b = appendRflush(b.b, tag)
 	s.batched++

@@ -109,7 +109,7 @@ func TestReserve(t *testing.T) {
 func (a *account) waits() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.waiting
+	return a.lacking
 }
 
 // TestRelieveEnds: it is looked for who is to be hung up on as long as somebody waits.

@@ -36,6 +36,7 @@ type Config struct {
 	MaxAllFids  int    // of all connections of such a one, an attach being 16: 1 Mi
 	MaxUnsent   int64  // bytes of replies that such a one has not taken: 128 MiB
 	MaxRunning  int    // requests of such a one that workers serve at once: 1024
+	MaxWaiting  int64  // bytes of those and of others that wait for them, see waitCost: 64 MiB
 
 	// MaxAllRunning bounds these of all together, but for the privileged on unix sockets: 4096.
 	MaxAllRunning int
@@ -53,8 +54,10 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxAllFids, 1<<20)
 	setDefault(&c.MaxUnsent, 128<<20)
 	setDefault(&c.MaxRunning, 1<<10)
+	setDefault(&c.MaxWaiting, 64<<20)
 	setDefault(&c.MaxAllRunning, 1<<12)
 	c.MaxUnsent = max(c.MaxUnsent, 4*int64(c.MaxMsize)) // one waits in turn, not for ever
+	c.MaxWaiting = max(c.MaxWaiting, waitCost+maxKept)
 	setDefault(&c.VersionTimeout, 10*time.Second)
 	setDefault(&c.FrameTimeout, 30*time.Second)
 	setDefault(&c.WriteTimeout, 30*time.Second)
@@ -192,7 +195,11 @@ func (srv *Server) start(raw net.Conn, l *Listener) {
 		return
 	}
 	if a == nil {
-		a = &account{unsent: semaphore.NewWeighted(srv.cfg.MaxUnsent), running: semaphore.NewWeighted(int64(srv.cfg.MaxRunning))}
+		a = &account{
+			unsent:  semaphore.NewWeighted(srv.cfg.MaxUnsent),
+			waiting: semaphore.NewWeighted(srv.cfg.MaxWaiting),
+			running: semaphore.NewWeighted(int64(srv.cfg.MaxRunning)),
+		}
 		srv.accounts[from] = a
 	}
 	a.conns++
@@ -210,8 +217,8 @@ func (srv *Server) start(raw net.Conn, l *Listener) {
 		delete(srv.sessions, s)
 		if a.conns--; a.conns == 0 {
 			delete(srv.accounts, from)
-			if !a.unsent.TryAcquire(srv.cfg.MaxUnsent) {
-				srv.log.Error("replies are accounted for that nobody has", "peer", from)
+			if !a.unsent.TryAcquire(srv.cfg.MaxUnsent) || !a.waiting.TryAcquire(srv.cfg.MaxWaiting) {
+				srv.log.Error("replies or requests are accounted for that nobody has", "peer", from)
 			}
 		}
 	}()

@@ -247,10 +247,15 @@ func (s *session) frame(frame []byte) error {
 			return s.writeSoon(r)
 		}
 	}
-	if err := s.reserve(data); err != nil {
+	cost := waitCost + int64(len(frame))
+	if err := s.reserveWaiting(cost); err != nil {
 		return err
 	}
-	r.taken, r.held, r.now = s.now, data, false
+	if err := s.reserve(data); err != nil {
+		s.account.waiting.Release(cost)
+		return err
+	}
+	r.taken, r.held, r.cost, r.now = s.now, data, cost, false
 	s.giveToWorker(r)
 	return nil
 }

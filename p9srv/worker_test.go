@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -508,4 +509,107 @@ func TestRunningRequests(t *testing.T) {
 		}
 	}
 	root.Want("Rmkdir 1...")
+}
+
+// TestWaitingRequests: the requests of one account that wait for others of it have no more
+// memory than they may have together, however many connections they come over; what the loop
+// serves goes on, and in the end all are answered.
+func TestWaitingRequests(t *testing.T) {
+	const most, many, window = 1 << 20, 60, 64
+	log := new(syncBuffer)
+	t.Cleanup(func() { // after the server's end
+		if strings.Contains(log.String(), "accounted for") {
+			t.Error("an account ends with requests that nobody has")
+		}
+	})
+	tree, a := start(t, p9srv.Config{MaxRunning: 2, MaxWaiting: most, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	g := hold(t, tree, "write")
+	idle := dial(t, a)
+	idle.Script(hello)
+	var wires []*p9test.Wire
+	for range many {
+		w := dial(t, a)
+		w.Script(strings.ReplaceAll(hello, "8192", "1048576"))
+		for fid := range window {
+			w.Send(fmt.Sprintf("Twalk 1 0 %d f", fid+1))
+			w.Want("Rwalk 1 f3")
+			w.Send(fmt.Sprintf("Tlopen 1 %d 1", fid+1))
+			w.Want("Rlopen 1 f3 0")
+		}
+		wires = append(wires, w)
+	}
+	before := inuse()
+	long := strings.Repeat("x", 16<<10-23)
+	var sending sync.WaitGroup
+	for _, w := range wires {
+		sending.Go(func() {
+			for i := range window {
+				b, _ := p9test.Encode(fmt.Sprintf("Twrite %d %d 0 %s", i, i+1, long))
+				if _, err := w.Write(b); err != nil {
+					return
+				}
+			}
+		})
+	}
+	g.await(t, 2)
+	time.Sleep(100 * time.Millisecond)
+	grown := growth(before, 5)
+	t.Logf("%d writes of 16 KiB that wait: %d KiB", many*window, grown>>10)
+	// Beside those that wait each connection has a buffer of requests. Unbounded it would be
+	// 150 MiB.
+	if grown > 4*most+many*100<<10 {
+		t.Errorf("memory grew by %d KiB", grown>>10)
+	}
+	for range 100 {
+		idle.Script("Tgetattr 1 0 1\nRgetattr 1...")
+	}
+	g.release()
+	for _, w := range wires {
+		for range window {
+			if r := w.Receive(); !strings.HasPrefix(r, "Rwrite") {
+				t.Fatal(r)
+			}
+		}
+	}
+	sending.Wait()
+}
+
+// TestWaitingFlushes: so it is with the Tflushes of a request.
+func TestWaitingFlushes(t *testing.T) {
+	const most, many, window = 64 << 10, 20, 64
+	tree, a := start(t, p9srv.Config{MaxWaiting: most})
+	g := hold(t, tree, "mkdir")
+	first := dial(t, a)
+	first.Script(hello)
+	first.Send("Tmkdir 0 0 x 0755 0")
+	g.await(t, 1)
+	var wires []*p9test.Wire
+	for range many {
+		w := dial(t, a)
+		w.Script(hello)
+		wires = append(wires, w)
+	}
+	var flushes []string
+	for tag := range window - 1 {
+		flushes = append(flushes, fmt.Sprintf("Tflush %d 0", tag+1))
+	}
+	first.Send(flushes...) // more than there is room for
+	for _, w := range wires {
+		w.Script("Tgetattr 1 0 1\nRgetattr 1...")
+		w.Send("Tmkdir 2 0 y 0755 0") // waits, too
+	}
+	time.Sleep(20 * time.Millisecond)
+	if n := g.waiting.Load(); n != 1 {
+		t.Errorf("%d requests are served beside the flushes of the first", n)
+	}
+	g.release()
+	first.Want("Rmkdir 0...")
+	for tag := range window - 1 {
+		first.Want(fmt.Sprintf("Rflush %d", tag+1))
+	}
+	for _, w := range wires {
+		if r := w.Receive(); !strings.HasPrefix(r, "Rmkdir 2") && !strings.HasPrefix(r, "Rlerror 2 EEXIST") {
+			t.Error(r)
+		}
+	}
 }

@@ -65,7 +65,7 @@ func (w *workers) run(j job) {
 }
 
 // serveSlowly serves a request when there is room for one more that can take its time.
-func (s *session) serveSlowly(r *request, out []byte) ([]byte, error) {
+func (s *session) serveSlowly(r *request) (reply *buffer, err error) {
 	// Requests in hand are answered, so this is not until the session ends. Neither can
 	// fail then.
 	_ = s.account.running.Acquire(context.Background(), 1)
@@ -74,5 +74,7 @@ func (s *session) serveSlowly(r *request, out []byte) ([]byte, error) {
 		_ = s.srv.workers.running.Acquire(context.Background(), 1)
 		defer s.srv.workers.running.Release(1)
 	}
-	return s.serve(r, out)
+	reply = getBuffer(0)
+	reply.b, err = s.serve(r, reply.b)
+	return reply, err
 }
