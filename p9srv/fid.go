@@ -4,6 +4,7 @@ import (
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 
+	"containerfs/ops"
 	"containerfs/p9srv/wire"
 )
 
@@ -26,11 +27,19 @@ type fid struct {
 // attached is an attach, for as long as there are fids that came from it: what its Files
 // know of it, as who asked and what was refused him last, is so much larger than a fid.
 type attached struct {
-	fids int // under session.mu
+	fids int   // under session.mu
+	cost int64 // for how many fids more it counts
 }
 
-// attachCost is for how many fids more an attach counts.
-const attachCost = 15
+// For how many fids more an attach counts: one, and one more for so many groups of who asked.
+const (
+	attachCost   = 15
+	groupsForFid = 64
+)
+
+func newAttached(c *ops.Caller) *attached {
+	return &attached{cost: attachCost + int64(len(c.GIDs)/groupsForFid)}
+}
 
 func (f *fid) isDir() bool    { return f.qid.Type&p9.TypeDir != 0 }
 func (f *fid) readable() bool { return f.open && f.flags.Mode() != p9.WriteOnly }
@@ -84,7 +93,7 @@ func (s *session) insert(n uint32, f *fid) error {
 	s.mu.Lock()
 	cost := int64(1)
 	if f.of.fids == 0 {
-		cost += attachCost
+		cost += f.of.cost
 	}
 	if s.account.fids.Add(cost) <= int64(s.srv.cfg.MaxAllFids) && len(s.fids) < s.srv.cfg.MaxFids {
 		if s.fids == nil {
@@ -106,7 +115,7 @@ func (s *session) insert(n uint32, f *fid) error {
 func (s *session) gaveUpLocked(f *fid) {
 	cost := int64(1)
 	if f.of.fids--; f.of.fids == 0 {
-		cost += attachCost
+		cost += f.of.cost
 	}
 	s.account.fids.Add(-cost)
 }

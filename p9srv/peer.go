@@ -71,15 +71,14 @@ func (l *Listener) admit(conn net.Conn) (net.Conn, peer, error) {
 	switch c := conn.(type) {
 	case *net.UnixConn:
 		p.local = true
-		id, err := unixIdentity(c)
+		uid, err := unixUser(c)
 		p.name = "unix"
 		if err == nil {
-			p.name = fmt.Sprintf("unix uid %d", id.uid)
+			p.name = fmt.Sprintf("unix uid %d", uid)
 		}
 		p.from = p.name
-		p.stranger = err != nil || !privileged(id.uid)
-		// Fixed by the kernel when the peer connected.
-		p.identify = func() (identity, error) { return id, err }
+		p.stranger = err != nil || !privileged(uid)
+		p.identify = func() (identity, error) { return unixIdentity(c) }
 	case *net.TCPConn:
 		sock.Heed(c, sock.Unheard)
 		theirs := addrPort(c.RemoteAddr())
@@ -277,35 +276,51 @@ func loopbackIdentity(c *net.TCPConn, squash bool) (identity, error) {
 	return id, err
 }
 
-// unixIdentity asks for the credentials that the peer connected with.
+// unixUser is the user that the peer connected as.
+func unixUser(c *net.UnixConn) (uint32, error) {
+	cred, _, err := unixCredentials(c, false)
+	if err != nil {
+		return 0, err
+	}
+	return cred.Uid, nil
+}
+
+// unixIdentity asks for the credentials that the peer connected with, which never change. The
+// groups can be 65,536: they are an attach's, and counted as such.
 func unixIdentity(c *net.UnixConn) (id identity, err error) {
-	raw, err := c.SyscallConn()
+	cred, groups, err := unixCredentials(c, true)
 	if err != nil {
 		return id, err
 	}
-	var cred *unix.Ucred
-	var groups []uint32
-	var errCred, errGroups error
-	err = raw.Control(func(fd uintptr) {
-		cred, errCred = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		groups, errGroups = peerGroups(int(fd))
-	})
-	if err := errors.Join(err, errCred); err != nil {
-		return id, err
-	}
-	if err := checkNumber(cred.Uid); err != nil {
-		return id, err
-	}
-	if errGroups != nil && errGroups != unix.ENOPROTOOPT { // Linux before 4.13
-		return id, errGroups
-	}
-	id = identity{uid: cred.Uid, gids: []uint32{cred.Gid}}
+	id = identity{uid: cred.Uid, gids: make([]uint32, 1, 1+len(groups))}
+	id.gids[0] = cred.Gid
 	for _, g := range groups {
 		if g != cred.Gid {
 			id.gids = append(id.gids, g)
 		}
 	}
 	return id, nil
+}
+
+func unixCredentials(c *net.UnixConn, withGroups bool) (cred *unix.Ucred, groups []uint32, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	var errCred, errGroups error
+	err = raw.Control(func(fd uintptr) {
+		cred, errCred = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if withGroups {
+			groups, errGroups = peerGroups(int(fd))
+		}
+	})
+	if errGroups == unix.ENOPROTOOPT { // Linux before 4.13
+		errGroups = nil
+	}
+	if err := errors.Join(err, errCred, errGroups); err != nil {
+		return nil, nil, err
+	}
+	return cred, groups, checkNumber(cred.Uid)
 }
 
 // peerGroups reads SO_PEERGROUPS, for which x/sys/unix has no function.

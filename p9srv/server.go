@@ -33,7 +33,7 @@ type Config struct {
 	MaxRequests int    // outstanding on a connection: 64, enough that no client seen waits for it
 	MaxConns    int    // of an address (see origin), or of a uid on unix sockets: 16384
 	Descriptors int    // that the process may have, 0 for no bound: see mostOf
-	MaxAllFids  int    // of all connections of such a one, an attach being 16: 1 Mi
+	MaxAllFids  int    // of all connections of such a one, an attach being 16 and more (newAttached): 1 Mi
 	MaxUnsent   int64  // bytes of replies that such a one has not taken: 128 MiB
 	MaxRunning  int    // requests of such a one that workers serve at once: 1024
 	MaxWaiting  int64  // bytes of those and of others that wait for them, see waitCost: 64 MiB

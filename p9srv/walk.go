@@ -40,7 +40,7 @@ func (s *session) attach(r *request, out []byte) ([]byte, error) {
 		s.close(file)
 		return nil, err
 	}
-	if err := s.insert(r.fid, &fid{file: file, of: new(attached), qid: qid, name: rootName}); err != nil {
+	if err := s.insert(r.fid, &fid{file: file, of: newAttached(caller), qid: qid, name: rootName}); err != nil {
 		return nil, err
 	}
 	return wire.AppendQID(out, qid), nil
