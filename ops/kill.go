@@ -29,7 +29,7 @@ func writeKill(at *attachment, c *tree.Container, data []byte) error {
 // kill goes after a container until it is empty.
 func (at *attachment) kill(c *tree.Container) error {
 	deadline := time.Now().Add(killLimit)
-	h := &hunt{dead: make(map[tree.Entry]time.Time), known: make(map[tree.Entry]bool)}
+	h := newHunt()
 	defer at.fs.resume(h)
 	for round := 0; ; round++ {
 		left := 0
@@ -59,7 +59,12 @@ func (at *attachment) kill(c *tree.Container) error {
 type hunt struct {
 	dead    map[tree.Entry]time.Time // when they were seen to be gone
 	known   map[tree.Entry]bool      // that have had a signal
+	killed  map[tree.Entry]time.Time // when they had the first that ends them
 	stopped []tree.TaskInfo          // and were not killed since
+}
+
+func newHunt() *hunt {
+	return &hunt{dead: make(map[tree.Entry]time.Time), known: make(map[tree.Entry]bool), killed: make(map[tree.Entry]time.Time)}
 }
 
 // maxStops is how often newcomers are stopped in a row before all are killed.
@@ -113,12 +118,31 @@ func (at *attachment) killOnce(c *tree.Container, h *hunt, now bool) (left int, 
 			alive = append(alive, v)
 		}
 	}
+	alive = at.stillThere(alive, h)
 	for _, v := range alive {
 		if err := at.mayKill(v); err != nil {
 			return 0, err
 		}
 	}
 	return left, at.signalAll(alive, h, now)
+}
+
+// stillThere leaves out who was killed, and is on its way out for longer than a busy host takes:
+// it is as good as gone, though the host shows it.
+func (at *attachment) stillThere(alive []victim, h *hunt) []victim {
+	var overdue []tree.Entry
+	for _, v := range alive {
+		if at, ok := h.killed[v.Entry]; ok && time.Since(at) > tree.ExitDue {
+			overdue = append(overdue, v.Entry)
+		}
+	}
+	if len(overdue) == 0 {
+		return alive
+	}
+	for _, e := range at.fs.tree.Exiting(overdue) {
+		h.dead[e] = time.Now()
+	}
+	return slices.DeleteFunc(alive, func(v victim) bool { _, gone := h.dead[v.Entry]; return gone })
 }
 
 // signalAll kills processes, unless some of them were born since the last round:
@@ -139,6 +163,9 @@ func (at *attachment) signalAll(alive []victim, h *hunt, now bool) error {
 	}
 	done := make(map[int32]bool)
 	for _, v := range targets {
+		if _, had := h.killed[v.Entry]; !had && sig == syscall.SIGKILL {
+			h.killed[v.Entry] = time.Now()
+		}
 		if done[v.info.TGID] {
 			continue
 		}

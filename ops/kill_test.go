@@ -265,7 +265,7 @@ func TestKillStopsNewcomers(t *testing.T) {
 	p, first = w.fork(0), 0
 	k.must(k.write("m/a/tasks", fmt.Sprint(p)))
 	at := k.root.(*file).at
-	h := &hunt{dead: make(map[tree.Entry]time.Time), known: make(map[tree.Entry]bool)}
+	h := newHunt()
 	once := func(now bool) (left int) {
 		err := w.tree.Change(func() (err error) {
 			left, err = at.killOnce(w.container("m/a"), h, now)
@@ -289,6 +289,41 @@ func TestKillStopsNewcomers(t *testing.T) {
 		t.Error("one that was moved away stays stopped")
 	}
 	k.want("m/tasks", fmt.Sprintf("1\n%d\n", first))
+}
+
+// TestKillOfExiting: who was killed, has begun to exit and does not get to the end, as the first
+// process of a pid namespace can be kept from it, is not waited for; another is.
+func TestKillOfExiting(t *testing.T) {
+	w, k := aWorld(t)
+	p := w.fork(0)
+	thread := w.host.Thread(p)
+	k.must(k.write("m/a/procs", fmt.Sprint(p)))
+	w.host.immune = map[int32]bool{p: true}
+	w.host.onKill = func(int32) { w.host.Exiting(p); w.host.Exiting(thread) }
+	begun := time.Now()
+	k.must(k.write("m/a/kill", "1"))
+	if took := time.Since(begun); took < tree.ExitDue {
+		t.Errorf("it was given up after %v", took)
+	}
+	k.want("m/a/tasks", "")
+	k.want("m/a/populated", "0\n")
+	w.host.Exit(thread)
+	w.host.Exit(p)
+	k.want("m/tasks", "1\n")
+	k.must(k.rmdir("m/a"))
+
+	killLimit = 4 * tree.ExitDue
+	t.Cleanup(func() { killLimit = 30 * time.Second })
+	k.must(k.mkdir("m/a"))
+	p = w.fork(0)
+	thread = w.host.Thread(p)
+	k.must(k.write("m/a/procs", fmt.Sprint(p)))
+	w.host.immune = map[int32]bool{p: true}
+	w.host.onKill = func(int32) { w.host.Exiting(p) } // the other hangs
+	if err := k.write("m/a/kill", "1"); errno(err) != linux.EAGAIN {
+		t.Errorf("with one that hangs: %v, want EAGAIN", err)
+	}
+	k.want("m/a/tasks", fmt.Sprintln(thread))
 }
 
 func TestKillGivesUp(t *testing.T) {

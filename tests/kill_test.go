@@ -40,6 +40,39 @@ func TestKillForkBomb(t *testing.T) {
 	s.run("rmdir", "/h/bomb/below", "/h/bomb")
 }
 
+// TestKillUnreaped: the first process of a pid namespace does not come to its end as long as
+// one of the namespace is not waited for, whose parent is outside. It was killed all the same.
+func TestKillUnreaped(t *testing.T) {
+	s := startServer(t, "--hierarchy", "h=debug")
+	s.run("mkdir", "/h/a")
+	first, second := exec.Command("sleep", "1000"), exec.Command("sleep", "1000")
+	onOwnThread(func() {
+		err := unix.Unshare(unix.CLONE_NEWPID)
+		for _, c := range []*exec.Cmd{first, second} {
+			if err == nil {
+				err = c.Start()
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	defer end(first)
+	defer end(second) // before the first can end
+	s.run("write", "/h/a/tasks", fmt.Sprint(first.Process.Pid))
+	c := s.client("")
+	if err := c.write("/h/a/kill", "1"); err != nil {
+		t.Error(err)
+	}
+	if !lives(first.Process.Pid) {
+		t.Error("it has ended")
+	}
+	s.run("rmdir", "/h/a")
+}
+
 // bombSize is how many processes a bomb has at most, by RLIMIT_NPROC: the kernel
 // itself keeps the host safe.
 const bombSize = 200

@@ -54,13 +54,24 @@ func (t *Tree) Heir(task *Task) (heir TaskInfo, ended bool) {
 
 // anyListed reports whether the host has one of some threads that has not begun to exit, or
 // may have, since it cannot be looked at.
-func (t *Tree) anyListed(entries []Entry) bool {
+func (t *Tree) anyListed(entries []Entry) bool { return slices.ContainsFunc(entries, t.lister()) }
+
+// Exiting are those that the host may show, and which have begun to exit: they do nothing more,
+// and their end can be told as late as their user likes, who keeps a child of a pid namespace's
+// first process from being waited for.
+func (t *Tree) Exiting(entries []Entry) []Entry {
+	return slices.DeleteFunc(slices.Clone(entries), t.lister())
+}
+
+// lister reports whether the host has a thread that has not begun to exit. It lists each process
+// once.
+func (t *Tree) lister() func(Entry) bool {
 	type thread struct {
 		tid   int32
 		start uint64
 	}
 	lists := make(map[int32]map[thread]bool) // of processes
-	return slices.ContainsFunc(entries, func(e Entry) bool {
+	return func(e Entry) bool {
 		info, err := t.host.Task(e.TID)
 		if err != nil {
 			return !errors.Is(err, syscall.ESRCH)
@@ -78,7 +89,7 @@ func (t *Tree) anyListed(entries []Entry) bool {
 			})
 		}
 		return err != nil || list[thread{e.TID, info.Start}]
-	})
+	}
 }
 
 // ExitDue is how long after its end a task's exit can be told: it tells of that itself, when
