@@ -30,7 +30,8 @@ func (t *Tree) Auditor() *Auditor { return &Auditor{t: t, gone: make(map[Entry]t
 // are compared first.
 //
 // It puts right what Tree.Audit does. Besides, a task that the host has not shown at two
-// looks, ExitDue apart, is removed, unless it is in the root group, which is not compared.
+// looks, ExitDue apart, or that was on its way out at both, is removed, unless it is in the
+// root group, which is not compared.
 func (a *Auditor) Audit(allowed time.Duration) (mended int) {
 	a.owed -= allowed
 	if a.owed >= 0 && !a.t.Strayed() {
@@ -181,9 +182,12 @@ func (a *Auditor) mend(tid int32) bool {
 	if err != nil {
 		return was.Task != nil && errors.Is(err, syscall.ESRCH) && a.isOverdue(was) && t.RemoveGone(was) > 0
 	}
-	delete(a.gone, was)
 	t.adoptInChange(info)
 	num, err := t.mirror.Where(tid)
+	if was.Task != nil && errors.Is(err, syscall.ESRCH) { // what the host shows is its end
+		return a.isOverdue(was) && t.RemoveGone(was) > 0
+	}
+	delete(a.gone, was)
 	var task *Task
 	var from, to *Group
 	var stray bool

@@ -64,6 +64,29 @@ func TestExiting(t *testing.T) {
 	}
 }
 
+// TestExitingForGood: who has left the mirror on its way out, and does not come to its end, is
+// in no container any more when that is long overdue, and its end is nobody else's when it is
+// told.
+func TestExitingForGood(t *testing.T) {
+	f, _, _, root, c, _ := moves(t, true)
+	p, other := f.host.Fork(1), f.host.Fork(1)
+	f.attach(c, p)
+	f.attach(c, other)
+	f.host.Exiting(p)
+	f.host.Steal(p, 0)
+	a := f.Auditor()
+	a.Audit(time.Second)
+	f.wantTasks(c, p, other)
+	time.Sleep(tree.ExitDue)
+	a.Audit(time.Second)
+	f.wantTasks(c, other)
+	f.wantTasks(root, 1)
+	f.host.Exit(p)
+	f.Drain()
+	f.wantTasks(c, other)
+	f.wantTasks(root, 1)
+}
+
 // TestExitBetweenLookAndAdoption: a task that the model lacks, which somebody has looked up,
 // ends, and its exit is told, before it is taken in. It does not stay, also where nobody
 // waits for it and its number stays in use.
