@@ -1,6 +1,8 @@
 package tests
 
 import (
+	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -8,7 +10,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // doctor are the lines that doctor says of a server, and whether all is well.
@@ -163,5 +169,50 @@ func TestDoctorSockets(t *testing.T) {
 	got, _ = s.doctor("--config", file)
 	if want := "warning  listener: systemd:net takes what the service manager passes, which only a server has; "; !strings.Contains(got, want) || strings.Contains(got, "wrong    config") {
 		t.Errorf("no %q in\n%s", want, got)
+	}
+}
+
+// TestDoctorAmongUsers: who calls himself a server, and has what only looks like a state and the
+// server's port, does not keep root from the server's process, nor doctor from its end.
+func TestDoctorAmongUsers(t *testing.T) {
+	s := startServer(t)
+	dir := openDir(t)
+	fifo := dir + "/state.db"
+	if err := unix.Mkfifo(fifo, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(fifo, 0o666); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp6", "[::]:"+s.port) // which others can, too
+	if err != nil {
+		t.Skip(err)
+	}
+	c := exec.Command("sh", "-c", `exec 9<>"$0" && echo open && read end`, fifo, "serve")
+	c.Args[0] = "containerfs"
+	c.Dir = "/"
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 64001, Gid: 64001}}
+	c.ExtraFiles = []*os.File{inherit(t, l, nil)}
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Wait()
+	defer in.Close()
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "open\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	got, err := exec.CommandContext(ctx, "containerfs", "--server", "tcp://127.0.0.1:"+s.port, "doctor").CombinedOutput()
+	if want := fmt.Sprintf("ok       process: %d\n", s.cmd.Process.Pid); ctx.Err() != nil || !strings.Contains(string(got), want) {
+		t.Errorf("%v, want %q in\n%s", err, want, got)
 	}
 }

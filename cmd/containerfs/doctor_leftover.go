@@ -42,9 +42,10 @@ func (x *examination) leftovers() {
 	}
 }
 
-// keptMirrors are the ids of the mirrors of state directories: of those that some process has
-// open, that were looked at, and of the default one. It is sure of them unless there is a
-// server of which that cannot be found out.
+// keptMirrors are the ids of the mirrors of state directories: of those that some process of
+// root's or ours has open, that were looked at, and of the default one. It is sure of them
+// unless there is a server of which that cannot be found out. What other users' processes have
+// open is not read: it can be a pipe, or have no end.
 func (x *examination) keptMirrors() (ids []string, sure bool) {
 	sure = inFirst("pid") // else servers that we do not see have mirrors that we do
 	see := func(dirs ...string) bool {
@@ -62,7 +63,9 @@ func (x *examination) keptMirrors() (ids []string, sure bool) {
 		if err != nil {
 			continue
 		}
-		if dir := stateOf(pid); dir != "" {
+		if !isTrusted(pid) {
+			sure = sure && serveArgs(pid) == nil
+		} else if dir := stateOf(pid); dir != "" {
 			sure = see(filepath.Join(fmt.Sprintf("/proc/%d/root", pid), dir), dir) && sure
 		} else if serveArgs(pid) != nil && openFiles(pid) == nil {
 			sure = false

@@ -20,7 +20,9 @@ import (
 )
 
 // serverProcess finds the process behind an address, with its command line. Who is at
-// the other end of a unix socket is who has made it, which can be a service manager.
+// the other end of a unix socket is who has made it, which can be a service manager. Any
+// user can call himself a server, and in namespaces of his own have a socket at any path: of
+// several processes it is root's or ours.
 func serverProcess(ctx context.Context, addr string) (int, []string) {
 	a, err := p9srv.ParseAddr(addr)
 	if err != nil {
@@ -48,6 +50,9 @@ func serverProcess(ctx context.Context, addr string) (int, []string) {
 	}
 	if len(holding) > 0 {
 		found = holding
+	}
+	if len(found) > 1 {
+		found = slices.DeleteFunc(found, func(pid int) bool { return !isTrusted(pid) })
 	}
 	if len(found) != 1 {
 		return 0, nil // which of them it is cannot be said
@@ -175,6 +180,15 @@ func userOf(pid int) (uid int, ok bool) {
 	}
 	uid, err = strconv.Atoi(fields[1])
 	return uid, err == nil
+}
+
+// isTrusted reports whether a process is root's or ours by all its users: one of a setuid
+// program is its caller's as well, who says how it is called and what it has open.
+func isTrusted(pid int) bool {
+	uids, err := statusOf(pid, "Uid")
+	return err == nil && len(uids) > 0 && !slices.ContainsFunc(uids, func(uid string) bool {
+		return uid != "0" && uid != strconv.Itoa(os.Geteuid())
+	})
 }
 
 // passedTo are the sockets that a service manager has passed to a process of this
