@@ -108,3 +108,32 @@ func TestApplyInterrupted(t *testing.T) {
 		t.Errorf("%d containers are left", n)
 	}
 }
+
+// TestSaveBesideNames: a name that cannot be in a file of TOML, which any user can have made, keeps
+// nothing else out of it.
+func TestSaveBesideNames(t *testing.T) {
+	s := startServer(t, "--hierarchy", "n=numtasks", "--hierarchy", "o=debug")
+	const odd = "/n/a/\xff"
+	s.run("mkdir", "/n/a", odd, odd+"/below", "/n/b", "/o/c")
+	want := s.run("save", "/n/b") + strings.TrimPrefix(s.run("save", "/o"), "schema = 1\n")
+	code, out, errs := s.command("save")
+	if said := "containerfs: save /n/a/\\xff: its name is not UTF-8, which TOML is\n"; code != 6 || errs != said {
+		t.Errorf("exit code %d and %q, want 6 and %q", code, errs, said)
+	}
+	for part := range strings.SplitSeq(want, "\n\n") {
+		if !strings.Contains(out, part) {
+			t.Errorf("no\n%s\nin\n%s", part, out)
+		}
+	}
+	if strings.Contains(out, "below") {
+		t.Errorf("what is below has no place:\n%s", out)
+	}
+	file := filepath.Join(t.TempDir(), "saved.toml")
+	writeFile(t, file, out)
+	if again := s.run("apply", "--dry-run", file); again != "" {
+		t.Errorf("apply would change\n%s", again)
+	}
+	if code, _, _ := s.command("save", odd); code != 1 {
+		t.Errorf("by itself: exit code %d, want 1", code)
+	}
+}

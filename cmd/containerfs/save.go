@@ -23,7 +23,8 @@ func saveCommand() *cli.Command {
 		ArgsUsage: "[PATH]",
 		Description: `For apply: the containers of PATH, or of all hierarchies, with their settings, owners
 and modes, in TOML. Which process is where is not saved, nor are release agents, which root
-names at the server, nor hierarchies that are not mounted.
+names at the server, nor hierarchies that are not mounted. A container whose name is not UTF-8
+is left out with what is below it, which is said: exit code 6.
 
   containerfs save > containers.toml
   containerfs save /all/Charlie > charlie.toml`,
@@ -42,36 +43,55 @@ names at the server, nor hierarchies that are not mounted.
 				if _, same := terminal.Is(c.App.Writer); same {
 					stderr = nil // what is written is seen
 				}
-				err := newProgress(stderr, printable("save "+path)).during(func() error { return save(s, out, clean(path)) })
+				f := failures{stderr: c.App.ErrWriter}
+				saved := 0
+				err := newProgress(stderr, printable("save "+path)).during(func() (err error) {
+					saved, err = save(s, out, clean(path), &f)
+					return err
+				})
 				if err != nil {
 					return &pathError{"save", path, err}
 				}
-				return out.Flush()
+				if err := out.Flush(); err != nil {
+					return err
+				}
+				return f.after(saved)
 			})
 		},
 	}
 }
 
-func save(s *session, out *bufio.Writer, path string) error {
+// save writes what there is of a path, and returns of how many containers that is. One whose name
+// TOML cannot have is a failure, with what is below it, and the others are saved: any user can
+// have such a one.
+func save(s *session, out *bufio.Writer, path string, f *failures) (saved int, err error) {
 	w, err := s.world()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	tops, err := s.tops(path)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	fmt.Fprintf(out, "schema = %d\n", savedSchema)
 	for _, top := range tops {
 		h := w.hierarchy(split(top)[0])
 		if h == nil {
-			return linux.ENOENT
+			return 0, linux.ENOENT
 		}
 		// Agents are root's to name, at the server.
 		fmt.Fprintf(out, "\n[[hierarchy]]\nname = %s\noptions = %s\n", tomlString(h.Name), tomlString(withoutAgent(h.Options)))
 	}
 	for _, top := range tops {
+		unnamed := "" // that was left out last
 		err := s.containers(top, func(path string, depth int, files []string) error {
+			if !utf8.ValidString(path) {
+				if unnamed == "" || !strings.HasPrefix(path, unnamed+"/") {
+					unnamed = path
+					f.add(&pathError{"save", path, errNotUTF8})
+				}
+				return nil
+			}
 			c, err := s.saved(path, files)
 			if err != nil {
 				if isGone(err) && depth > 0 {
@@ -79,13 +99,14 @@ func save(s *session, out *bufio.Writer, path string) error {
 				}
 				return err
 			}
+			saved++
 			return writeSaved(out, c)
 		})
 		if err != nil {
-			return err
+			return saved, err
 		}
 	}
-	return nil
+	return saved, nil
 }
 
 // volatile are control files that can be read and written, and are no settings: they
@@ -156,13 +177,12 @@ func ownerOf(a p9.Attr) savedOwner {
 	return savedOwner{&mode, &uid, &gid}
 }
 
+var errNotUTF8 = errors.New("its name is not UTF-8, which TOML is")
+
 // writeSaved writes a container as TOML.
 func writeSaved(out *bufio.Writer, c *savedContainer) error {
 	fmt.Fprintf(out, "\n[[container]]\npath = %s\n", tomlString(c.Path))
 	writeOwner(out, c.savedOwner)
-	if !utf8.ValidString(c.Path) {
-		return fmt.Errorf("%s: its name is not UTF-8, which TOML is", printable(c.Path))
-	}
 	if len(c.Set) > 0 {
 		fmt.Fprint(out, "[container.set]\n")
 	}
