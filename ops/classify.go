@@ -183,6 +183,7 @@ func (c *Classifier) work() {
 			return
 		}
 		for _, j := range todo.jobs {
+			c.queue.begun(j)
 			if !c.queue.isClosed() {
 				c.classify(j)
 			}

@@ -462,6 +462,45 @@ func TestRuleQueueOverflows(t *testing.T) {
 	}
 }
 
+// TestRulesOneLook: whatever often a process changes its ids, it waits once to be looked at, and
+// takes the room of nobody; what it changes behind that look is looked at again.
+func TestRulesOneLook(t *testing.T) {
+	r := newRuled(t, 4, "@70 m x create\n@71 m y create\n1000 m z create\n")
+	restless, thread, other := r.fork(1000), int32(0), r.fork(1000)
+	thread = r.host.Thread(restless)
+	r.tree.Drain()
+	change := func(gid uint32) {
+		r.mu.Lock()
+		r.gid[restless], r.gid[thread] = gid, gid
+		r.mu.Unlock()
+		for range 100 {
+			r.c.Changed(r.tree, restless, r.host.Now())
+			r.c.Changed(r.tree, thread, r.host.Now())
+		}
+	}
+	change(70)
+	r.exec(other, "/a")
+	r.tree.Drain()
+	late := sync.OnceFunc(func() { change(71) })
+	r.host.onTask = func(tid int32) { // behind the look
+		if tid == restless {
+			late()
+		}
+	}
+	r.c.Start(false)
+	r.settle()
+	r.host.onTask = nil
+	r.at(other, "/z", "/")
+	r.at(restless, "/y", "/")
+	r.at(thread, "/y", "/")
+	if n := r.c.queue.lost.Load(); n != 0 {
+		t.Errorf("%d found no room", n)
+	}
+	if n := len(r.c.queue.unlooked); n != 0 {
+		t.Errorf("%d seem to wait", n)
+	}
+}
+
 // TestRulesAfterLoss: processes whose exec nobody saw are found.
 func TestRulesAfterLoss(t *testing.T) {
 	r := newRuled(t, 100, "*:a m,n x create\n1000:b m y create\n")

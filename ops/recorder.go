@@ -49,6 +49,16 @@ type Program struct {
 	Name string
 }
 
+// Changed is the note of a process of which a thread has changed an id. Its program has the same
+// file; if its user has changed it has that effective one now.
+func (p *Program) Changed(user bool, effective uint32, at int64) *Program {
+	now := &Program{UID: p.UID, Exe: p.Exe, At: at}
+	if user {
+		now.UID = effective
+	}
+	return now
+}
+
 // same reports whether nothing has happened between two looks, the first of which may
 // have been an event's.
 func (p *Program) same(now *Program) bool {

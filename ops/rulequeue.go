@@ -32,10 +32,18 @@ type ruleQueue struct {
 	wake     sync.Cond
 	todo     todo
 	inHand   map[int32]int // of pending, by tgid
+	unlooked map[look]bool // what waits to be looked at
 	compared time.Time     // when all processes were last compared
 	later    bool          // and will be again
 	busy     bool          // the worker is at something
 	closed   bool
+}
+
+// look is of a task, or of its process: whatever events there were before it, one is enough.
+// A program can change its group a hundred thousand times a second, and others wait behind it.
+type look struct {
+	task  *tree.Task
+	whole bool
 }
 
 // todo is what there is to do at a time.
@@ -47,7 +55,7 @@ type todo struct {
 }
 
 func (q *ruleQueue) init(limit int) {
-	q.limit, q.inHand = limit, make(map[int32]int)
+	q.limit, q.inHand, q.unlooked = limit, make(map[int32]int), make(map[look]bool)
 	q.wake.L = &q.mu
 }
 
@@ -58,12 +66,14 @@ func (q *ruleQueue) begin() {
 	q.busy = true
 }
 
-// add adds a job, if there is room. By noted, the time of an event, it is found otherwise.
+// add adds a job, if there is room and none waits that will see the same. By noted, the time of
+// an event, it is found otherwise.
 func (q *ruleQueue) add(j job, noted int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	l := look{j.task, j.whole}
 	switch {
-	case q.closed:
+	case q.closed || j.seen == nil && q.unlooked[l]:
 		return
 	case int(q.pending.Load()) >= q.limit:
 		q.lost.Add(1)
@@ -73,6 +83,9 @@ func (q *ruleQueue) add(j job, noted int64) {
 		}
 	default:
 		q.todo.jobs = append(q.todo.jobs, j)
+		if j.seen == nil {
+			q.unlooked[l] = true
+		}
 		q.inHand[j.tgid]++
 		q.pending.Add(1)
 	}
@@ -89,6 +102,15 @@ func (q *ruleQueue) next() (t todo, ok bool) {
 	}
 	t, q.todo, q.busy = q.todo, todo{}, true
 	return t, !q.closed
+}
+
+// begun is told of a job before its task is looked at: what happens from now on may not be seen.
+func (q *ruleQueue) begun(j job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if j.seen == nil {
+		delete(q.unlooked, look{j.task, j.whole})
+	}
 }
 
 // hold has a job in hand that was not in the queue, until it is done.

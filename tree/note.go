@@ -11,6 +11,19 @@ func (t *Tree) SetNote(tgid int32, note any) {
 	}
 }
 
+// ChangeNote gives a process the note that f makes of the one that it has, and reports whether it
+// had one. f is called with the lock of the model held.
+func (t *Tree) ChangeNote(tgid int32, f func(note any) any) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.procs[tgid]
+	if p == nil || p.note == nil {
+		return false
+	}
+	p.note = f(p.note)
+	return true
+}
+
 // ReplaceNote gives a process a note in the place of another one, and reports
 // whether that was what it had.
 func (t *Tree) ReplaceNote(p *Process, old, note any) bool {

@@ -41,7 +41,12 @@ func (m model) Executed(tgid int32, ts int64) {
 
 // SetID is hostproc.IDModel's.
 func (m model) SetID(tid, tgid int32, group bool, real, effective uint32, ts int64) {
-	m.note(tgid, m.host.Now())
+	// A process can do this a hundred thousand times a second: nobody looks at it where that is
+	// not needed, or all that comes later would wait.
+	now := m.host.Now()
+	if !m.ChangeNote(tgid, func(note any) any { return note.(*ops.Program).Changed(tid == tgid && !group, effective, now) }) {
+		m.note(tgid, now)
+	}
 	m.recorder.ChangedID(ts, tid, tgid, group, real, effective)
 	m.rules.Changed(m.Tree, tid, ts)
 }
