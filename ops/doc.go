@@ -52,7 +52,8 @@
 // takes microseconds is done, of any other nothing (row.now).
 //
 // Of who is not privileged one change that can take long waits for the tree's lock at a time
-// (turns): whatever one user asks for, others wait for one of his.
+// (turns), and one file is measured that tells of many processes: whatever one user asks for,
+// others wait for one of his.
 //
 // # Errors
 //

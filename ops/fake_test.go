@@ -21,6 +21,7 @@ type fake struct {
 	attached                  int
 	write                     func(data string) error
 	attaching                 func() // by Attach
+	measuring                 func() // called by reads of sum, before them
 }
 
 // fakes are the subsystems of a world. Two files of alpha and beta, and one of
@@ -101,6 +102,12 @@ func (s *fake) Files() (rows []tree.File) {
 		switch name {
 		case "sum":
 			f.Write = nil
+			f.Prepare = func(*tree.Container) error {
+				if s.measuring != nil {
+					s.measuring()
+				}
+				return nil
+			}
 		case "poke":
 			f.Read = nil
 		}

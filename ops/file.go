@@ -217,7 +217,7 @@ func (f *file) prepare(r regular) error {
 		f.fetched, err = readable(c.r.fetch(c.c))
 		return err
 	case c.r.prepare != nil:
-		return c.r.prepare(c.c)
+		return f.at.inTurn(func() error { return c.r.prepare(c.c) })
 	}
 	return nil
 }

@@ -4,7 +4,8 @@ import "sync"
 
 // turns have the changes of one user of a peer that can take long come one after the other,
 // before they wait for the tree's: who asks for a thousand of them has others wait for the one
-// that is under way, and not for all. Its lock is a leaf.
+// that is under way, and not for all. So have they what is measured for his reads, which the
+// server does itself each second to hold processes to their limits. Its lock is a leaf.
 type turns struct {
 	mu sync.Mutex
 	of map[holder]*turn
@@ -38,8 +39,8 @@ func (t *turns) leave(who holder, one *turn) {
 	}
 }
 
-// inTurn runs a change that can take long, for who is not privileged when it is his turn. It
-// must not be called inside a change.
+// inTurn runs a change that can take long, or measures, for who is not privileged when it is his
+// turn. It must not be called inside a change.
 func (at *attachment) inTurn(change func() error) error {
 	if at.privileged() {
 		return change()

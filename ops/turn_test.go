@@ -67,6 +67,51 @@ func TestOneTurnEach(t *testing.T) {
 	}
 }
 
+// TestMeasuredInTurn: what is measured for a read is so for one of a user's at a time, and others
+// do not wait for it.
+func TestMeasuredInTurn(t *testing.T) {
+	w, k := aWorld(t)
+	var all atomic.Int64
+	gate := make(chan struct{})
+	w.subs[0].measuring = func() {
+		all.Add(1)
+		<-gate
+	}
+	var readers sync.WaitGroup
+	read := func(c *client) {
+		readers.Go(func() {
+			if _, err := c.read("m/a/alpha.sum"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 8 {
+		read(w.as(alice))
+	}
+	for all.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	read(w.as(bob))
+	for all.Load() == 1 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond)
+	if n := all.Load(); n != 2 {
+		t.Errorf("%d are measured at once for two users", n)
+	}
+	for range 2 {
+		read(k) // who is privileged waits for nobody
+	}
+	for all.Load() < 4 {
+		time.Sleep(time.Millisecond)
+	}
+	close(gate)
+	readers.Wait()
+	if n := all.Load(); n != 11 {
+		t.Errorf("measured %d times for 11 reads", n)
+	}
+}
+
 // TestTurnsEnd: what is known of a user ends with his last change.
 func TestTurnsEnd(t *testing.T) {
 	w, k := aWorld(t)

@@ -427,6 +427,18 @@ func TestRest(t *testing.T) {
 	if rest, took := f.bc.rest.Sub(begun), time.Since(begun); rest <= 0 || rest > (share+1)*took {
 		t.Errorf("rests for %v after %v", rest, took)
 	}
+
+	// What somebody else measures meanwhile, as for a read, is not rested for.
+	f.bc.sampling.Lock()
+	measured := make(chan struct{})
+	go func() { defer close(measured); f.enforce() }()
+	time.Sleep(100 * time.Millisecond)
+	begun = time.Now()
+	f.bc.sampling.Unlock()
+	<-measured
+	if rest, took := f.bc.rest.Sub(begun), time.Since(begun); rest > (share+1)*took {
+		t.Errorf("rests for %v after a wait, and %v", rest, took)
+	}
 }
 
 func TestWrite(t *testing.T) {

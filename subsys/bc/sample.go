@@ -25,12 +25,12 @@ func (s *Subsystem) Enforce() {
 		s.keepCaps()
 		return nil
 	})
-	begun := time.Now()
-	if begun.Before(s.rest) {
+	if time.Now().Before(s.rest) {
 		return
 	}
 	s.sampling.Lock()
 	defer s.sampling.Unlock()
+	begun := time.Now() // what others have measured is not to be rested for
 	var members []member
 	withRoot := false
 	s.tree.View(func() {
