@@ -208,6 +208,8 @@ func TestAnnounce(t *testing.T) {
 	}{
 		{"tcp://127.0.0.1:0", []string{`INFO listener "users of this host who own their socket, root as nobody, to read and write"`}},
 		{"tcp://127.0.0.1:0?no_root_squash&access=ro", []string{`INFO listener "users of this host who own their socket, to read"`, "WARN no_root_squash"}},
+		{"tcp://127.0.0.1:0?allow=127.0.0.1", []string{`INFO listener "users of this host who own their socket, root as nobody, from 127.0.0.1/32, to read and write"`}},
+		{"tcp://127.0.0.1:0?no_root_squash&allow=10.0.0.0/8,::1", []string{`INFO listener "users of this host who own their socket, from 10.0.0.0/8 ::1/128, to read and write"`, "WARN no_root_squash"}},
 		{"tcp://127.0.0.1:0?as=daemon&attach=/cpu/vm42&allow=10.0.0.0/8,::1", []string{`INFO listener "peers from 10.0.0.0/8 ::1/128 as daemon, to read and write, in /cpu/vm42"`}},
 		{"tcp://127.0.0.1:0?as=root", []string{`INFO listener "peers from everywhere as root, to read and write"`, "WARN as=root"}},
 		{"tcp://127.0.0.1:0?trust=uname", []string{`INFO listener "peers from everywhere as whom they say, to read and write"`, "WARN trust=uname"}},

@@ -199,10 +199,15 @@ func (e *Export) who() string {
 		return "users of this host by their credentials"
 	case e.Network == "unix":
 		return "users of this host"
-	case byName && e.NoRootSquash:
-		return "users of this host who own their socket"
 	case byName:
-		return "users of this host who own their socket, root as nobody"
+		who := "users of this host who own their socket"
+		if !e.NoRootSquash {
+			who += ", root as nobody"
+		}
+		if len(e.Allow) > 0 {
+			who += ", from " + from
+		}
+		return who
 	}
 	return "peers from " + from
 }
