@@ -89,6 +89,15 @@ func (s *kernelCpuset) Restore(c *tree.Container, b []byte) error {
 	return nil
 }
 
+// Attach is tree.Attacher's. Out of the root the kernel's is in the midst of ours, which has to
+// see what CPUs a task has, and can set only those that the task's place in the kernel allows.
+func (s *kernelCpuset) Attach(task *tree.Task, from, to *tree.Container) (func(), error) {
+	if !from.IsRoot() || from == to {
+		return s.pair.Attach(task, from, to)
+	}
+	return s.ourCpuset.AttachBy(task, from, to, func() (func(), error) { return s.kernel.Attach(task, from, to) })
+}
+
 // PostClone is tree.PostCloner's.
 func (s *kernelCpuset) PostClone(c *tree.Container) error {
 	if err := s.ourCpuset.PostClone(c); err != nil {

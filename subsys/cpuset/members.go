@@ -31,6 +31,13 @@ func errEmpty(c *tree.Container, name string) error {
 
 // Attach is tree.Attacher's.
 func (s *Subsystem) Attach(task *tree.Task, from, to *tree.Container) (func(), error) {
+	return s.AttachBy(task, from, to, func() (func(), error) { return nil, nil })
+}
+
+// AttachBy is Attach where what the kernel allows a task depends on where place puts it, on its
+// way out of the root: after its mask there is noted, and before it gets that of the container. If
+// the rest fails place is undone, as it is by undo.
+func (s *Subsystem) AttachBy(task *tree.Task, from, to *tree.Container, place func() (undo func(), err error)) (func(), error) {
 	if from == to {
 		return nil, s.Reattach(task, to)
 	}
@@ -43,7 +50,7 @@ func (s *Subsystem) Attach(task *tree.Task, from, to *tree.Container) (func(), e
 	if to.IsRoot() {
 		undo, err = s.leave(task, from, former)
 	} else {
-		undo, err = s.enter(task, from, to, former)
+		undo, err = s.enter(task, from, to, former, place)
 	}
 	if err != nil {
 		return nil, err
@@ -60,22 +67,17 @@ func (s *Subsystem) Attach(task *tree.Task, from, to *tree.Container) (func(), e
 }
 
 // enter confines a task that is attached to a container that is no root.
-func (s *Subsystem) enter(task *tree.Task, from, to *tree.Container, former Set) (undo func(), err error) {
+func (s *Subsystem) enter(task *tree.Task, from, to *tree.Container, former Set, place func() (func(), error)) (undo func(), err error) {
 	noted := from.IsRoot() && s.note(task, former)
-	undo = func() { s.restore(task, s.cut(former, from)) }
-	if from.IsRoot() {
-		undo = func() {
-			// A child forked since has a mask of this container, but the
-			// origin of its forker.
-			origin := s.forget(task)
-			if origin.Empty() {
-				origin = former
-			}
-			s.restore(task, origin)
+	want := s.inForce(to, cpus)
+	var got Set
+	unplace, err := place()
+	if err == nil {
+		if got, err = s.set(task, want); err != nil && unplace != nil {
+			unplace()
+			s.restore(task, former) // which the places have cut
 		}
 	}
-	want := s.inForce(to, cpus)
-	got, err := s.set(task, want)
 	if err != nil {
 		if noted {
 			s.forget(task)
@@ -85,7 +87,22 @@ func (s *Subsystem) enter(task *tree.Task, from, to *tree.Container, former Set)
 	if !got.Equal(want) {
 		s.log.Warn("the kernel allows a task only a part of cpus", "tid", task.TID(), "container", to.Path(), "cpus", want, "allowed", got)
 	}
-	return undo, nil
+	return func() {
+		if unplace != nil {
+			unplace()
+		}
+		if !from.IsRoot() {
+			s.restore(task, s.cut(former, from))
+			return
+		}
+		// A child forked since has a mask of this container, but the
+		// origin of its forker.
+		origin := s.forget(task)
+		if origin.Empty() {
+			origin = former
+		}
+		s.restore(task, origin)
+	}, nil
 }
 
 // leave gives a task that is attached to the root its origin back.
