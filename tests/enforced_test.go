@@ -17,6 +17,9 @@ func TestKernelCpuset(t *testing.T) {
 	needHost(t)
 	k := controllers{1, map[string]string{"cpuset": mountOf(t, "cpuset")}, versions[1]}
 	s := k.serve(t, "cpuset")
+	if ctl := s.run("read", "/ctl"); !strings.Contains(ctl, "\n# cpuset: the kernel's cpuset of cgroup version 1, in ") || strings.Contains(ctl, "kept only") {
+		t.Errorf("it is the kernel that keeps both sets, and ctl says\n%s", ctl)
+	}
 	p := startSpawner(t)
 	came, mask := k.dir(t, "cpuset", p.pid()), cpusAllowed(t, p.pid(), p.pid())
 	if mask != "0-1" {

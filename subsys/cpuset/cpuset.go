@@ -91,8 +91,12 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	for _, refusal := range host.Probe() {
 		s.facts.Say(slog.LevelWarn, refusal)
 	}
-	s.facts.Say(slog.LevelInfo, "cpus is kept by sched_setaffinity and looked after once a second; mems is kept only by memory_migrate")
 	return s
+}
+
+// SayAlone says that nothing but this keeps cpus and mems. It is called before there are tasks.
+func (s *Subsystem) SayAlone() {
+	s.facts.Say(slog.LevelInfo, "cpus is kept by sched_setaffinity and looked after once a second; mems is kept only by memory_migrate")
 }
 
 // Before has f called when a container's cpus or mems are new and before they have an effect
