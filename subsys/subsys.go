@@ -149,11 +149,14 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 	}
 	counters := bc.New(cfg.BC, cfg.Log)
 	counters.Remember(cfg.memory(cfg.BCRows, string(boot), "bc", "the rlimits that processes had before they were lowered are not known"))
-	if l := controller.NewLimits(kernel); l.Any() {
+	l := controller.NewLimits(kernel)
+	if l.LimitsTasks() {
 		tasks.LimitBy(bootTasks{l.ForNumtasks(), string(boot)})
-		counters.LimitBy(l.ForBC())
-		l.Ask(tasks.Allows, counters.Allows)
 	}
+	if l.LimitsTasks() || l.LimitsMemory() {
+		counters.LimitBy(l.ForBC(), l.LimitsTasks(), l.LimitsMemory())
+	}
+	l.Ask(tasks.Allows, counters.Allows)
 	sets, accounts := cpuset.New(cfg.Cpuset, cfg.Log), cpuacct.New(cfg.Cpuacct, cfg.Log)
 	if !slices.Contains(cfg.Kernel.Names, "cpuset") {
 		sets.SayAlone()

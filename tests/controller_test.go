@@ -240,8 +240,24 @@ func (c *waiter) run(t *testing.T) {
 	}
 }
 
+// saysWhoLimits looks at what limits a server says that the kernel keeps, by the controller.
+func saysWhoLimits(t *testing.T, s *server, pids, memory bool) {
+	t.Helper()
+	ctl := s.run("read", "/ctl")
+	for fact, want := range map[string]bool{
+		"\n# numtasks: a fork over a limit is refused in the hierarchy that the kernel's pids controller is bound to as well\n": pids,
+		"\n# bc: the limit of numproc is the kernel's in the hierarchy that its pids controller is bound to as well\n":          pids,
+		"\n# bc: the limit of physpages is the kernel's in the hierarchy that its memory controller is bound to as well\n":      memory,
+	} {
+		if strings.Contains(ctl, fact) != want {
+			t.Errorf("whether it is said is not %v:%sctl is\n%s", want, fact, ctl)
+		}
+	}
+}
+
 func (k controllers) kills(t *testing.T) {
 	s := k.serve(t, "memory")
+	saysWhoLimits(t, s, false, true)
 	s.run("mkdir", "/h/a")
 	s.run("write", "/h/a/"+k.limits.memory, "24M")
 	hog := startWaiter(t, "exec tail /dev/zero")
@@ -273,6 +289,7 @@ func (k controllers) kills(t *testing.T) {
 
 func (k controllers) refuses(t *testing.T) {
 	s := k.serve(t, "pids")
+	saysWhoLimits(t, s, true, false)
 	s.run("mkdir", "/h/a")
 	s.run("write", "/h/a/pids.max", "1")
 	k.triesToFork(t, s)
@@ -309,6 +326,7 @@ func (k controllers) refusesForNumtasks(t *testing.T) {
 
 func (k controllers) limitsForBC(t *testing.T) {
 	s := k.serve(t, "pids", "memory", "bc", "numtasks")
+	saysWhoLimits(t, s, true, true)
 	s.run("mkdir", "/h/a")
 	limit := strings.TrimSpace(s.run("read", "/h/numtasks.limit"))
 	s.run("write", "/h/numtasks.shares", "child_shares_divisor="+limit)

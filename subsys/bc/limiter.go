@@ -1,6 +1,7 @@
 package bc
 
 import (
+	"fmt"
 	"log/slog"
 	"syscall"
 
@@ -16,17 +17,24 @@ type Limiter interface {
 	Limit(c *tree.Container, resource string, n int64) (ok bool, err error)
 }
 
-// LimitBy has the limits of numproc and physpages kept by l. Before tree.New.
-func (s *Subsystem) LimitBy(l Limiter) {
+// LimitBy has the limits of numproc, of physpages or of both kept by l. Before tree.New.
+func (s *Subsystem) LimitBy(l Limiter, tasks, memory bool) {
 	s.limiter = l
-	for i := range s.files {
-		for _, r := range []resource{numproc, physpages} {
-			if f := &s.files[i]; f.Name == names[r]+".limit" {
-				f.Pass, f.Write = s.pass(r, f.Write), nil
+	for _, r := range []struct {
+		resource
+		controller string
+		is         bool
+	}{{numproc, "pids", tasks}, {physpages, "memory", memory}} {
+		if !r.is {
+			continue
+		}
+		for i := range s.files {
+			if f := &s.files[i]; f.Name == names[r.resource]+".limit" {
+				f.Pass, f.Write = s.pass(r.resource, f.Write), nil
 			}
 		}
+		s.facts.Say(slog.LevelInfo, fmt.Sprintf("the limit of %s is the kernel's in the hierarchy that its %s controller is bound to as well", names[r.resource], r.controller))
 	}
-	s.facts.Say(slog.LevelInfo, "limits of numproc and physpages are the kernel's in the hierarchy that its pids and memory are bound to as well")
 }
 
 // Allows is how many processes c is to have, -1 for any number. View.

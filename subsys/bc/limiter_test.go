@@ -34,7 +34,7 @@ func TestLimiter(t *testing.T) {
 	sim := hostsim.New()
 	s := New(&usages{measures: [resources]bool{physpages: true, numfile: true}, used: map[int32]Usage{}, fail: map[int32]error{}}, slog.New(slog.DiscardHandler))
 	l := &limiter{limits: map[string]int64{}}
-	s.LimitBy(l)
+	s.LimitBy(l, true, true)
 	tr, err := tree.New(tree.Config{Host: sim, Mirror: sim.Mirror(), Subsystems: []tree.Subsystem{s}})
 	if err != nil {
 		t.Fatal(err)

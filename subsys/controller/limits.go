@@ -52,8 +52,11 @@ func NewLimits(subs []*Subsystem) *Limits {
 	return l
 }
 
-// Any reports whether there is a controller that limits anything.
-func (l *Limits) Any() bool { return l.pids != nil || l.memory != nil }
+// LimitsTasks reports whether there is a controller that limits tasks.
+func (l *Limits) LimitsTasks() bool { return l.pids != nil }
+
+// LimitsMemory reports whether there is one that limits memory.
+func (l *Limits) LimitsMemory() bool { return l.memory != nil }
 
 // Ask has those that limit tasks be asked what they allow a container, -1 for no limit, where
 // they have not said it: an earlier server was told, or it was taken back. With View.
