@@ -137,3 +137,33 @@ func TestSaveBesideNames(t *testing.T) {
 		t.Errorf("by itself: exit code %d, want 1", code)
 	}
 }
+
+// TestSaveNoprefix: what save writes of a hierarchy without prefixes is its settings, too, which
+// apply has nothing to do for: no counts, and no file that does something.
+func TestSaveNoprefix(t *testing.T) {
+	needHost(t)
+	for _, name := range []string{"freezer", "memory"} {
+		mountOf(t, name) // where the host has version 1
+	}
+	s := startServer(t, "--hierarchy", "all=all,noprefix", "--enable", "freezer", "--enable", "memory", "--hierarchy", "k=freezer,memory,noprefix")
+	s.run("mkdir", "/all/a", "/k/a")
+	s.run("set", "/all/a", "cpus=0", "mems=0", "shares=max_shares=3")
+	s.run("set", "/k/a", "limit_in_bytes=64M")
+	saved := s.run("save")
+	for file, want := range map[string]bool{"cpus": true, "shares": true, "limit_in_bytes": true, "usage": false, "state": false, "oom_control": false} {
+		if strings.Contains(saved, fmt.Sprintf("\n%q = ", file)) != want {
+			t.Errorf("whether %s is saved is not %v:\n%s", file, want, saved)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "saved.toml")
+	writeFile(t, file, saved)
+	if changed := s.run("apply", file); changed != "" {
+		t.Errorf("apply of what was saved changes\n%s", changed)
+	}
+	s.run("rmdir", "/all/a", "/k/a")
+	s.run("apply", file)
+	if got := s.run("get", "-v", "/all/a", "shares"); !strings.Contains(got, "max_shares=3,") {
+		t.Errorf("applied, shares are %s", got)
+	}
+	s.run("rmdir", "/all/a", "/k/a")
+}

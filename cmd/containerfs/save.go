@@ -110,7 +110,8 @@ func save(s *session, out *bufio.Writer, path string, f *failures) (saved int, e
 }
 
 // volatile are control files that can be read and written, and are no settings: they
-// count, or do something. A name before which there is a star is an ending.
+// count, or do something. A name before which there is a star is an ending. Without its
+// prefix, as noprefix has it, a file is the same.
 var volatile = []string{
 	"release_agent", "cgroup.event_control", "cgroup.freeze", "freezer.state", "cpuacct.usage",
 	"*failcnt", "*max_usage_in_bytes", "*maxheld", "*minheld", "*.peak", "*.pressure", "*.oom_control", "*reset_stats",
@@ -127,7 +128,10 @@ func isSetting(name string, mode p9.FileMode, root bool) bool {
 	}
 	return !slices.ContainsFunc(volatile, func(v string) bool {
 		end, isEnd := strings.CutPrefix(v, "*")
-		return v == name || isEnd && strings.HasSuffix(name, end)
+		if isEnd {
+			return strings.HasSuffix("."+name, end)
+		}
+		return strings.HasSuffix("."+v, "."+name)
 	})
 }
 
