@@ -95,6 +95,68 @@ func TestReattachAppliesAgain(t *testing.T) {
 	f.errno(f.attach(task, "a"), syscall.EINVAL)
 }
 
+// TestAttachBy: what allows a task other CPUs than it has had comes when these are noted and
+// before it gets the container's, and whatever fails then, or after the attach, is undone.
+func TestAttachBy(t *testing.T) {
+	f := newFixture(t, true)
+	a := f.made("a", "1", "0")
+	task := f.fork(initTID)
+	f.Drain()
+	theirs, own := NewSet(0, 2), NewSet(0)
+	allow := func(set Set) {
+		f.machine.mu.Lock()
+		defer f.machine.mu.Unlock()
+		f.machine.allowed[task], f.machine.masks[task] = set, set
+	}
+	var refuse error // by the place
+	place := func() (func(), error) {
+		f.View(func() {
+			if got := f.cpuset.origins[f.Task(task)]; !got.Equal(own) {
+				t.Errorf("placed, it has the origin %q", got)
+			}
+		})
+		if refuse != nil {
+			return nil, refuse
+		}
+		allow(NewSet(1, 2))
+		return func() { allow(theirs) }, nil
+	}
+	isBack := func(when string) {
+		t.Helper()
+		f.mask(task, "0")
+		f.View(func() {
+			if origin, ok := f.cpuset.origins[f.Task(task)]; ok || !f.machine.allowed[task].Equal(theirs) {
+				t.Errorf("%s, it has the origin %q, and is allowed %q", when, origin, f.machine.allowed[task])
+			}
+		})
+	}
+	var who *tree.Task
+	f.View(func() { who = f.Task(task) })
+	_ = f.Change(func() error {
+		allow(theirs)
+		f.narrow(task, 0)
+		undo, err := f.cpuset.AttachBy(who, f.root, a, place)
+		f.ok(err)
+		f.mask(task, "1")
+		undo()
+		isBack("undone")
+		f.machine.beforeSet = func(int32) {
+			f.machine.refused[task] = syscall.EPERM
+			f.machine.beforeSet = func(int32) { delete(f.machine.refused, task) }
+		}
+		_, err = f.cpuset.AttachBy(who, f.root, a, place)
+		f.machine.beforeSet = nil
+		f.errno(err, syscall.EPERM)
+		isBack("without the mask")
+		refuse = syscall.EACCES
+		_, err = f.cpuset.AttachBy(who, f.root, a, place)
+		f.errno(err, syscall.EACCES)
+		isBack("refused")
+		return nil
+	})
+	delete(f.machine.allowed, task)
+}
+
 // TestUnknownOrigin: a member that was found where it is gets all CPUs.
 func TestUnknownOrigin(t *testing.T) {
 	f := newFixture(t, true)
