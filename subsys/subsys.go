@@ -159,7 +159,7 @@ func All(cfg Config) ([]tree.Subsystem, error) {
 	l.Ask(tasks.Allows, counters.Allows)
 	sets, accounts := cpuset.New(cfg.Cpuset, cfg.Log), cpuacct.New(cfg.Cpuacct, cfg.Log)
 	if !slices.Contains(cfg.Kernel.Names, "cpuset") {
-		sets.SayAlone()
+		sets.SayAlone(controller.Left("cpuset", cfg.Kernel.ID))
 	}
 	sets.Remember(cfg.memory(cfg.CpusetRows, string(boot), "cpuset", "the CPUs that tasks had before they became members are not known"))
 	accounts.Remember(cfg.memory(cfg.CpuacctRows, string(boot), "cpuacct", "what tasks have run while there was no server is not counted"))

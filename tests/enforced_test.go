@@ -331,3 +331,50 @@ func TestKernelCpuacctOff(t *testing.T) {
 	s.run("rmdir", "/h/a")
 	s.stop()
 }
+
+// TestKernelCpusetOff: a server without the kernel's cpuset says of what one with it has left there
+// that it holds on; to have it again, and to take the tasks out, leaves nothing.
+func TestKernelCpusetOff(t *testing.T) {
+	needHost(t)
+	mountOf(t, "cpuset")
+	state := t.TempDir()
+	t.Cleanup(func() { retireMirrors(t, state) })
+	start := func(flags ...string) *server {
+		t.Helper()
+		return startServer(t, append([]string{"--state", state, "--hierarchy", "h=cpuset"}, flags...)...)
+	}
+	p := startSpawner(t)
+	says := func(s *server, want bool) {
+		t.Helper()
+		if ctl := s.run("read", "/ctl"); strings.Contains(ctl, "\n# cpuset: the kernel's cpuset is as a server with --enable cpuset has left it, in /containerfs-") != want {
+			t.Errorf("whether something is left is not said as %v:\n%s", want, ctl)
+		}
+	}
+	s := start()
+	says(s, false)
+	s.stop()
+	s = start("--enable", "cpuset")
+	says(s, false)
+	s.run("mkdir", "/h/a")
+	s.run("set", "/h/a", "cpuset.cpus=0", "cpuset.mems=0")
+	s.run("attach", "/h/a", fmt.Sprint(p.pid()))
+	base := s.base()
+	s.stop()
+	s = start()
+	says(s, true)
+	if log := s.log.String(); !strings.Contains(log, "level=WARN msg=\"the kernel's cpuset is as") {
+		t.Errorf("the start does not warn of it:\n%s", log)
+	}
+	s.stop()
+	s = start("--enable", "cpuset")
+	says(s, false)
+	s.run("attach", "/h", fmt.Sprint(p.pid()))
+	s.run("rmdir", "/h/a")
+	s.stop()
+	if dirs := kernelDirs(base); len(dirs) > 0 {
+		t.Errorf("left over: %q", dirs)
+	}
+	s = start()
+	says(s, false)
+	s.stop()
+}

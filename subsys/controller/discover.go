@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"containerfs/tree/kernfs"
 )
 
@@ -50,6 +52,45 @@ type place struct {
 	set     []string // of version 1: all controllers of the hierarchy
 	mount   string   // where it is mounted, "" for nowhere
 	fresh   bool     // there is no such hierarchy yet
+}
+
+// openRoot opens the root directory of the kernel's hierarchy.
+func (p *place) openRoot() (*kernfs.Dir, error) {
+	switch {
+	case p.mount != "":
+		return kernfs.OpenDir(p.mount)
+	case p.version == 2:
+		return kernfs.OpenUnified()
+	}
+	root, err := kernfs.OpenControllers(p.set...)
+	if errors.Is(err, unix.EINVAL) {
+		return nil, absentf("%s of version 1 is switched off in this kernel (cgroup_no_v1): %v", join(p.set), err)
+	}
+	return root, err
+}
+
+// Left is the base that a server with this id has left in the kernel's hierarchy of a controller
+// of version 1, "" if there is none.
+func Left(name, id string) string {
+	f, err := probe()
+	if err != nil {
+		return ""
+	}
+	at, err := f.find(name)
+	if err != nil || at.version != 1 || at.fresh {
+		return ""
+	}
+	root, err := at.openRoot()
+	if err != nil {
+		return ""
+	}
+	defer root.Close()
+	base, err := root.Open(prefix + id)
+	if err != nil {
+		return ""
+	}
+	base.Close()
+	return "/" + prefix + id
 }
 
 // probe asks the host.

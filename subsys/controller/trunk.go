@@ -88,18 +88,7 @@ func (t *trunk) open(gone func(id string) bool) (err error) {
 		}
 		t.closeDirs()
 	}()
-	switch {
-	case t.mount != "":
-		t.root, err = kernfs.OpenDir(t.mount)
-	case t.version == 2:
-		t.root, err = kernfs.OpenUnified()
-	default:
-		t.root, err = kernfs.OpenControllers(t.set...)
-		if errors.Is(err, unix.EINVAL) {
-			return absentf("%s of version 1 is switched off in this kernel (cgroup_no_v1): %v", join(t.set), err)
-		}
-	}
-	if err != nil {
+	if t.root, err = t.openRoot(); err != nil {
 		return err
 	}
 	if err := t.openParent(); err != nil {

@@ -94,9 +94,13 @@ func New(host Host, log *slog.Logger) *Subsystem {
 	return s
 }
 
-// SayAlone says that nothing but this keeps cpus and mems. It is called before there are tasks.
-func (s *Subsystem) SayAlone() {
+// SayAlone says that nothing but this keeps cpus and mems, and if left is not empty, where the
+// kernel's cpuset of an earlier server goes on to. It is called before there are tasks.
+func (s *Subsystem) SayAlone(left string) {
 	s.facts.Say(slog.LevelInfo, "cpus is kept by sched_setaffinity and looked after once a second; mems is kept only by memory_migrate")
+	if left != "" {
+		s.facts.Say(slog.LevelWarn, "the kernel's cpuset is as a server with --enable cpuset has left it, in "+left+": tasks there have no other CPUs and nodes, whatever is written now, until such a server takes them out")
+	}
 }
 
 // Before has f called when a container's cpus or mems are new and before they have an effect
