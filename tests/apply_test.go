@@ -167,3 +167,30 @@ func TestSaveNoprefix(t *testing.T) {
 	}
 	s.run("rmdir", "/all/a", "/k/a")
 }
+
+// TestApplyOptions: what apply has made of a file it has nothing to do for, however its options
+// are written; other options are another hierarchy.
+func TestApplyOptions(t *testing.T) {
+	s := startServer(t, "--hierarchy", "c=cpuset")
+	s.run("write", "/ctl", "umount c")
+	file := filepath.Join(t.TempDir(), "h.toml")
+	write := func(options string) {
+		writeFile(t, file, fmt.Sprintf("schema = 1\n[[hierarchy]]\nname = \"x\"\noptions = %q\n", options))
+	}
+	for _, options := range []string{"debug", "debug,name=x", "noprefix+debug", "bc,numtasks", "bc,name=x,numtasks+bc", "all", "debug,all"} {
+		write(options)
+		if got, want := s.run("apply", file), "+ hierarchy x "+options+"\n"; got != want {
+			t.Errorf("apply of %s says %q", options, got)
+		}
+		if code, out, errs := s.command("apply", file); code != 0 || out != "" || errs != "" {
+			t.Errorf("apply of %s again: exit code %d, %q, %s", options, code, out, errs)
+		}
+		for _, other := range []string{"cpuacct", options + ",noprefix,cpuacct", options + ",name=y", options + ","} {
+			write(other)
+			if code, out, _ := s.command("apply", file); code != 5 && other != options+"," || code == 0 || out != "" {
+				t.Errorf("apply of %s after %s: exit code %d, %q", other, options, code, out)
+			}
+		}
+		s.run("write", "/ctl", "umount x")
+	}
+}

@@ -94,7 +94,7 @@ func (p *plan) planHierarchy(w *world, i int, h savedHierarchy) error {
 	key := fmt.Sprintf("hierarchy.%d", i)
 	if there := w.hierarchy(h.Name); there != nil && there.Mounted {
 		options := withoutAgent(there.Options)
-		if options != h.Options {
+		if !h.has(options) && !h.has(there.Options) {
 			return fmt.Errorf("apply %s: hierarchy %s is there with the options %s: %w", p.f.at(key+".options"), h.Name, options, linux.EBUSY)
 		}
 		return nil
@@ -108,6 +108,24 @@ func (p *plan) planHierarchy(w *world, i int, h savedHierarchy) error {
 		},
 	})
 	return nil
+}
+
+// has reports whether options make the same hierarchy as those of h, in whatever order.
+func (h *savedHierarchy) has(options string) bool {
+	words := func(options string) (all []string) {
+		for word := range strings.SplitSeq(strings.ReplaceAll(options, "+", ","), ",") {
+			switch word {
+			case "all":
+				all = append(all, subsys.Names(nil)...)
+			case "name=" + h.Name:
+			default:
+				all = append(all, word)
+			}
+		}
+		slices.Sort(all)
+		return slices.Compact(all)
+	}
+	return slices.Equal(words(h.Options), words(options))
 }
 
 func (p *plan) planContainer(i int) error {

@@ -22,7 +22,7 @@ type savedFile struct {
 
 type savedHierarchy struct {
 	Name    string `toml:"name"`
-	Options string `toml:"options"` // as ctl shows them
+	Options string `toml:"options"` // as ctl takes them
 }
 
 // savedContainer is a container. What is not given is not changed by apply.
