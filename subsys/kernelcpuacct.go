@@ -47,6 +47,15 @@ func newKernelCpuacct(ours *cpuacct.Subsystem, kernel *controller.Subsystem, boo
 		pair: pair{ours: ours, kernel: kernel}, ourCpuacct: ourCpuacct{ours},
 		boot: boot, bases: make(map[*tree.Container]base),
 	}
+	kernel.Again(func(c *tree.Container) {
+		id, err := kernel.DirectoryID(c)
+		if err == nil {
+			err = s.beginAt(c, everOnly(boot, id))
+		}
+		if err != nil {
+			kernel.Log().Error("what a container has counted is lost with its kernel directory", "path", c.Path(), "err", err)
+		}
+	})
 	for _, f := range ours.Files() {
 		if first := slices.Index(countFiles, f.Name); first >= 0 {
 			f.Fetch = s.fetch(f, first)
@@ -221,14 +230,22 @@ func (s *kernelCpuacct) Restore(c *tree.Container, b []byte) error {
 		now.counts = counts{int64(n[0]), int64(n[1]), int64(n[2])}
 	}
 	if was != now.directory {
-		kernels, err := s.kernels(c)
-		if err != nil {
-			return err
-		}
-		for i, n := range s.counted(c) {
-			now.counts[i] = n - kernels[i]
-		}
+		return s.beginAt(c, now.directory)
 	}
 	s.setBase(c, now)
+	return nil
+}
+
+// beginAt has a directory begin with what ours has counted. Under changeMu.
+func (s *kernelCpuacct) beginAt(c *tree.Container, directory uint64) error {
+	b := base{directory: directory}
+	kernels, err := s.kernels(c)
+	if err != nil {
+		return err
+	}
+	for i, n := range s.counted(c) {
+		b.counts[i] = n - kernels[i]
+	}
+	s.setBase(c, b)
 	return nil
 }

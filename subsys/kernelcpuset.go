@@ -35,6 +35,7 @@ func newKernelCpuset(ours *cpuset.Subsystem, kernel *controller.Subsystem) *kern
 		s.widened = true
 		return s.widen(c)
 	})
+	kernel.Again(s.setAgain)
 	rows := ours.Files()
 	for i, f := range rows {
 		switch f.Name {
@@ -146,6 +147,15 @@ func (s *kernelCpuset) write(f *tree.File) func(*tree.Actor, *tree.Container, []
 		}
 		s.complain(c, back)
 		return err
+	}
+}
+
+// setAgain gives a directory that was made again what is in force. Under changeMu.
+func (s *kernelCpuset) setAgain(c *tree.Container) {
+	for _, f := range []*tree.File{s.cpus, s.mems} {
+		if want := s.value(c, f); want != "" {
+			s.complain(c, s.kernel.Set(c, "cpuset."+f.Name, want))
+		}
 	}
 }
 

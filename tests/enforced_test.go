@@ -378,3 +378,50 @@ func TestKernelCpusetOff(t *testing.T) {
 	says(s, false)
 	s.stop()
 }
+
+// TestKernelDirectoriesMadeAgain: where somebody removes the kernel's directory of a container, or
+// all of them, the one that is made again has what is in force of cpuset, and what cpuacct has
+// counted is not lost.
+func TestKernelDirectoriesMadeAgain(t *testing.T) {
+	needHost(t)
+	roots := []string{mountOf(t, "cpuset"), mountOf(t, "cpuacct")}
+	s := startServer(t, "--enable", "cpuset", "--enable", "cpuacct", "--hierarchy", "h=cpuset,cpuacct")
+	s.run("mkdir", "/h/a", "/h/a/b")
+	for _, path := range []string{"/h/a", "/h/a/b"} {
+		s.run("set", path, "cpuset.cpus=0", "cpuset.mems=0")
+	}
+	for range 3 {
+		burn(t, s, "/h/a/b")
+	}
+	was, _ := s.counts("/h/a/b")
+	p := startSpawner(t)
+	k := controllers{version: 1}
+	s.run("attach", "/h/a/b", fmt.Sprint(p.pid()))
+	dirs := []string{k.dir(t, "cpuset", p.pid())} // the same in both
+	for dir := filepath.Dir(dirs[0]); dir != "/"; dir = filepath.Dir(dir) {
+		dirs = append(dirs, dir)
+	}
+	s.run("attach", "/h", fmt.Sprint(p.pid()))
+	for n := range dirs {
+		for _, root := range roots {
+			for _, dir := range dirs[:n+1] {
+				if err := os.Remove(root + dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if n == 0 { // else an attach makes them
+			for _, root := range roots {
+				waitFor(t, "the directory to be made again", func() bool { _, err := os.Stat(root + dirs[0]); return err == nil })
+			}
+		}
+		s.run("attach", "/h/a/b", fmt.Sprint(p.pid()))
+		if got := cpusAllowed(t, p.pid(), p.pid()); got != "0" {
+			t.Errorf("without %q it has CPUs %s", dirs[:n+1], got)
+		}
+		s.run("attach", "/h", fmt.Sprint(p.pid()))
+		s.hasCounts("made again", "/h/a/b", was)
+		burn(t, s, "/h/a/b")
+		was, _ = s.counts("/h/a/b")
+	}
+}

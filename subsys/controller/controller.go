@@ -145,7 +145,13 @@ type Subsystem struct {
 	bound bool // to a hierarchy; changeMu
 
 	limits *Limits // of pids, nil without
+
+	again func(*tree.Container) // nil: nothing; see Again
 }
+
+// Again has f called when a container's directory, which somebody else had removed, was made
+// again. It is called before there are containers; f is called under changeMu.
+func (s *Subsystem) Again(f func(c *tree.Container)) { s.again = f }
 
 // Name is tree.Subsystem's.
 func (s *Subsystem) Name() string { return s.name }

@@ -279,7 +279,7 @@ func (s *Subsystem) setAll(c *tree.Container, writes []string, lost string) {
 	}
 }
 
-// setAgain sets what clients have set in a directory that was made again. Under
+// setAgain sets what clients have set in a directory that was made again, and tells of it. Under
 // changeMu.
 func (n *node) setAgain() {
 	c := n.c
@@ -293,6 +293,9 @@ func (n *node) setAgain() {
 		var own *settings
 		n.t.tree.View(func() { own = s.own(n) })
 		s.setAll(c, own.commands(nil), "a setting cannot be set again")
+		if s.again != nil && !c.IsRoot() {
+			s.again(c)
+		}
 	}
 }
 
