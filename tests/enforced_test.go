@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hugelgupf/p9/linux"
 )
 
 // TestKernelCpuset has cpuset hand on what is in force to the kernel's own, on this
@@ -424,4 +426,51 @@ func TestKernelDirectoriesMadeAgain(t *testing.T) {
 		burn(t, s, "/h/a/b")
 		was, _ = s.counts("/h/a/b")
 	}
+}
+
+// TestKernelDirectoryGone: as long as a directory is gone that somebody has removed, what passes
+// through is ENODEV, and a write to cpuset makes it again.
+func TestKernelDirectoryGone(t *testing.T) {
+	needHost(t)
+	roots := []string{mountOf(t, "cpuset"), mountOf(t, "pids")}
+	s := startServer(t, "--enable", "cpuset", "--enable", "pids", "--hierarchy", "h=cpuset,pids,numtasks")
+	s.run("mkdir", "/h/a")
+	s.run("set", "/h/a", "cpuset.cpus=0", "cpuset.mems=0", "pids.max=7")
+	p := startSpawner(t)
+	s.run("attach", "/h/a", fmt.Sprint(p.pid()))
+	dir := controllers{version: 1}.dir(t, "pids", p.pid()) // the same in both
+	s.run("attach", "/h", fmt.Sprint(p.pid()))
+	c := s.client("h")
+	for _, test := range []struct {
+		what string
+		do   func() error
+		want error
+	}{
+		{"read of pids.max", func() error { _, err := c.read("a/pids.max"); return err }, linux.ENODEV},
+		{"write to pids.max", func() error { return c.write("a/pids.max", "6") }, linux.ENODEV},
+		{"write to numtasks.shares", func() error { return c.write("a/numtasks.shares", "max_shares=3") }, linux.ENODEV},
+		{"read of numtasks.stats", func() error { _, err := c.read("a/numtasks.stats"); return err }, nil},
+		{"write to cpuset.cpus", func() error { return c.write("a/cpuset.cpus", "0-0") }, nil},
+		{"write to cpuset.mems", func() error { return c.write("a/cpuset.mems", "0-0") }, nil},
+	} {
+		waitFor(t, test.what+" without the directory", func() bool {
+			for _, root := range roots {
+				if err := os.Remove(root + dir); err != nil && !os.IsNotExist(err) {
+					t.Fatal(err)
+				}
+			}
+			err := test.do()
+			if err == nil && test.want != nil {
+				return false // it was made again already
+			}
+			if !errors.Is(err, test.want) {
+				t.Errorf("%s: %v, want %v", test.what, err, test.want)
+			}
+			return true
+		})
+	}
+	waitFor(t, "what was set to be there again", func() bool {
+		b, err := os.ReadFile(roots[1] + dir + "/pids.max")
+		return err == nil && string(b) == "7\n"
+	})
 }

@@ -384,16 +384,15 @@ func (s *Subsystem) find(c *tree.Container) (n *node, err error) {
 	return n, err
 }
 
-// Get reads a file of a container's kernel directory, without the newline at its
-// end. Under changeMu.
-func (s *Subsystem) Get(c *tree.Container, name string) (string, error) {
-	dir, err := s.node(c).open()
-	if err != nil {
-		return "", err
-	}
-	defer dir.Close()
-	b, err := dir.Read(name, nil)
-	return strings.TrimSuffix(string(b), "\n"), err
+// Get reads a file of a container's kernel directory, which is made again where it is gone,
+// without the newline at its end. Under changeMu.
+func (s *Subsystem) Get(c *tree.Container, name string) (value string, err error) {
+	err = s.in(c, func(dir *kernfs.Dir) error {
+		b, err := dir.Read(name, nil)
+		value = strings.TrimSuffix(string(b), "\n")
+		return err
+	})
+	return value, err
 }
 
 // DirectoryID is the kernel's number for a container's directory, which no other one has while
@@ -407,22 +406,27 @@ func (s *Subsystem) DirectoryID(c *tree.Container) (uint64, error) {
 	return dir.ID()
 }
 
-// Set writes a file of a container's kernel directory, which is made again where it
-// is gone. Under changeMu.
+// Set writes a file of a container's kernel directory, likewise.
 func (s *Subsystem) Set(c *tree.Container, name, value string) error {
+	return s.in(c, func(dir *kernfs.Dir) error { return dir.Write(name, []byte(value)) })
+}
+
+// in does something in a container's kernel directory, which is made again where it is gone.
+// Under changeMu.
+func (s *Subsystem) in(c *tree.Container, do func(*kernfs.Dir) error) error {
 	n := s.node(c)
-	write := func() error {
+	try := func() error {
 		dir, err := n.open()
 		if err != nil {
 			return err
 		}
 		defer dir.Close()
-		return dir.Write(name, []byte(value))
+		return do(dir)
 	}
-	err := write()
+	err := try()
 	if kernfs.IsGone(err) {
 		if err = s.t.revive(n); err == nil {
-			err = write()
+			err = try()
 		}
 	}
 	return err
@@ -459,7 +463,7 @@ func (s *Subsystem) Log() *slog.Logger { return s.t.log }
 // gone is ENODEV for a directory that somebody else has removed.
 func gone(err error) error {
 	if errors.Is(err, syscall.ENOENT) {
-		return errors.Join(err, syscall.ENODEV)
+		return fmt.Errorf("%w: %v", syscall.ENODEV, err)
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package numtasks
 
 import (
+	"errors"
 	"log/slog"
 	"syscall"
 
@@ -92,7 +93,7 @@ func (s *Subsystem) refusals(c *tree.Container) error {
 // ask asks the limiter what it has refused.
 func (s *Subsystem) ask(c *tree.Container) error {
 	n, counter, ok, err := s.limiter.Refused(c)
-	if err == syscall.ENODEV || !ok {
+	if errors.Is(err, syscall.ENODEV) || !ok {
 		return nil // it is gone: the read will find out
 	}
 	if err != nil {
