@@ -1,6 +1,7 @@
 package cpuset
 
 import (
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -434,7 +435,7 @@ func TestWriteReachesAll(t *testing.T) {
 	f.mask(task, "0")
 	f.mask(thread, "1-3")
 	log := f.log.String()
-	for _, want := range []string{"refuses", "operation not permitted", "only a part"} {
+	for _, want := range []string{"refuses", "operation not permitted", "only a part", fmt.Sprintf("tids=[%d]", thread), fmt.Sprintf("tids=[%d]", task)} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log does not say %q:\n%s", want, log)
 		}

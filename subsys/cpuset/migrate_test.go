@@ -29,6 +29,8 @@ func TestMigration(t *testing.T) {
 	expect() // not asked for
 	f.set("b", "memory_migrate", "1")
 	f.ok(f.attach(thread, "b"))
+	f.set("b", "mems", "0-1")
+	f.set("b", "mems", "1")
 	expect() // the memory is not the thread's own
 	f.ok(f.attachProcess(task, "b"))
 	expect("2:0>1")
