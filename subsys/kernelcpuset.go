@@ -17,6 +17,7 @@ type kernelCpuset struct {
 	cpus   *tree.File // of cpuset
 	mems   *tree.File
 	online string // what the base was given; changeMu
+	begun  bool   // everything was given once; changeMu
 
 	widened bool // by the write that is under way; changeMu
 }
@@ -33,6 +34,7 @@ func newKernelCpuset(ours *cpuset.Subsystem, kernel *controller.Subsystem) *kern
 			return nil
 		}
 		s.widened = true
+		s.begin()
 		return s.widen(c)
 	})
 	kernel.Again(s.setAgain)
@@ -69,7 +71,7 @@ func (s *kernelCpuset) Save(c *tree.Container, b []byte) []byte {
 
 // Restore is tree.Saver's. Where a change could not be kept the kernel is given what is in
 // force again: now, and with all that was taken back by the next Enforce. At a start it is
-// given everything by the first one.
+// given everything by the first one, or before what needs it.
 func (s *kernelCpuset) Restore(c *tree.Container, b []byte) error {
 	passed, b, err := cpuset.SplitSaved(b)
 	if err != nil {
@@ -93,14 +95,22 @@ func (s *kernelCpuset) Restore(c *tree.Container, b []byte) error {
 // Attach is tree.Attacher's. Out of the root the kernel's is in the midst of ours, which has to
 // see what CPUs a task has, and can set only those that the task's place in the kernel allows.
 func (s *kernelCpuset) Attach(task *tree.Task, from, to *tree.Container) (func(), error) {
+	s.begin()
 	if !from.IsRoot() || from == to {
 		return s.pair.Attach(task, from, to)
 	}
 	return s.ourCpuset.AttachBy(task, from, to, func() (func(), error) { return s.kernel.Attach(task, from, to) })
 }
 
+// Reattach is tree.Reattacher's.
+func (s *kernelCpuset) Reattach(task *tree.Task, c *tree.Container) error {
+	s.begin()
+	return s.pair.Reattach(task, c)
+}
+
 // PostClone is tree.PostCloner's.
 func (s *kernelCpuset) PostClone(c *tree.Container) error {
+	s.begin()
 	if err := s.ourCpuset.PostClone(c); err != nil {
 		return err
 	}
@@ -111,16 +121,31 @@ func (s *kernelCpuset) PostClone(c *tree.Container) error {
 func (s *kernelCpuset) Enforce() {
 	s.ours.Enforce()
 	_ = s.tree.Change(func() error {
-		online := s.value(s.root, s.cpus) + " " + s.value(s.root, s.mems)
-		if s.kernel.Binds(s.root) && online != s.online {
-			if err := s.sync(s.root); err != nil {
-				s.kernel.Log().Warn("what is online could not be given to the kernel's cpusets", "err", err)
-			}
-			s.online = online
-		}
+		s.follow()
 		return nil
 	})
 	s.kernel.Enforce()
+}
+
+// follow gives the kernel everything if what is online is not what it was given last. Under
+// changeMu.
+func (s *kernelCpuset) follow() {
+	online := s.value(s.root, s.cpus) + " " + s.value(s.root, s.mems)
+	if !s.kernel.Binds(s.root) || online == s.online {
+		return
+	}
+	if err := s.sync(s.root); err != nil {
+		s.kernel.Log().Warn("what is online could not be given to the kernel's cpusets", "err", err)
+	}
+	s.online, s.begun = online, true
+}
+
+// begin is the first follow: directories that are new at a start, as after a boot of the host, have
+// nothing, and what needs more does not wait for Enforce. Under changeMu.
+func (s *kernelCpuset) begin() {
+	if !s.begun {
+		s.follow()
+	}
 }
 
 // write is the writer of cpus or mems. The kernel's set grows before ours has an effect on

@@ -474,3 +474,41 @@ func TestKernelDirectoryGone(t *testing.T) {
 		return err == nil && string(b) == "7\n"
 	})
 }
+
+// TestKernelCpusetAfterBoot: where the kernel's directories are gone when a server is started, as
+// after a boot of the host, containers have their CPUs and nodes there from the start.
+func TestKernelCpusetAfterBoot(t *testing.T) {
+	needHost(t)
+	mountOf(t, "cpuset")
+	state := t.TempDir()
+	t.Cleanup(func() { retireMirrors(t, state) })
+	s := startServer(t, "--state", state, "--enable", "cpuset", "--hierarchy", "h=cpuset")
+	s.run("mkdir", "/h/a", "/h/a/b")
+	for _, path := range []string{"/h/a", "/h/a/b"} {
+		s.run("set", path, "cpuset.cpus=0", "cpuset.mems=0")
+	}
+	p := startSpawner(t)
+	for _, first := range [][]string{
+		{"attach", "/h/a/b", fmt.Sprint(p.pid())},
+		{"set", "/h/a/b", "cpuset.cpus=0,0"},
+		{"set", "/h/a/b", "cpuset.mems=0,0"},
+		{"set", "/h/a/b", "cpuset.cpus="},
+	} {
+		base := s.base()
+		s.stop()
+		forgetKernelDirs(t, base)
+		s = startServer(t, "--state", state, "--enable", "cpuset")
+		s.run(first...)
+		s.run("set", "/h/a/b", "cpuset.cpus=0")
+		s.run("attach", "/h/a/b", fmt.Sprint(p.pid()))
+		if got := cpusAllowed(t, p.pid(), p.pid()); got != "0" {
+			t.Errorf("after %q it has CPUs %s", first, got)
+		}
+		s.run("attach", "/h", fmt.Sprint(p.pid()))
+	}
+	s.run("rmdir", "/h/a/b", "/h/a")
+	s.stop()
+	if strings.Contains(s.log.String(), "level=ERROR") {
+		t.Errorf("logged\n%s", s.log.String())
+	}
+}
