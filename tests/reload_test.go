@@ -153,6 +153,56 @@ trust = "uname"
 	s.run("rmdir", "/cpu/one", "/cpu/two", "/cpu/three")
 }
 
+// TestReloadHierarchies: what a reload says and does about hierarchies goes by those that there
+// are, which clients have mounted, remounted and unmounted since.
+func TestReloadHierarchies(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.toml")
+	config := func(hierarchies string) {
+		writeFile(t, file, "state = \"none\"\nhierarchy = ["+hierarchies+"]\n[[listen]]\naddr = \"tcp://127.0.0.2:0\"\nas = \"daemon\"\n")
+	}
+	config(`"cpu=cpuset", "x=debug"`)
+	s := startServer(t, "--config", file)
+	reload := func(want string) {
+		t.Helper()
+		log := s.reload()
+		var said []string
+		for _, line := range strings.Split(log, "\n") {
+			if strings.Contains(line, "hierarchy") {
+				said = append(said, line)
+			}
+		}
+		if got := strings.Join(said, "\n"); want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("it says\n%s\nwant %q", got, want)
+		}
+	}
+	const (
+		unmount = `write umount to ctl" hierarchy=x`
+		remount = `write remount to ctl" hierarchy=cpu asked_for=`
+	)
+	config(`"cpu=cpuset"`)
+	reload(unmount)
+	reload(unmount)
+	s.run("write", "/ctl", "umount x")
+	reload("")
+	config(`"cpu=cpuset", "x=debug"`)
+	reload("")
+	if got := s.run("mounts"); !strings.Contains(got, "x\t") {
+		t.Errorf("what is asked for again, and was unmounted, is not mounted: %q", got)
+	}
+
+	config(`"cpu=cpuset,cpuacct", "x=debug"`)
+	reload(remount + "cpuset,cpuacct")
+	s.run("write", "/ctl", "remount cpu cpuset,cpuacct")
+	reload("")
+	s.run("write", "/ctl", "remount cpu cpuset")
+	reload(remount + "cpuset,cpuacct")
+
+	// As at a start.
+	s.run("write", "/ctl", "umount x")
+	s.run("write", "/ctl", "mount other debug")
+	reload(`msg="not reloaded, what was in force stays" err="hierarchy x=debug: debug is in the hierarchy other already: device or resource busy"`)
+}
+
 // TestReloadRefused: of a configuration that is bad in one place, nothing comes into
 // force, and the line is told.
 func TestReloadRefused(t *testing.T) {

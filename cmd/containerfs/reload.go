@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"reflect"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -156,7 +158,8 @@ func (s *service) prepareListeners(next *config) (change, error) {
 	}}, nil
 }
 
-// prepareHierarchies mounts those that are new.
+// prepareHierarchies mounts what is asked for and not there, as a start does. Clients may have
+// mounted, remounted and unmounted since the last reload: what there is decides.
 func (s *service) prepareHierarchies(next *config) (change, error) {
 	var mounted []string
 	undo := func() {
@@ -171,31 +174,35 @@ func (s *service) prepareHierarchies(next *config) (change, error) {
 	}
 	all := slices.Clone(s.conf.Hierarchies)
 	for _, h := range next.Hierarchies {
-		was := slices.IndexFunc(s.conf.Hierarchies, func(o hierarchy) bool { return o.Name == h.Name })
+		there := s.hierarchy(h.Name) != nil
+		asked := slices.ContainsFunc(all, named(h.Name))
+		err := s.engine.mount(h)
 		switch {
-		case was >= 0 && s.conf.Hierarchies[was] == h:
+		case err != nil && there && asked && errors.Is(err, syscall.EBUSY):
+			s.log.Warn("reload: a hierarchy stays as it is; write remount to ctl", "hierarchy", h.Name, "asked_for", h.Options)
 			continue
-		case was >= 0:
-			s.log.Warn("reload: a hierarchy stays as it was mounted; write remount to ctl", "hierarchy", h.Name, "asked_for", h.Options)
-			continue
-		}
-		there := s.hierarchy(h.Name) != nil // by a client
-		if err := s.engine.mount(h); err != nil {
+		case err != nil:
 			undo()
 			return change{}, err
-		}
-		if !there {
+		case !there:
 			mounted = append(mounted, h.Name)
 		}
-		all = append(all, h)
+		if !asked {
+			all = append(all, h)
+		}
 	}
 	for _, h := range s.conf.Hierarchies {
-		if !s.conf.NoHierarchies && !slices.ContainsFunc(next.Hierarchies, func(n hierarchy) bool { return n.Name == h.Name }) {
+		if !s.conf.NoHierarchies && !slices.ContainsFunc(next.Hierarchies, named(h.Name)) && s.hierarchy(h.Name) != nil {
 			s.log.Warn("reload: a hierarchy that is not asked for any more stays; write umount to ctl", "hierarchy", h.Name)
 		}
 	}
 	next.Hierarchies = all
 	return change{undo: undo}, nil
+}
+
+// named finds the hierarchy of a name.
+func named(name string) func(hierarchy) bool {
+	return func(h hierarchy) bool { return h.Name == name }
 }
 
 // hierarchy is the mounted one of a name.
