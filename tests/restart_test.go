@@ -360,7 +360,7 @@ func TestConflict(t *testing.T) {
 		{"x=debug,cpuset", "hierarchy x=debug,cpuset: cpuset is in the hierarchy cpu already: device or"},
 	} {
 		code, _, stderr := refusedStart(t, "--state", dir, "--hierarchy", tt.flag)
-		kept := "busy; the state directory " + dir + " keeps cpu: in a server that has it so, `containerfs save` it, empty and remove its containers and umount it; or move the directory away to begin anew\n"
+		kept := "busy; the state directory " + dir + " keeps cpu: in a server that is started without --hierarchy, `containerfs save` it, empty and remove its containers, and `containerfs write /ctl 'umount cpu'`; or move the directory away to begin anew\n"
 		plannedAs(t, stderr, dir, "", tt.flag)
 		if code != usage || !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, tt.flag) || !strings.HasSuffix(stderr, kept) {
 			t.Errorf("--hierarchy %s: exit code %d, want that %s is there:\n%s", tt.flag, code, tt.want, stderr)
@@ -381,6 +381,20 @@ func TestConflict(t *testing.T) {
 	s = startServer(t, "--state", dir)
 	if got, want := s.run("ls", "/"), "ctl\ncontainers\nevents\nrules\nproc\ncpu\nd\n"; got != want {
 		t.Errorf("without flags there are\n%swant\n%s", got, want)
+	}
+	s.stop()
+
+	// What the message says to do helps.
+	if _, _, stderr := refusedStart(t, "--state", dir, "--hierarchy", "other=cpuset,debug"); !strings.Contains(stderr, " keeps cpu, d: in a server that is started without --hierarchy,") || !strings.Contains(stderr, "`containerfs write /ctl 'umount NAME'`") {
+		t.Errorf("got %s", stderr)
+	}
+	s = startServer(t, "--state", dir)
+	s.run("write", "/ctl", "umount cpu")
+	s.run("write", "/ctl", "umount d")
+	s.stop()
+	s = startServer(t, "--state", dir, "--hierarchy", "other=cpuset,debug")
+	if got, want := s.run("mounts"), "other\tcpuset,debug,name=other\n"; got != want {
+		t.Errorf("there are\n%swant\n%s", got, want)
 	}
 	s.stop()
 	retireMirrors(t, dir)

@@ -230,7 +230,11 @@ func inTheWay(err error, state, name string, kept []string, asked []hierarchy) e
 	if len(kept) == 0 || !errors.Is(err, syscall.EBUSY) {
 		return err
 	}
-	return fmt.Errorf("%w; the state directory %s keeps %s: in a server that has it so, `containerfs save` it, empty and remove its containers and umount it; or move the directory away to begin anew", err, state, strings.Join(kept, ", "))
+	unmount := kept[0]
+	if len(kept) > 1 {
+		unmount = "NAME"
+	}
+	return fmt.Errorf("%w; the state directory %s keeps %s: in a server that is started without --hierarchy, `containerfs save` it, empty and remove its containers, and `containerfs write /ctl 'umount %s'`; or move the directory away to begin anew", err, state, strings.Join(kept, ", "), unmount)
 }
 
 // keptIn are the names of those that there are.
