@@ -182,16 +182,10 @@ func (fs *FS) Mount(name, opts string) error {
 		return err
 	}
 	resolved := fs.resolved()
-	err = fs.mountNamed(name, o)
-	if errors.Is(err, syscall.EBUSY) {
-		if in := fs.conflict(name, o); in != "" {
-			return fmt.Errorf("%s already: %w", in, syscall.EBUSY)
-		}
+	if err := fs.mountNamed(name, o); err != nil {
+		return err
 	}
-	if err == nil {
-		err = fs.keep(fs.lastOf(ctlFile{}), resolved)
-	}
-	return err
+	return fs.keep(fs.lastOf(ctlFile{}), resolved)
 }
 
 // mountNamed mounts under a name: one that can be given, or the one that these options have
@@ -203,6 +197,11 @@ func (fs *FS) mountNamed(name string, o options) error {
 	}
 	o.name = name
 	_, err := fs.mount(o, false)
+	if errors.Is(err, syscall.EBUSY) {
+		if in := fs.conflict(name, o); in != "" {
+			return fmt.Errorf("%s already: %w", in, syscall.EBUSY)
+		}
+	}
 	return err
 }
 

@@ -357,14 +357,21 @@ func (fs *FS) conflict(name string, o options) string {
 	fs.tree.View(func() {
 		for h := range fs.tree.Hierarchies {
 			names := fs.tree.Names(h.Subsystems()&o.subsystems, " ")
+			is := ""
 			switch {
 			case h.Name() == name:
-				in = append(in, "there is "+name+"="+showOptions(h))
+				is = "there is " + name + "=" + showOptions(h)
 			case strings.Contains(names, " "):
-				in = append(in, names+" are in the hierarchy "+h.Name())
+				is = names + " are in the hierarchy " + h.Name()
 			case names != "":
-				in = append(in, names+" is in the hierarchy "+h.Name())
+				is = names + " is in the hierarchy " + h.Name()
+			default:
+				continue
 			}
+			if !h.Published() {
+				is += unmounted
+			}
+			in = append(in, is)
 		}
 	})
 	return strings.Join(in, " and ")

@@ -72,6 +72,9 @@ func (topDir) list(fs *FS, after uint64, yield func(entry) bool) error {
 	return nil
 }
 
+// unmounted is what ctl and messages have behind a hierarchy that is out of sight (SPEC §1).
+const unmounted = " (unmounted)"
+
 // ctlFile is ctl: reading lists the active hierarchies with their options, and
 // the facts about the host; writing mounts, remounts and unmounts, and moves a process
 // into several hierarchies at once.
@@ -88,7 +91,7 @@ func (ctlFile) read(at *attachment, b []byte) ([]byte, error) {
 	for h := range at.fs.tree.Hierarchies {
 		b = fmt.Appendf(b, "%s %s", h.Name(), showOptions(h))
 		if !h.Published() {
-			b = append(b, " (unmounted)"...)
+			b = append(b, unmounted...)
 		}
 		b = append(b, '\n')
 	}

@@ -49,6 +49,27 @@ func TestEmptyCpuset(t *testing.T) {
 	s.run("rmdir", "/cpu/a/b", "/cpu/a", "/n/a", "/cpu/profs")
 }
 
+// TestMountRefused: what is in the way of a hierarchy is told by name.
+func TestMountRefused(t *testing.T) {
+	s := startServer(t, "--hierarchy", "cpu=cpuset,cpuacct", "--hierarchy", "n=debug")
+	s.run("mkdir", "/n/a")
+	s.run("write", "/ctl", "umount n")
+	for command, want := range map[string]string{
+		"mount cpu cpuset":       "there is cpu=cpuset,cpuacct,name=cpu already",
+		"mount x cpuset,cpuacct": "cpuset cpuacct are in the hierarchy cpu already",
+		"mount x cpuset,bc":      "cpuset is in the hierarchy cpu already",
+		"mount n debug,bc":       "there is n=debug,name=n (unmounted) already",
+		"mount x":                "cpuset cpuacct are in the hierarchy cpu and debug is in the hierarchy n (unmounted) already",
+	} {
+		want = "containerfs: write /ctl: " + want + ": device or resource busy\n"
+		if code, _, stderr := s.command("write", "/ctl", command); code != 5 || stderr != want {
+			t.Errorf("%s: exit code %d\n%swant\n%s", command, code, stderr, want)
+		}
+	}
+	s.run("write", "/ctl", "mount n debug")
+	s.run("rmdir", "/n/a")
+}
+
 // TestAgentRefused: who may not name a release agent is told why.
 func TestAgentRefused(t *testing.T) {
 	s := startServer(t, "--hierarchy", "n=debug")
