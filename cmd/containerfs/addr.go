@@ -31,12 +31,10 @@ func clientAddr() p9srv.Addr {
 	return firstThere(defaultAddr().Address, filepath.Join("/run", socketName))
 }
 
-// firstThere is the first of some sockets that is there, or the first of all.
-func firstThere(paths ...string) p9srv.Addr {
-	for _, path := range paths {
-		if _, err := os.Stat(path); err == nil {
-			return p9srv.Addr{Network: "unix", Address: path}
-		}
+// firstThere is the first of two sockets if it is there, else the second.
+func firstThere(first, second string) p9srv.Addr {
+	if _, err := os.Stat(first); err != nil {
+		first = second
 	}
-	return p9srv.Addr{Network: "unix", Address: paths[0]}
+	return p9srv.Addr{Network: "unix", Address: first}
 }

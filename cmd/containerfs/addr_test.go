@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestServerThatAClientMeans: one's own if there is one, else the system's.
+// TestServerThatAClientMeans: one's own if there is one, else the system's, as the help says.
 func TestServerThatAClientMeans(t *testing.T) {
 	dir := t.TempDir()
 	own := filepath.Join(dir, "own", "sock")
@@ -26,7 +26,7 @@ func TestServerThatAClientMeans(t *testing.T) {
 			t.Errorf("%s: %s", what, got)
 		}
 	}
-	want("neither is there", own)
+	want("neither is there", system)
 	put(system)
 	want("the system's is there", system)
 	put(own)

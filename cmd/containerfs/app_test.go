@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -391,10 +392,22 @@ func TestWriteIsOneCommand(t *testing.T) {
 // never the end of a file.
 func TestLostServer(t *testing.T) {
 	addr := filepath.Join(t.TempDir(), "sock")
-	want := result{75, "", "containerfs: server unix!" + addr + " unavailable: connect: no such file or directory\n"}
+	want := result{75, "", "containerfs: server unix!" + addr + " unavailable: connect: no such file or directory; " + noListener + "\n"}
 	if got := command(nil, "--server", "unix!"+addr, "ls"); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
+
+	left, err := net.Listen("unix", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.(*net.UnixListener).SetUnlinkOnClose(false)
+	left.Close()
+	want.stderr = "containerfs: server unix!" + addr + " unavailable: connect: connection refused; " + noListener + "\n"
+	if got := command(nil, "--server", "unix!"+addr, "ls"); got != want {
+		t.Errorf("at a socket that a server left: got %+v, want %+v", got, want)
+	}
+	os.Remove(addr)
 
 	serveEach(t, "unix", addr, func(c net.Conn) {
 		io.ReadFull(c, make([]byte, 7))

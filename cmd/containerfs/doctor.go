@@ -3,10 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -114,10 +112,10 @@ func (x *examination) server(c *cli.Context) {
 	s, err := connect(c.Context, addr)
 	if err != nil {
 		status := statusWrong
-		if file != "" && (errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)) {
+		if file != "" && isNoListener(err) {
 			status = statusWarning // there need not be one before its config file is right
 		}
-		x.add(status, "server", err.Error(), "start it with `containerfs serve`, or name it by --server")
+		x.add(status, "server", strings.TrimSuffix(err.Error(), "; "+noListener), noListener)
 		x.planned(file)
 		return
 	}

@@ -65,6 +65,9 @@ func connect(ctx context.Context, addr string) (*session, error) {
 		if a.Network == "tls" && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
 			err = hungUp(a.Network)
 		}
+		if a.Network == "unix" && isNoListener(err) {
+			err = fmt.Errorf("%w; %s", err, noListener)
+		}
 		return nil, &unavailableError{addr, err}
 	}
 	conn.SetDeadline(deadline)
@@ -96,6 +99,13 @@ func connect(ctx context.Context, addr string) (*session, error) {
 	s.root = explainedFile{root, s}
 	s.pageSize = sync.OnceValues(s.askPageSize)
 	return s, nil
+}
+
+// noListener is what to do about a socket at which nobody listens.
+const noListener = "start it with `containerfs serve`, or name it by --server"
+
+func isNoListener(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // errNoTop: every server has a top directory, but what its listener shows in its place can
