@@ -397,6 +397,10 @@ func TestNotLetIn(t *testing.T) {
 	expect(at, notFound, "attach "+at+": what its listener is confined to by attach= is not there: no such file or directory", "ls")
 	s.run("mkdir", "/all/vm")
 	expect(at, notFound, "read /ctl: its listener shows one hierarchy or container only (attach=), which has none: no such file or directory", "mounts")
+	expect(at, notFound, "watch /: its listener shows one hierarchy or container only (attach=), which has no log here: no such file or directory", "watch", "-n", "1")
+	s.run("mkdir", "/all/vm/in")
+	expect(at, notFound, "watch /in: its listener shows one hierarchy or container only (attach=), which has no log here: no such file or directory", "watch", "-n", "1", "/in")
+	expect(at, notFound, "watch /nosuch: no such file or directory", "watch", "-n", "1", "/nosuch")
 }
 
 // TestConfigFile starts a server from a file.

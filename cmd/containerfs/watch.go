@@ -238,7 +238,7 @@ const (
 func (w *watcher) follow(ctx context.Context, s *session, stderr io.Writer) error {
 	f, err := s.walk(w.log)
 	if err != nil {
-		return err
+		return noLog(s, w.path, err)
 	}
 	defer f.Close()
 	if w.container != "" && !w.fromStart {
@@ -298,6 +298,19 @@ func (w *watcher) follow(ctx context.Context, s *session, stderr io.Writer) erro
 		}
 		pause = min(pause*2, watchLongest)
 	}
+}
+
+// noLog is why a log is not there: its path is not, or the listener shows no log of it.
+func noLog(s *session, path string, err error) error {
+	dir, notThere := s.walk(path)
+	if notThere != nil {
+		return err
+	}
+	dir.Close()
+	if _, confined := s.world(); isGone(confined) {
+		return fmt.Errorf("its listener shows one hierarchy or container only (attach=), which has no log here: %w", err)
+	}
+	return err
 }
 
 // look finds out what the server shows us, and where it is.
