@@ -1,11 +1,13 @@
 package tests
 
 import (
+	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"containerfs/p9srv"
@@ -22,7 +24,7 @@ func TestMountCommand(t *testing.T) {
 	ca := p9test.NewAuthority(t)
 	server, client := ca.Server(), ca.Client("containerfs:user:user")
 	files := func(f p9srv.TLS) string { return "?cert=" + f.Cert + "&key=" + f.Key + "&ca=" + f.CA }
-	s := startServer(t, "--listen", "vsock://:5640?cid.1.as=root",
+	s := startServer(t, "--listen", "vsock://:5640?cid.1.as=root", "--listen", "tcp://127.0.0.2:5642",
 		"--listen", "tls://127.0.0.1:5641"+files(server))
 	tls := "tls://127.0.0.1:5641" + files(client)
 	s.run("mkdir", "-m", "777", "/all/Charlie")
@@ -33,6 +35,29 @@ func TestMountCommand(t *testing.T) {
 	helper := filepath.Join(t.TempDir(), "mount.containerfs")
 	if err := os.Symlink(path, helper); err != nil {
 		t.Fatal(err)
+	}
+	for options, want := range map[string]error{"aname=all/Charlie": syscall.EPERM, "aname=all/Charlie,access=any": nil} {
+		t.Run("root as nobody, "+options, func(t *testing.T) {
+			dir := t.TempDir()
+			if out, err := exec.Command(path, "mount", "-o", options, "tcp://127.0.0.2:5642", dir).CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			defer syscall.Unmount(dir, 0)
+			made := filepath.Join(dir, "nobodys")
+			if err := os.Mkdir(made, 0o755); !errors.Is(err, want) {
+				t.Errorf("mkdir: %v, want %v", err, want)
+			}
+			if want != nil {
+				return
+			}
+			var st syscall.Stat_t
+			if err := syscall.Stat(made, &st); err != nil || st.Uid != 65534 {
+				t.Errorf("it is uid %d's, %v", st.Uid, err)
+			}
+			if err := os.Remove(made); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 	for name, command := range map[string][]string{
 		"unix":   {path, "mount", "-o", "aname=all", "unix://" + s.sock},
