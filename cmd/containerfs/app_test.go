@@ -385,6 +385,9 @@ func TestWriteIsOneCommand(t *testing.T) {
 		if got.code != test.code || !slices.Equal(wrote, test.wrote) {
 			t.Errorf("write %.9q with %.9q: got %+v and %.40q", test.value, test.stdin, got, wrote)
 		}
+		if want := "containerfs: write /all/cpus: a command has at most 4096 bytes: argument list too long\n"; got.code != 0 && got.stderr != want {
+			t.Errorf("write %.9q with %.9q: it says %q", test.value, test.stdin, got.stderr)
+		}
 	}
 }
 

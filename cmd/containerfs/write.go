@@ -1,11 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"io"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 	"github.com/urfave/cli/v2"
+
+	"containerfs/ops"
 )
 
 // maxCommand is over what a control file takes (4096 bytes, the server's to refuse)
@@ -41,7 +44,7 @@ func writeCommand() *cli.Command {
 
 func write(s *session, path string, value []byte) error {
 	if len(value) > maxCommand {
-		return linux.E2BIG
+		return fmt.Errorf("a command has at most %d bytes: %w", ops.MaxWrite, linux.E2BIG)
 	}
 	f, err := s.walk(path)
 	if err != nil {
