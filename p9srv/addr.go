@@ -288,8 +288,9 @@ func escapeValue(s string) string {
 	return strings.NewReplacer("&", "%26", "=", "%3D").Replace((&url.URL{Path: s}).EscapedPath())
 }
 
-// Dial connects to a server. Over TLS the handshake is done, but the server may not have
-// judged the certificate yet: then the first read fails. Over both TLS and TCP it is an error
+// Dial connects to a server. What is wrong with the files of TLS is an OptionError. Over TLS
+// the handshake is done, but the server may not have judged the certificate yet: then the first
+// read fails. Over both TLS and TCP it is an error
 // of the connection when nothing was heard of the server for sock.Unheard.
 func (a Addr) Dial(ctx context.Context) (net.Conn, error) {
 	conn, err := a.dial(ctx)

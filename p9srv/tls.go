@@ -86,7 +86,7 @@ func dialTLS(ctx context.Context, a Addr) (net.Conn, error) {
 	}
 	cert, pool, err := a.TLS.load()
 	if err != nil {
-		return nil, err
+		return nil, &OptionError{Err: err}
 	}
 	// In 1.3 a client is done before the server has judged its certificate: a
 	// refusal is what the first read gives.

@@ -51,7 +51,7 @@ func TestCommandsTLS(t *testing.T) {
 		{nobody, []string{"tree", "/num/a"}, 0, pid},
 		{nobody, []string{"run", "-c", "/num/a", "--", "true"}, 125, ""},
 		{nobody, []string{"watch", "--no-follow"}, 4, ""},
-		{"tls://" + at + "?cert=/no&key=/no&ca=/no", []string{"mounts"}, 75, ""},
+		{"tls://" + at + "?cert=/no&key=/no&ca=/no", []string{"mounts"}, usage, ""},
 	} {
 		out, err := exec.Command("containerfs", append([]string{"--server", test.server}, test.args...)...).Output()
 		code := 0

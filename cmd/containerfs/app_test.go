@@ -686,7 +686,29 @@ func TestNotNineP(t *testing.T) {
 		c.Write([]byte("SSH-2.0-OpenSSH_9.6\r\n"))
 	})
 	got := command(nil, "--server", "tcp://"+addr, "ls")
-	if got.code != exitUnavailable || strings.Contains(got.stderr, "hangs up") {
+	if got.code != exitUnavailable || !strings.HasSuffix(got.stderr, " unavailable: what answers there does not speak 9P\n") {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// TestClientsTLSFiles: what is wrong with the client's own files is no server's that is not there.
+func TestClientsTLSFiles(t *testing.T) {
+	dir := t.TempDir()
+	key, cert := filepath.Join(dir, "key.pem"), filepath.Join(dir, "cert.pem")
+	addr := "tls://127.0.0.1:1?cert=" + cert + "&key=" + key + "&ca=" + cert
+	for _, test := range []struct{ file, want string }{
+		{"", "stat " + key + ": no such file or directory"},
+		{key, "open " + cert + ": no such file or directory"},
+		{cert, "tls: failed to find any PEM data in certificate input"},
+	} {
+		if test.file != "" {
+			if err := os.WriteFile(test.file, []byte("rubbish\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := command(nil, "--server", addr, "ls")
+		if got.code != exitUsage || !strings.HasPrefix(got.stderr, "containerfs: address \""+addr+"\": ") || !strings.HasSuffix(got.stderr, test.want+"\n") {
+			t.Errorf("got %+v, want %s", got, test.want)
+		}
 	}
 }

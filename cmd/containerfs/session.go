@@ -55,6 +55,9 @@ func connect(ctx context.Context, addr string) (*session, error) {
 	deadline, _ := ctx.Deadline()
 	within := time.Until(deadline).Round(10 * time.Millisecond)
 	conn, err := a.Dial(ctx)
+	if option := (*p9srv.OptionError)(nil); errors.As(err, &option) { // its files
+		return nil, usagef("address %q: %v", addr, err)
+	}
 	if errors.Is(err, os.ErrPermission) {
 		return nil, &pathError{"connect", addr, linux.EACCES} // of the socket's file
 	}
@@ -81,6 +84,8 @@ func connect(ctx context.Context, addr string) (*session, error) {
 			err = fmt.Errorf("no answer within %v", within)
 		case errors.Is(err, io.EOF), a.Network != "tls" && isHangUp(lost):
 			err = hungUp(a.Network)
+		case strings.HasPrefix(lost.Error(), "socket error: message too large "): // text for a header
+			err = errors.New("what answers there does not speak 9P")
 		default: // over TLS what it says of the certificate
 			err = errors.New(strings.TrimPrefix(lost.Error(), "socket error: "))
 		}
