@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
@@ -222,6 +223,9 @@ func (j *job) finish() error {
 	f := failures{stderr: j.c.App.ErrWriter}
 	s, err := connect(j.c.Context, j.c.String("server"))
 	if err != nil {
+		if j.rm { // what stays
+			err = &pathError{"rmdir", strings.Join(j.dirs, " "), err}
+		}
 		f.add(err)
 		return f.first
 	}
