@@ -84,6 +84,10 @@ func OpenJournal(dir string, log *slog.Logger) (_ *Journal, err error) {
 	return j, nil
 }
 
+// Renounce leaves the directory to a next server as one that is new: for what was, and has
+// served nobody. Errors are those of the disk.
+func (j *Journal) Renounce() error { return j.store.Wait(j.store.Put(mirrorKey, nil, nil)) }
+
 // LookJournal is the journal of a state directory that is only looked at, for
 // FS.Rehearse: it makes nothing, takes no lock and keeps nothing, whether a server has
 // the directory or not. One that has no file yet is os.ErrNotExist.

@@ -370,6 +370,11 @@ func TestConflict(t *testing.T) {
 	if _, _, stderr := refusedStart(t, "--state", dir, "--hierarchy", "cpu=cpuset", "--hierarchy", "d=debug", "--hierarchy", "e=debug"); !strings.HasSuffix(stderr, ": debug is in the hierarchy d already: device or resource busy\n") {
 		t.Errorf("got %s", stderr)
 	}
+	s = startServer(t, "--state", dir)
+	if got, want := s.run("mounts"), "cpu\tcpuset,name=cpu\n"; got != want {
+		t.Errorf("after starts that were refused there are\n%swant\n%s", got, want)
+	}
+	s.stop()
 	s = startServer(t, "--state", dir, "--hierarchy", "cpu=cpuset", "--hierarchy", "d=debug")
 	if got, want := s.run("ls", "/"), "ctl\ncontainers\nevents\nrules\nproc\ncpu\nd\n"; got != want {
 		t.Errorf("there are\n%swant\n%s", got, want)
@@ -398,6 +403,30 @@ func TestConflict(t *testing.T) {
 	}
 	s.stop()
 	retireMirrors(t, dir)
+}
+
+// TestRefusedFirstStart: a first start that is refused for a hierarchy leaves the state as new,
+// so that what it asked for, and did not get, is in nobody's way.
+func TestRefusedFirstStart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	t.Cleanup(func() { retireMirrors(t, dir) })
+	for range 2 {
+		if code, _, stderr := refusedStart(t, "--state", dir, "--hierarchy", "a=cpuset", "--hierarchy", "b=nosuch"); code != usage || !strings.Contains(stderr, "hierarchy b=nosuch: ") || !strings.Contains(stderr, "state: new") {
+			t.Errorf("exit code %d: %s", code, stderr)
+		}
+	}
+	s := startServer(t, "--state", dir) // with what is there by default
+	if got := s.run("mounts"); !strings.HasPrefix(got, "all\t") || strings.Count(got, "\n") != 1 {
+		t.Errorf("there are\n%s", got)
+	}
+	s.run("mkdir", "/all/a")
+	s.stop()
+	s = startServer(t, "--state", dir)
+	if !strings.Contains(s.log.String(), "containers=1") {
+		t.Errorf("the second start that was not refused does not restore:\n%s", s.log.String())
+	}
+	s.run("rmdir", "/all/a")
+	s.stop()
 }
 
 // plannedAs checks that doctor says of a config file what serve has said of it, and that it

@@ -76,12 +76,23 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	e.host.Start(m)
 	e.started = true
 	e.tree.Drain()
+	var mounted []string
+	defer func() {
+		if err != nil {
+			e.unmount(mounted)
+			e.renounce()
+		}
+	}()
 	for _, h := range conf.Hierarchies {
 		if conf.NoHierarchies && e.journal != nil && !e.journal.State().Fresh {
 			break // what the state holds is all that there should be
 		}
+		there := e.hierarchy(h.Name) != nil
 		if err := e.mount(h); err != nil {
 			return nil, inTheWay(err, e.state, h.Name, kept, conf.Hierarchies)
+		}
+		if !there {
+			mounted = append(mounted, h.Name)
 		}
 	}
 	if e.journal == nil || e.journal.State().Fresh {
@@ -207,6 +218,35 @@ func stateError(err error) error {
 // mount mounts a hierarchy that is asked for. That the state cannot be written may pass;
 // what is wrong with the hierarchy itself, or beside the others, does not.
 func (e *engine) mount(h hierarchy) error { return mountIn(e.fs, h) }
+
+// hierarchy is the mounted one of a name.
+func (e *engine) hierarchy(name string) (h *tree.Hierarchy) {
+	e.tree.View(func() { h = e.tree.Published(name) })
+	return h
+}
+
+// unmount takes back mounts, when what they were a part of cannot be.
+func (e *engine) unmount(mounted []string) {
+	for _, name := range slices.Backward(mounted) {
+		h := e.hierarchy(name)
+		if h == nil {
+			continue // a client was faster
+		}
+		if err := e.tree.Unmount(h); err != nil {
+			e.log.Error("a hierarchy that was mounted stays", "hierarchy", name, "err", err)
+		}
+	}
+}
+
+// renounce leaves a state directory that was new as new as it was.
+func (e *engine) renounce() {
+	if e.journal == nil || !e.journal.State().Fresh {
+		return
+	}
+	if err := e.journal.Renounce(); err != nil {
+		e.log.Error("the state directory is not new any more", "err", err)
+	}
+}
 
 func mountIn(fs *ops.FS, h hierarchy) error {
 	err := fs.Mount(h.Name, h.Options)

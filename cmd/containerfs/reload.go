@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"containerfs/p9srv"
-	"containerfs/tree"
 )
 
 // service is a server that runs, and what a reload can change of it.
@@ -162,19 +161,13 @@ func (s *service) prepareListeners(next *config) (change, error) {
 // mounted, remounted and unmounted since the last reload: what there is decides.
 func (s *service) prepareHierarchies(next *config) (change, error) {
 	var mounted []string
-	undo := func() {
-		for _, name := range slices.Backward(mounted) {
-			if err := s.engine.tree.Unmount(s.hierarchy(name)); err != nil {
-				s.log.Error("reload: a hierarchy that was mounted stays", "hierarchy", name, "err", err)
-			}
-		}
-	}
+	undo := func() { s.engine.unmount(mounted) }
 	if next.NoHierarchies {
 		next.Hierarchies = nil
 	}
 	all := slices.Clone(s.conf.Hierarchies)
 	for _, h := range next.Hierarchies {
-		there := s.hierarchy(h.Name) != nil
+		there := s.engine.hierarchy(h.Name) != nil
 		asked := slices.ContainsFunc(all, named(h.Name))
 		err := s.engine.mount(h)
 		switch {
@@ -192,7 +185,7 @@ func (s *service) prepareHierarchies(next *config) (change, error) {
 		}
 	}
 	for _, h := range s.conf.Hierarchies {
-		if !s.conf.NoHierarchies && !slices.ContainsFunc(next.Hierarchies, named(h.Name)) && s.hierarchy(h.Name) != nil {
+		if !s.conf.NoHierarchies && !slices.ContainsFunc(next.Hierarchies, named(h.Name)) && s.engine.hierarchy(h.Name) != nil {
 			s.log.Warn("reload: a hierarchy that is not asked for any more stays; write umount to ctl", "hierarchy", h.Name)
 		}
 	}
@@ -203,12 +196,6 @@ func (s *service) prepareHierarchies(next *config) (change, error) {
 // named finds the hierarchy of a name.
 func named(name string) func(hierarchy) bool {
 	return func(h hierarchy) bool { return h.Name == name }
-}
-
-// hierarchy is the mounted one of a name.
-func (s *service) hierarchy(name string) (h *tree.Hierarchy) {
-	s.engine.tree.View(func() { h = s.engine.tree.Published(name) })
-	return h
 }
 
 // prepareLimits: what is over a new limit stays.
