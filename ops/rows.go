@@ -2,7 +2,6 @@ package ops
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -358,4 +357,4 @@ func readPlaceRow(b []byte) (p tree.Place, err error) {
 	return p, r.done()
 }
 
-var errNotKept = errors.Join(errors.New("what was changed could neither be kept nor undone: nothing is changed until the server is started again"), syscall.EIO)
+var errNotKept = fmt.Errorf("what was changed could neither be kept nor undone: nothing is changed until the server is started again: %w", syscall.EIO)

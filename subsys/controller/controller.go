@@ -195,7 +195,7 @@ func (s *Subsystem) node(c *tree.Container) *node {
 	return s.t.nodes[c.ID()]
 }
 
-var errElsewhere = errors.Join(errors.New("the kernel has it in one hierarchy with controllers that are bound to another of ours"), syscall.EBUSY)
+var errElsewhere = fmt.Errorf("the kernel has it in one hierarchy with controllers that are bound to another of ours: %w", syscall.EBUSY)
 
 // CanBind is tree.CanBinder's.
 func (s *Subsystem) CanBind(h *tree.Hierarchy) error {

@@ -392,3 +392,10 @@ func TestTakenBackByDevice(t *testing.T) {
 		t.Errorf("taken back it shows %q, %v", got, err)
 	}
 }
+
+// TestElsewhereIsALine: serve ends with it on standard error, which is a line for each error.
+func TestElsewhereIsALine(t *testing.T) {
+	if text := errElsewhere.Error(); strings.Contains(text, "\n") || !strings.HasSuffix(text, ": "+syscall.EBUSY.Error()) {
+		t.Errorf("it is %q", text)
+	}
+}
