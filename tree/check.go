@@ -123,7 +123,7 @@ func (c *checker) tasks() {
 }
 
 // families: a process that is not mixed is of one group with its threads and
-// all of its children's.
+// those of all that are below it.
 func (c *checker) families() {
 	kids := make(map[*Process]int32)
 	for tgid, p := range c.t.procs {
@@ -138,8 +138,10 @@ func (c *checker) families() {
 			if !p.mixed && k.group != p.group() {
 				c.errorf("process %d has threads in several groups and is not mixed", tgid)
 			}
-			if a != nil && !a.mixed && k.group != a.group() {
-				c.errorf("process %d is in another group than its child %d and is not mixed", a.tgid, tgid)
+			for b := a; b != nil; b = b.Parent() {
+				if !b.mixed && (p.mixed || k.group != b.group()) {
+					c.errorf("process %d is below %d, in another group or mixed, and that is not mixed", tgid, b.tgid)
+				}
 			}
 		}
 	}

@@ -42,7 +42,7 @@ func TestCheckReportsEachInvariant(t *testing.T) {
 		"badly linked in process":   func(s *site) { s.task.pprev = s.task },
 		"threads, has":              func(s *site) { s.task.proc.nthreads++ },
 		"there are":                 func(s *site) { s.t.tasks[9] = s.task },
-		"is not mixed":              func(s *site) { s.t.procs[1].mixed = false },
+		"that is not mixed":         func(s *site) { s.t.procs[1].mixed = false },
 		"children, has 1":           func(s *site) { s.t.procs[1].kids = 0 },
 		"group 9 is known as":       nil,
 		"same combination":          func(s *site) { s.t.groups.insert(&Group{num: 8, hash: s.g.hash, links: s.g.links}) },
@@ -68,7 +68,6 @@ func TestCheckReportsEachInvariant(t *testing.T) {
 		"not ordered by hierarchy":  func(s *site) { s.g.links = append(s.g.links, s.g.links[0]) },
 		"with 0 tasks: linked true": func(s *site) { s.g.ntasks = 0 },
 		"processes have 2 threads":  func(s *site) { delete(s.t.tasks, 1) },
-		"and is not mixed":          func(s *site) { s.t.procs[1].mixed = false },
 	} {
 		if breaks == nil {
 			breaks = func(s *site) { s.t.groups.byNum[9] = s.g }

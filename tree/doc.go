@@ -87,11 +87,11 @@
 // The kernel's fork event names the real parent, which is not the forking task
 // for CLONE_PARENT children, nor the forking thread for new threads (SPEC §6).
 // The forking task is then a sibling of the child or a thread of the process.
-// A Process is therefore mixed when a thread or a child of it may be in another
-// group than itself; only forks that name a mixed or a moving process are
-// looked up in the mirror. The children of a process that ends are adopted by
-// an ancestor, and no event says by which: until a look shows it, each that
-// they may be the children of is mixed when one of them is moved.
+// A Process is therefore mixed when a thread of it, or of a process below it, may
+// be in another group than itself; only forks that name a mixed or a moving
+// process are looked up in the mirror. Of the processes below, not of the children
+// alone: those of a process that ends are adopted by an ancestor, no event says by
+// which, and the end itself is told after that.
 //
 // # Exits that are late, or never told
 //

@@ -74,7 +74,7 @@ func (t *Tree) exitLocked(task *Task) {
 	}
 	task.pprev, task.pnext = nil, nil
 	if p.nthreads--; p.nthreads == 0 {
-		t.endLocked(p, g)
+		t.endLocked(p)
 	} else {
 		// This exit can be the first one's, told with the number of a thread that executes.
 		// That of another can have been told in between, so mixed counts as well.
@@ -86,21 +86,13 @@ func (t *Tree) exitLocked(task *Task) {
 	}
 }
 
-// endLocked ends a process whose last thread, in g, has exited. The kernel
-// gives its children to one of its ancestors, and does not say to which.
-func (t *Tree) endLocked(p *Process, g *Group) {
+// endLocked ends a process whose last thread has exited. The kernel gives its
+// children to one of its ancestors, and does not say to which.
+func (t *Tree) endLocked(p *Process) {
 	delete(t.procs, p.tgid)
-	parent := p.ancestor()
-	if p.kids > 0 || p.adopted {
-		for a := parent; a != nil; a = a.ancestor() {
-			a.adopted = true
-			if p.mixed || a.group() != g {
-				a.mixed = true
-			}
-		}
-	}
-	if parent != nil {
+	if parent := p.ancestor(); parent != nil {
 		parent.kids += p.kids - 1
+		parent.adopted = parent.adopted || p.adopted
 		parent.unmix()
 	}
 }

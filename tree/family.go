@@ -8,13 +8,14 @@ func (t *Tree) parentLocked(p *Process, tgid int32) {
 		return
 	}
 	if a.isBelow(p) { // the number was used again: which of its processes is meant is not known
-		a.adopted, a.mixed = true, true
+		a.adopted = true
+		a.mix()
 		return
 	}
 	p.parent = a
 	a.kids++
-	for k := p.threads; k != nil && !a.mixed; k = k.pnext {
-		a.mixed = k.group != a.group()
+	if p.mixed || p.group() != a.group() {
+		a.mix()
 	}
 	if old != nil {
 		old.kids--
@@ -39,15 +40,10 @@ func (p *Process) isBelow(a *Process) bool {
 	return p != nil
 }
 
-// mix notes that a thread of p is in another group than others of its family: that of
-// its parent, which is its ancestor, or one further up where that has adopted others.
+// mix notes that a thread of p may be in another group than others of p, or than its ancestors.
 func (p *Process) mix() {
-	p.mixed = true
-	for a := p.ancestor(); a != nil; a = a.ancestor() {
-		a.mixed = true
-		if !a.adopted {
-			return
-		}
+	for ; p != nil && !p.mixed; p = p.ancestor() {
+		p.mixed = true
 	}
 }
 
@@ -84,7 +80,7 @@ func (t *Tree) renewFamiliesLocked(parents map[int32]int32) {
 		}
 		switch a := t.procs[ppid]; {
 		case a != nil && (a == p || a.isBelow(p)):
-			a.adopted, a.mixed = true, true
+			a.adopted = true
 		case a != nil:
 			p.parent = a
 		case ppid == 0:
@@ -92,32 +88,20 @@ func (t *Tree) renewFamiliesLocked(parents map[int32]int32) {
 		}
 	}
 	for _, p := range t.procs {
+		g := p.group()
 		if a := p.ancestor(); a != nil {
 			a.kids++
-		}
-	}
-	for tgid, p := range t.procs {
-		g := p.group()
-		a := p.ancestor()
-		if a != nil && a.group() != g {
-			a.mixed = true
+			if a.group() != g {
+				a.mix()
+			}
 		}
 		for k := p.threads; k != nil; k = k.pnext {
 			if k.group != g {
 				p.mix()
 			}
 		}
-		if t.moving != nil && p.moving {
+		if p.adopted || p.moving {
 			p.mix()
-		}
-		if ppid := parents[tgid]; a != nil && a.tgid != ppid && ppid != 0 {
-			// Its parent ended while the scan was made.
-			for ; a != nil; a = a.ancestor() {
-				a.adopted = true
-				if p.mixed || a.group() != g {
-					a.mixed = true
-				}
-			}
 		}
 	}
 }

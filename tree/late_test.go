@@ -235,6 +235,8 @@ func TestForkThatNamesADescendant(t *testing.T) {
 		f.Fork(tree.ForkEvent{ParentTID: k, ParentTGID: k, TID: tid, TGID: tid, Time: f.host.Now(), StartMax: info.Start})
 	}
 	tell(p)
+	f.attach(c, k)
+	f.attach(root, k) // nobody is below, as far as is known
 	tell(q)
 	f.attach(c, p)
 	late := f.host.Fork(p)
@@ -278,6 +280,24 @@ func TestSiblingOfAChildThatIsFoundElsewhere(t *testing.T) {
 	l := f.host.CloneParent(k)
 	f.wantTasks(c, k, l)
 	f.wantTasks(root, 1, shell)
+}
+
+// The end of a parent is told after its children have been given to another: an event of what
+// they fork with CLONE_PARENT names that one before.
+func TestCloneParentOfAnOrphanOfWhoseParentNobodyWasTold(t *testing.T) {
+	f := newFixture(t, true, plain("a"))
+	root := f.mount(1, "")
+	c := f.mkdir(root, "x")
+	p := f.host.Fork(1)
+	k := f.host.Fork(p)
+	f.attach(c, k)
+	f.host.HoldExits()
+	f.host.Exit(p)
+	l := f.host.CloneParent(k) // names 1
+	f.Drain()
+	f.host.ReleaseExits()
+	f.wantTasks(c, k, l)
+	f.wantTasks(root, 1)
 }
 
 // Of a process whose parent has ended it is not known which of its ancestors is the parent

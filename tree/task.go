@@ -41,11 +41,11 @@ type Process struct {
 	parent *Process
 	kids   int32 // live processes whose ancestor this is
 
-	// adopted: it may have got orphans that kids does not count.
+	// adopted: it may have a child that kids does not count, see parentLocked.
 	adopted bool
-	// mixed: a thread, or a thread of a child, may be in another group than
-	// the process, so a fork event that names it may mean another forker.
-	// Never wrongly false.
+	// mixed: a thread, or a thread of a process below, may be in another group
+	// than the process, so a fork event that names it may mean another forker.
+	// Never wrongly false. Where it is set, it is set of all ancestors.
 	mixed bool
 	// guessed: a thread of it was gone before the mirror could be asked, or
 	// another may be gone than was told, so it may be elsewhere than the
@@ -116,7 +116,7 @@ func (t *Tree) addLocked(tid, tgid int32, start Start, parent *Process, g *Group
 		if a := p.ancestor(); a != nil {
 			a.kids++
 			if a.group() != g {
-				a.mixed = true
+				a.mix()
 			}
 		}
 	} else {

@@ -59,7 +59,7 @@ func (w *world) logf(format string, args ...any) {
 func (w *world) run(n int) error {
 	ops := []func() error{
 		w.fork, w.fork, w.fork, w.thread, w.cloneParent, w.attach, w.attach, w.attach, w.attach,
-		w.exit, w.exit, w.exec, w.mkdir, w.mkdir, w.rmdir, w.rename, w.mount, w.unmount, w.remount,
+		w.exit, w.exit, w.exitLate, w.exec, w.mkdir, w.mkdir, w.rmdir, w.rename, w.mount, w.unmount, w.remount,
 		w.lose, w.steal, w.sweep, w.drain, w.reuse, w.orphan,
 	}
 	for range n {
@@ -192,6 +192,22 @@ func (w *world) exit() error {
 	}
 	delete(w.where, tid)
 	w.free = append(w.free, tid)
+	return nil
+}
+
+// exitLate ends a task of which is told after what others do meanwhile.
+func (w *world) exitLate() error {
+	w.host.HoldExits()
+	defer w.host.ReleaseExits()
+	if err := w.exit(); err != nil {
+		return err
+	}
+	for range 1 + w.choose(3) {
+		ops := []func() error{w.fork, w.thread, w.cloneParent}
+		if err := ops[w.choose(len(ops))](); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
