@@ -32,6 +32,12 @@ func (t *Tree) named(e ForkEvent) *Process {
 	return t.procs[e.ParentTGID]
 }
 
+// mayFork reports whether a task of p may have forked one of which an event names a as the
+// parent, or a thread of a: see "Fork events that can be wrong".
+func (p *Process) mayFork(a *Process, thread bool) bool {
+	return p == a || !thread && p.ancestor() == a
+}
+
 // isBelow reports whether p is a descendant of a.
 func (p *Process) isBelow(a *Process) bool {
 	for p = p.parent; p != nil && p != a; {

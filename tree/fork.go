@@ -63,7 +63,7 @@ func (t *Tree) forkLocked(e ForkEvent) {
 		known, stray = t.mirroredLocked(num, err)
 		t.strayed = t.strayed || stray
 	}
-	mistaken := t.mirror != nil && t.moving.mistook(e.TID, parent, t.named(e), known)
+	mistaken := t.mirror != nil && t.moving.mistook(e.TID, e.TID != e.TGID, parent, t.named(e), known)
 	if asked {
 		if known != nil && !(mistaken && t.moving.isEnd(known)) {
 			g = known

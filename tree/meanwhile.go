@@ -62,11 +62,11 @@ func (m *move) joined(task *Task, p *Process, forker *Task, g *Group) {
 	}
 	froms := m.targets[task.group]
 	from := froms[0]
-	if m.concerns(p) && slices.Contains(froms, g) {
+	if concerned := m.concerns(p, task.proc == p); concerned && slices.Contains(froms, g) {
 		from = g
 	} else if parent := m.bornTo(p, forker); parent != nil { // it is a grandchild
 		from = parent.from
-	} else if task.group == g || !m.concerns(p) {
+	} else if task.group == g || !concerned {
 		return
 	}
 	task.proc.moving = true
@@ -115,11 +115,11 @@ func (m *move) isAlone(p *Process, found *Task) bool {
 	return alone
 }
 
-// concerns reports whether a fork that names p as its parent may be a moved
-// task's. mu.
-func (m *move) concerns(p *Process) bool {
+// concerns reports whether a fork that names p as its parent, or of a thread of p, may be a
+// moved task's. mu.
+func (m *move) concerns(p *Process, thread bool) bool {
 	return p != nil && (p.moving ||
-		slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.task.proc.ancestor() == p }))
+		slices.ContainsFunc(m.tasks, func(mv *moved) bool { return mv.task.proc.mayFork(p, thread) }))
 }
 
 // freed notes that a task's number is free again, by its end or by an exec. mu.
@@ -136,10 +136,10 @@ func (m *move) freed(task *Task) {
 	}
 }
 
-// mistook reports whether a new task is mistaken. As its parent forker and p are named; g is
-// where the mirror has it, nil if that was not asked. If the move leads there it is there by
-// mistake, unless its parent is, too. mu.
-func (m *move) mistook(tid int32, forker *Task, p *Process, g *Group) bool {
+// mistook reports whether a new task is mistaken. As its parent forker and p are named, or p is
+// its own process where it is a thread; g is where the mirror has it, nil if that was not asked.
+// If the move leads there it is there by mistake, unless its parent is, too. mu.
+func (m *move) mistook(tid int32, thread bool, forker *Task, p *Process, g *Group) bool {
 	if m == nil {
 		return false
 	}
@@ -147,17 +147,16 @@ func (m *move) mistook(tid int32, forker *Task, p *Process, g *Group) bool {
 		return true
 	}
 	_, ok := m.numbers[tid]
-	return (ok || m.mistookKin(p, g)) && !m.concerns(p)
+	return (ok || m.mistookKin(p, thread, g)) && !m.concerns(p, thread)
 }
 
-// mistookKin reports whether a new task in g, of which p is named as the parent, can have
-// been forked by a mistaken one of p's family, and by no other: see "Fork events that can be
-// wrong". mu.
-func (m *move) mistookKin(p *Process, g *Group) bool {
+// mistookKin reports whether a new task in g, of which p is named as the parent, or as a thread
+// of p, can have been forked by a mistaken one of p's family, and by no other. mu.
+func (m *move) mistookKin(p *Process, thread bool, g *Group) bool {
 	if len(m.mistaken) == 0 || p == nil || g == nil || !m.isEnd(g) {
 		return false
 	}
-	isKin := func(k *Task) bool { return k.proc == p || k.proc.ancestor() == p }
+	isKin := func(k *Task) bool { return k.proc.mayFork(p, thread) }
 	found := false
 	for k := range m.mistaken {
 		found = found || isKin(k)

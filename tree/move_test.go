@@ -1,6 +1,7 @@
 package tree_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -347,6 +348,89 @@ func TestChildOfAThreadThatIsThereStaysWhenTheMoveFails(t *testing.T) {
 	f.wantErrno(f.moveProcess(d, p), syscall.EIO)
 	f.wantTasks(d, th, k)
 	f.wantTasks(root, 1)
+}
+
+// A thread that is born where a child of its process moves to was forked by a thread of its own
+// process, and has nothing to do with the move: it gets no effects, and stays when that fails.
+func TestThreadOfTheParentOfWhoMoves(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		t.Run(fmt.Sprint("fails=", fails), func(t *testing.T) {
+			f, first, _, root, c, _ := moves(t, true)
+			p := f.host.Fork(1)
+			there := f.host.Thread(p)
+			f.attach(c, there)
+			k := f.host.Fork(p)
+			var born int32
+			first.attached = nil
+			first.onAttach = func(*tree.Task, *tree.Container, *tree.Container) error {
+				if born != 0 {
+					return nil
+				}
+				born = f.host.Thread(there)
+				f.host.Drain()
+				if fails {
+					return syscall.EIO
+				}
+				return nil
+			}
+			if err := f.move(c, k); fails != errors.Is(err, syscall.EIO) || !fails && err != nil {
+				t.Fatal(err)
+			}
+			in, out := []int32{there, k, born}, []int32{1, p}
+			if fails {
+				in, out = []int32{there, born}, []int32{1, p, k}
+			}
+			f.wantTasks(c, in...)
+			f.wantTasks(root, out...)
+			if slices.Contains(first.attached, born) {
+				t.Errorf("%v were attached", first.attached)
+			}
+		})
+	}
+}
+
+// Nor is it a child of the thread whose number it has: by that it was moved, and is put back.
+func TestThreadOfTheParentWithTheNumberOfWhoMoves(t *testing.T) {
+	f := newFixture(t, true, plain("a"), plain("b"))
+	root := f.mount(1, "")
+	c, d := f.mkdir(root, "x"), f.mkdir(f.mount(2, ""), "y")
+	p := f.host.Fork(1)
+	k := f.host.Fork(p)
+	th := f.host.Thread(k)
+	f.attach(d, th) // so that they are moved one by one
+	f.before("move", func() {
+		f.host.Exit(th)
+		f.host.ThreadAs(p, th)
+	})
+	if err := f.moveProcess(c, k); err != nil {
+		t.Fatal(err)
+	}
+	f.wantTasks(c, k)
+	f.wantTasks(root, 1, p, th)
+}
+
+// Who has forked a thread during a move that had ended by its end is not taken to move any more.
+func TestNobodyMovesWhenTheMoveIsOver(t *testing.T) {
+	f, _, _, root, c, _ := moves(t, true)
+	p := f.host.Fork(1)
+	there := f.host.Thread(p)
+	f.attach(c, there)
+	k := f.host.Fork(p)
+	f.host.During = func(int32) {
+		f.host.During = nil
+		born := f.host.Thread(there)
+		f.host.Drain()
+		f.host.Exit(born)
+		f.host.Drain()
+	}
+	f.attach(c, k)
+	f.wantTasks(c, there, k)
+	f.wantTasks(root, 1, p)
+	f.View(func() {
+		if f.Task(p).Moving() {
+			t.Error("it moves")
+		}
+	})
 }
 
 // TestProcessMovesAtOnce: the mirror is asked once for all of its threads, and for each where one

@@ -152,7 +152,7 @@ func (t *Tree) adopt(info TaskInfo) (task *Task, added bool) {
 		}
 		known, stray := t.mirroredLocked(num, err)
 		if parent != nil {
-			mistaken = t.moving.mistook(info.TID, parent.threads, parent, known)
+			mistaken = t.moving.mistook(info.TID, info.TID != info.TGID, parent.threads, parent, known)
 		}
 		if known != nil && !(mistaken && t.moving.isEnd(known)) {
 			g = known

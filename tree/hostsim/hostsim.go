@@ -115,6 +115,9 @@ func (h *Host) Thread(forker int32) int32 { return h.clone(forker, 0, "thread") 
 // ForkAs is Fork with a tid of the caller's choice, which must be free.
 func (h *Host) ForkAs(parent, tid int32) int32 { return h.clone(parent, tid, "fork") }
 
+// ThreadAs is Thread with a tid of the caller's choice, which must be free.
+func (h *Host) ThreadAs(forker, tid int32) int32 { return h.clone(forker, tid, "thread") }
+
 func (h *Host) clone(forker, tid int32, how string) int32 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
