@@ -138,9 +138,6 @@ func (t *Tree) attach(r AttachRequest, unkept *[]*Group) error {
 	}
 	var guessed *Task
 	t.Update(func() {
-		if err == errUnkept {
-			m.settle()
-		}
 		t.endMoveLocked(m)
 		guessed = t.guessedLocked(m)
 	})

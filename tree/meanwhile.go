@@ -69,7 +69,7 @@ func (m *move) joined(task *Task, p *Process, forker *Task, g *Group) {
 	} else if task.group == g || !concerned {
 		return
 	}
-	task.proc.moving = true
+	m.mark(task.proc)
 	m.born = append(m.born, &moved{
 		task: task, tid: task.TID(), start: task.start, from: from, to: task.group,
 		born: true, inMirror: true, movedAs: task.TID(),

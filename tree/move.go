@@ -17,6 +17,7 @@ type move struct {
 	process *Process           // nil when one thread is moved
 	tasks   []*moved           // mu
 	many    map[*Task]struct{} // mu: those of tasks, when they are many
+	procs   []*Process         // mu: those that are marked as moving
 	hinted  bool               // the mirror has moved the whole process at once
 
 	targets map[*Group][]*Group // mu: where tasks go to, and from where
@@ -80,9 +81,17 @@ func (t *Tree) includeLocked(m *move, task *Task) *moved {
 	mv := &moved{task: task, tid: task.TID(), start: task.start, from: task.group, to: to}
 	m.add(mv)
 	delete(m.mistaken, task) // what it forks from now on is where it is to be
-	task.proc.moving = true
+	m.mark(task.proc)
 	task.proc.mix() // from the mirror's move on
 	return mv
+}
+
+// mark notes that the move has tasks of a process in hand. mu.
+func (m *move) mark(p *Process) {
+	if !p.moving {
+		p.moving = true
+		m.procs = append(m.procs, p)
+	}
 }
 
 // perform has the effects of the move on some of its tasks: in the mirror, which
@@ -390,19 +399,7 @@ func (t *Tree) commitLocked(m *move) {
 			t.releaseLocked(from)
 		}
 	}
-	m.settle()
 	t.replayLocked(m)
-}
-
-// settle takes back what was assumed of the families while tasks moved.
-func (m *move) settle() {
-	var last *Process
-	for _, mv := range m.tasks {
-		if mv.task.proc != last {
-			last = mv.task.proc
-			last.settle()
-		}
-	}
 }
 
 // regroupLocked switches a task, if it lives, to another group.
@@ -424,9 +421,11 @@ func (t *Tree) regroupLocked(task *Task, g *Group) {
 	}
 }
 
+// endMoveLocked takes back what was assumed of the families while tasks moved.
 func (t *Tree) endMoveLocked(m *move) {
 	t.moving = nil
-	for _, mv := range slices.Concat(m.tasks, m.born) {
-		mv.task.proc.moving = false
+	for _, p := range m.procs {
+		p.moving = false
+		p.settle()
 	}
 }

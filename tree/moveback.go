@@ -23,7 +23,6 @@ func (t *Tree) undo(m *move) {
 				for _, mv := range m.tasks {
 					t.regroupLocked(mv.task, mv.from)
 				}
-				m.settle()
 			}
 		})
 		for _, mv := range slices.Backward(m.tasks) {
