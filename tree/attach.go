@@ -254,6 +254,9 @@ func (t *Tree) prepare(m *move, r AttachRequest, infos []TaskInfo) (here []place
 		if task == nil || task.group == nil || (m.process != nil && m.process != task.proc) {
 			continue
 		}
+		if r.Process {
+			m.process = task.proc
+		}
 		for _, to := range m.to {
 			from := task.group.container(to.h)
 			if from == to {
@@ -269,14 +272,11 @@ func (t *Tree) prepare(m *move, r AttachRequest, infos []TaskInfo) (here []place
 				}
 			}
 		}
-		if m.isThere(task.group) {
-			continue
+		if !m.isThere(task.group) {
+			t.includeLocked(m, task).start = startAt(infos[i].Start)
 		}
-		if r.Process {
-			m.process = task.proc
-		}
-		t.includeLocked(m, task).start = startAt(infos[i].Start)
 	}
+	t.includeOthersLocked(m) // who were born since they were listed
 	if len(here)+len(m.tasks) == 0 {
 		return nil, syscall.ESRCH
 	}

@@ -294,14 +294,21 @@ func (t *Tree) latecomersLocked(m *move) (late []*moved) {
 		}
 	}
 	late = append(late, t.bornLocked(m)...)
-	if m.process != nil {
-		for task := m.process.threads; task != nil; task = task.pnext {
-			if !m.isThere(task.group) && !m.has(task) {
-				late = append(late, t.includeLocked(m, task))
-			}
+	return append(late, t.includeOthersLocked(m)...)
+}
+
+// includeOthersLocked takes in the threads of a moved process that are to be moved and were not
+// taken in before.
+func (t *Tree) includeOthersLocked(m *move) (others []*moved) {
+	if m.process == nil {
+		return nil
+	}
+	for task := m.process.threads; task != nil; task = task.pnext {
+		if !m.isThere(task.group) && !m.has(task) {
+			others = append(others, t.includeLocked(m, task))
 		}
 	}
-	return late
+	return others
 }
 
 // removeOverdue takes those of a process away that have ended, and of whose exits nobody was

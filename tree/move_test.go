@@ -106,6 +106,25 @@ func TestThreadsBornDuringAProcessMoveMoveToo(t *testing.T) {
 	})
 }
 
+// So does one that takes the place of the only thread that was elsewhere, after they were listed.
+func TestThreadThatIsNotListedMovesToo(t *testing.T) {
+	f, _, _, root, c, _ := moves(t, true)
+	p := f.host.Fork(1)
+	th := f.host.Thread(p)
+	f.attach(c, p)
+	var born int32
+	f.looked(2, func() { // the first is a glance
+		born = f.host.Thread(th)
+		f.host.Exit(th)
+		f.host.Drain()
+	})
+	if err := f.moveProcess(c, p); err != nil {
+		t.Fatal(err)
+	}
+	f.wantTasks(c, p, born)
+	f.wantTasks(root, 1)
+}
+
 func TestTaskOfAUsedTidIsPutBack(t *testing.T) {
 	for _, process := range []bool{false, true} {
 		f, _, _, root, c, d := moves(t, true)
