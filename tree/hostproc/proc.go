@@ -234,10 +234,7 @@ func (p *procFS) tasks(tgid int32, yield func(tree.TaskInfo) bool) error {
 		return err
 	}
 	defer unix.Close(root)
-	_, err = numbers(root, b.dirs, func(pid int32) (bool, error) {
-		return p.process(b, pid, yield)
-	})
-	return err
+	return numbers(root, b.dirs, func(pid int32) (bool, error) { return p.process(b, pid, yield) })
 }
 
 // process yields the threads of a process.
@@ -293,27 +290,26 @@ func (p *procFS) listThreads(b *procBuf, tgid int32) error {
 	if b.tids == nil {
 		b.tids = make([]byte, 8<<10)
 	}
-	_, err = numbers(fd, b.tids, func(tid int32) (bool, error) {
+	return numbers(fd, b.tids, func(tid int32) (bool, error) {
 		b.list = append(b.list, tid)
 		return true, nil
 	})
-	return err
 }
 
 // numbers calls each for the entries of a directory that are numbers, until it
 // says false.
-func numbers(fd int, buf []byte, each func(int32) (bool, error)) (more bool, err error) {
+func numbers(fd int, buf []byte, each func(int32) (more bool, err error)) error {
 	for {
 		n, err := unix.Getdents(fd, buf)
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err == unix.ENOENT: // the directory of a process that is gone
-			return true, nil
+			return nil
 		case err != nil:
-			return false, err
+			return err
 		case n == 0:
-			return true, nil
+			return nil
 		}
 		for b := buf[:n]; len(b) > 0; {
 			var name []byte
@@ -329,7 +325,7 @@ func numbers(fd int, buf []byte, each func(int32) (bool, error)) (more bool, err
 				continue
 			}
 			if more, err := each(int32(id)); !more || err != nil {
-				return false, err
+				return err
 			}
 		}
 	}

@@ -115,9 +115,9 @@ func number(data []byte) (n uint64, rest []byte, ok bool) {
 
 // A status is what is used of /proc/<pid>/status.
 type status struct {
-	state            byte
-	tgid             int32
-	ruid, euid, suid uint32
+	state      byte
+	tgid       int32
+	ruid, suid uint32
 }
 
 // parseStatus reads the text of a status file, where the kernel escapes the
@@ -149,7 +149,7 @@ func parseStatus(data []byte) (s status, ok bool) {
 					return s, false
 				}
 			}
-			s.ruid, s.euid, s.suid = uint32(ids[0]), uint32(ids[1]), uint32(ids[2])
+			s.ruid, s.suid = uint32(ids[0]), uint32(ids[2])
 			found |= uid
 		}
 	}

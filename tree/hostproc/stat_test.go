@@ -66,7 +66,7 @@ func FuzzParseStat(f *testing.F) {
 func TestParseStatus(t *testing.T) {
 	text := "Name:\tUid:\\n\tx\nUmask:\t0022\nState:\tZ (zombie)\nTgid:\t12\nNgid:\t0\nPid:\t13\nUid:\t1\t2\t4294967295\t4\nGid:\t0\n"
 	s, ok := parseStatus([]byte(text))
-	if want := (status{'Z', 12, 1, 2, 4294967295}); !ok || s != want {
+	if want := (status{'Z', 12, 1, 4294967295}); !ok || s != want {
 		t.Fatalf("%v %+v", ok, s)
 	}
 	for _, bad := range []string{"", "State:\tR\nTgid:\t1\n", strings.Replace(text, "4294967295", "4294967296", 1), strings.Replace(text, "12\n", "-1\n", 1)} {
