@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,13 +32,12 @@ type Hierarchy struct {
 }
 
 // newHierarchy makes a hierarchy without subsystems.
-func newHierarchy(t *Tree, name string, noprefix bool) *Hierarchy {
-	h := &Hierarchy{tree: t, num: t.nextHier, noprefix: noprefix, name: name, count: 1}
-	t.nextHier++
+func newHierarchy(t *Tree, num, rootID uint64, name string, noprefix bool) *Hierarchy {
+	h := &Hierarchy{tree: t, num: num, noprefix: noprefix, name: name, count: 1}
 	for i := range h.slots {
 		h.slots[i] = -1
 	}
-	h.root = &Container{id: t.newID(), h: h}
+	h.root = &Container{id: rootID, h: h}
 	return h
 }
 
@@ -211,7 +211,8 @@ func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 		if m.Name == "" {
 			m.Name = t.CanonicalName(m.Subsystems, m.Noprefix)
 		}
-		h = newHierarchy(t, m.Name, m.Noprefix)
+		h = newHierarchy(t, t.nextHier, t.newID(), m.Name, m.Noprefix)
+		t.nextHier++
 		h.named = named
 		if m.Data != nil {
 			h.root.data = m.Data()
@@ -220,9 +221,7 @@ func (t *Tree) Mount(m Mount) (*Hierarchy, error) {
 	t.mu.Lock()
 	if fresh {
 		t.rebindLocked(h, m.Subsystems)
-		h.active = true
-		t.hierarchies = append(t.hierarchies, h)
-		t.containers++
+		t.activateLocked(h)
 	}
 	if !h.published {
 		t.observeLocked(Event{Kind: Mounted, Hierarchy: h})
@@ -446,4 +445,20 @@ func (t *Tree) deactivateIdle(h *Hierarchy) {
 	t.keepHierarchyLocked(h)
 	t.mu.Unlock()
 	t.tellBound(set)
+}
+
+// activateLocked puts h among those that are active.
+func (t *Tree) activateLocked(h *Hierarchy) {
+	h.active, h.root.removed = true, false
+	t.hierarchies = append(t.hierarchies, h)
+	slices.SortFunc(t.hierarchies, func(a, b *Hierarchy) int { return cmp.Compare(a.num, b.num) })
+	t.containers++
+}
+
+// retireLocked undoes that, when h has given its subsystems back.
+func (t *Tree) retireLocked(h *Hierarchy) {
+	h.active = false
+	h.root.removed = true
+	t.hierarchies = slices.DeleteFunc(t.hierarchies, func(x *Hierarchy) bool { return x == h })
+	t.containers--
 }

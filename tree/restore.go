@@ -28,18 +28,14 @@ func (t *Tree) RestoreHierarchy(k KeptHierarchy) (*Hierarchy, error) {
 			return nil, opError("restore", k.Name, syscall.EEXIST)
 		}
 	}
-	nextID, nextHier := t.nextID, t.nextHier
-	h := newHierarchy(t, k.Name, k.Noprefix) // which takes numbers of its own
-	h.num, h.root.id = k.Number, k.Root.ID
-	t.nextID, t.nextHier = max(nextID, k.Root.ID), max(nextHier, k.Number+1)
+	h := newHierarchy(t, k.Number, k.Root.ID, k.Name, k.Noprefix)
+	t.nextID, t.nextHier = max(t.nextID, k.Root.ID), max(t.nextHier, k.Number+1)
 	h.root.data = k.Root.Data
 	h.root.notifyOnRelease, h.root.releasable = k.Root.NotifyOnRelease, k.Root.Releasable
 	h.named, h.explicit, h.published = k.Named, k.Explicit, k.Explicit
 	t.Update(func() {
 		t.rebindLocked(h, k.Subsystems)
-		h.active = true
-		t.hierarchies = append(t.hierarchies, h)
-		t.containers++
+		t.activateLocked(h)
 	})
 	t.tellBound(k.Subsystems)
 	return h, nil
@@ -309,10 +305,7 @@ func (t *Tree) revertHierarchies(hs map[*Hierarchy]*KeptHierarchy) {
 			changed |= k.Subsystems &^ h.Subsystems()
 			t.rebindLocked(h, k.Subsystems)
 			if !h.active {
-				h.active, h.root.removed = true, false
-				t.hierarchies = append(t.hierarchies, h)
-				slices.SortFunc(t.hierarchies, func(a, b *Hierarchy) int { return cmp.Compare(a.num, b.num) })
-				t.containers++
+				t.activateLocked(h)
 			}
 			h.name, h.explicit = k.Name, k.Explicit
 			h.published = k.Explicit || h.users.Load() > 0
@@ -321,13 +314,4 @@ func (t *Tree) revertHierarchies(hs map[*Hierarchy]*KeptHierarchy) {
 		}
 	})
 	t.tellBound(changed)
-}
-
-// retireLocked takes h, which has given its subsystems back, out of those
-// that are active.
-func (t *Tree) retireLocked(h *Hierarchy) {
-	h.active = false
-	h.root.removed = true
-	t.hierarchies = slices.DeleteFunc(t.hierarchies, func(x *Hierarchy) bool { return x == h })
-	t.containers--
 }

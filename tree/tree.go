@@ -48,7 +48,7 @@ type Tree struct {
 
 	changeMu changeLock
 	nextID   uint64 // of containers; guarded by changeMu
-	nextHier uint64 // of hierarchies; guarded by changeMu
+	nextHier uint64 // of hierarchies, 0 being the default one's; guarded by changeMu
 
 	mu          sync.RWMutex
 	hierarchies []*Hierarchy // active, oldest first
@@ -84,6 +84,7 @@ func New(cfg Config) (*Tree, error) {
 		tasks:         make(map[int32]*Task),
 		procs:         make(map[int32]*Process),
 		owed:          make(map[int32]*debt),
+		nextHier:      1,
 	}
 	t.glancer, _ = cfg.Host.(Glancer)
 	if t.log == nil {
@@ -106,7 +107,7 @@ func New(cfg Config) (*Tree, error) {
 		t.subsystems = append(t.subsystems, r)
 	}
 
-	t.def = newHierarchy(t, "", false)
+	t.def = newHierarchy(t, 0, t.newID(), "", false)
 	for _, r := range t.subsystems {
 		s, err := r.Create(t.def.root)
 		if err != nil {
