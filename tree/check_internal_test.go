@@ -35,16 +35,20 @@ func TestCheckReportsEachInvariant(t *testing.T) {
 		"still marked as moving":    func(s *site) { s.task.proc.moving = true },
 		"badly linked in group":     func(s *site) { s.task.prev = s.task },
 		"tasks, has":                func(s *site) { s.g.ntasks++ },
-		"is known as":               func(s *site) { s.task.tid.Store(9) },
+		"is known as 2":             func(s *site) { s.task.tid.Store(9) },
 		"is in 0 groups":            func(s *site) { s.g.tasks = nil },
 		"process that is not known": func(s *site) { delete(s.t.procs, 2) },
 		"which is not known":        func(s *site) { delete(s.t.tasks, 2) },
 		"badly linked in process":   func(s *site) { s.task.pprev = s.task },
 		"threads, has":              func(s *site) { s.task.proc.nthreads++ },
 		"there are":                 func(s *site) { s.t.tasks[9] = s.task },
+		"several groups": func(s *site) {
+			s.t.addLocked(3, 2, 1, nil, s.t.groups.root)
+			s.task.proc.mixed = false
+		},
 		"that is not mixed":         func(s *site) { s.t.procs[1].mixed = false },
 		"children, has 1":           func(s *site) { s.t.procs[1].kids = 0 },
-		"group 9 is known as":       nil,
+		"is known as 9":             func(s *site) { s.t.groups.byNum[9] = s.g },
 		"same combination":          func(s *site) { s.t.groups.insert(&Group{num: 8, hash: s.g.hash, links: s.g.links}) },
 		"in the hash table":         func(s *site) { delete(s.t.groups.byHash, s.g.hash) },
 		"as an ordinary one":        func(s *site) { s.t.groups.idle[s.t.groups.root] = struct{}{} },
@@ -69,10 +73,6 @@ func TestCheckReportsEachInvariant(t *testing.T) {
 		"with 0 tasks: linked true": func(s *site) { s.g.ntasks = 0 },
 		"processes have 2 threads":  func(s *site) { delete(s.t.tasks, 1) },
 	} {
-		if breaks == nil {
-			breaks = func(s *site) { s.t.groups.byNum[9] = s.g }
-			name = "is known as 9"
-		}
 		t.Run(name, func(t *testing.T) {
 			tr, err := New(Config{Host: empty{}, Subsystems: []Subsystem{bare("a")}})
 			if err != nil {
