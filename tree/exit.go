@@ -27,15 +27,16 @@ func (t *Tree) exitTIDLocked(tid int32) {
 		}
 		return
 	}
-	if d != nil {
+	// Whom a scan has shown alone can have executed a program before that, as another thread.
+	if d != nil || task.scanned && task.proc.nthreads == 1 {
 		t.mu.Unlock()
 		info, err := t.host.Task(tid)
 		t.mu.Lock()
 		if task.group == nil {
 			return
 		}
-		// Where the host cannot be looked at it is the one that is owed.
-		if err == nil && task.start.is(info.Start) || err != nil && !errors.Is(err, syscall.ESRCH) {
+		// Where the host cannot be looked at it is the one that is owed, if one is.
+		if err == nil && task.start.is(info.Start) || d != nil && err != nil && !errors.Is(err, syscall.ESRCH) {
 			t.paidLocked(d)
 			return
 		}

@@ -193,6 +193,34 @@ func TestThreadOfAProcessThatIsNotKnownAnyMore(t *testing.T) {
 	f.wantTasks(root, 1, thread, k)
 }
 
+// A scan that comes after an exec finds one thread, and not how many there were: the end of the
+// first one, which is told after the exec, is not taken for that of who has its number now.
+func TestExitOfTheFirstThreadAfterAScanThatFoundAnother(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		t.Run(fmt.Sprint("known=", known), func(t *testing.T) {
+			f, _, _, root, c, _ := moves(t, true)
+			p := f.host.Fork(1)
+			if known {
+				f.Drain()
+			}
+			thread := f.host.Thread(p)
+			f.host.Lose()
+			f.host.HoldExits()
+			f.host.Exec(thread)
+			f.host.ReleaseExits()
+			if err := f.Resync(); err != nil { // what happened before is told after it
+				t.Fatal(err)
+			}
+			f.wantTasks(root, 1, p)
+			f.attach(c, p)
+			f.host.Blind = syscall.EMFILE
+			f.host.Exit(p)
+			f.wantTasks(c)
+			f.host.Blind = nil
+		})
+	}
+}
+
 // A thread that a scan found has the number of its process by an exec that failed then: the fork of
 // the next task with that number is not taken for its own, which was lost.
 func TestForkOfTheNumberOfAThreadThatExecuted(t *testing.T) {

@@ -8,7 +8,9 @@ type Task struct {
 	// forked is set when its fork event has been delivered. A task that a
 	// scan found may have one on its way.
 	forked bool
-	start  Start
+	// scanned is set when a scan has shown its number.
+	scanned bool
+	start   Start
 
 	group      *Group
 	prev, next *Task // in group
