@@ -138,18 +138,47 @@ type Place struct {
 	Group uint64
 }
 
-// Places yields the places of tasks that are not in the roots. View.
+// Places yields the places of tasks that are not in the roots, and of those that are, where
+// others of their process, or of one that it comes from, are not. View.
 func (t *Tree) Places(yield func(tid int32, p Place)) {
 	for g := range t.groups.linked {
 		for task := g.tasks; task != nil; task = task.next {
 			yield(task.TID(), Place{task.start, g.num})
 		}
 	}
+	root := t.groups.root
+	if len(t.groups.linked) == 0 {
+		return
+	}
+	for _, p := range t.procs {
+		from := p
+		for from != nil && !from.hasOutside(root) {
+			from = from.Parent()
+		}
+		for k := p.threads; k != nil && from != nil; k = k.pnext {
+			if k.group == root {
+				yield(k.TID(), Place{k.start, root.num})
+			}
+		}
+	}
+}
+
+// hasOutside reports whether a thread of p is not in g.
+func (p *Process) hasOutside(g *Group) bool {
+	if !p.mixed {
+		return p.group() != g
+	}
+	for k := p.threads; k != nil; k = k.pnext {
+		if k.group != g {
+			return true
+		}
+	}
+	return false
 }
 
 // RestoreTasks says where tasks were: those of them that the first Resync finds are
-// there again, and what they forked meanwhile is where its parent is. It is for who
-// has no mirror, and called before Host.Start.
+// there again, and all others where their parents are. It is for who has no mirror, and
+// called before Host.Start.
 func (t *Tree) RestoreTasks(places map[int32]Place) { t.places = places }
 
 // EndRestore ends hierarchies that nobody holds any more: they were there by

@@ -114,6 +114,57 @@ func TestAnotherLife(t *testing.T) {
 	})
 }
 
+// Who is in the roots, and what forked him is not, was there before: he is not taken for one who
+// was forked since.
+func TestAnotherLifeOfWhoStayedInTheRoots(t *testing.T) {
+	host := hostsim.New()
+	was := lifeWithoutMirror(t, host)
+	was.resync()
+	root := was.mount(1, "")
+	c := was.mkdir(root, "c")
+	p, q := host.Fork(1), host.Fork(1)
+	child, thread := host.Fork(p), host.Thread(q)
+	was.attach(c, p)
+	was.attach(c, q)
+	places := make(map[int32]tree.Place)
+	var groups []uint64
+	was.View(func() {
+		was.Places(func(tid int32, p tree.Place) { places[tid] = p })
+		c.EachCSSGroup(func(g *tree.Group) { groups = append(groups, g.Num()) })
+	})
+	if _, has := places[hostsim.InitTID]; has || len(places) != 4 {
+		t.Errorf("the places are %v", places)
+	}
+	since := host.Fork(p)
+	host.Lose()
+
+	is := lifeWithoutMirror(t, host)
+	h, err := is.RestoreHierarchy(root.Hierarchy().Kept())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := is.RestoreContainer(h.Root(), c.Kept())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := is.RestoreGroup(groups[0], []*tree.Container{again}, false); err != nil {
+		t.Fatal(err)
+	}
+	is.RestoreTasks(places)
+	is.resync()
+	is.wantTasks(h.Root(), hostsim.InitTID, child, thread)
+	is.wantTasks(again, p, q, since)
+}
+
+func lifeWithoutMirror(t *testing.T, host *hostsim.Host) *fixture {
+	tr, err := tree.New(tree.Config{Host: host, Subsystems: []tree.Subsystem{plain("a")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.Run(tr)
+	return &fixture{tr, host, t}
+}
+
 // TestHierarchyThatNobodyHeldEnds when all is restored, unless it has containers.
 func TestHierarchyThatNobodyHeldEnds(t *testing.T) {
 	f := newFixture(t, true, plain("a"), plain("b"))

@@ -26,7 +26,9 @@ func Keep(root *tree.Container) *Kept {
 			return true
 		})
 		t.Places(func(tid int32, p tree.Place) {
-			k.groups[p.Group] = t.Task(tid).Group().Containers()[0].ID()
+			if p.Group != 0 {
+				k.groups[p.Group] = t.Task(tid).Group().Containers()[0].ID()
+			}
 		})
 	})
 	return k
