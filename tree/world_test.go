@@ -34,21 +34,27 @@ type world struct {
 
 func newWorld(mirror bool, choose func(int) int) (*world, error) {
 	w := &world{host: hostsim.New(), mirror: mirror, choose: choose, where: map[int32]places{1: {}}}
+	if err := w.live(); err != nil {
+		return nil, err
+	}
+	return w, w.host.Resync(w.Resync)
+}
+
+// live makes the Tree.
+func (w *world) live() (err error) {
 	cfg := tree.Config{Host: w.host, Log: slog.New(slog.DiscardHandler)}
-	if mirror {
+	if w.mirror {
 		cfg.Mirror = w.host.Mirror()
 	}
+	w.subs = nil
 	for _, name := range []plain{"a", "b", "c"} {
 		p := &probe{plain: name}
 		w.subs = append(w.subs, p)
 		cfg.Subsystems = append(cfg.Subsystems, p)
 	}
-	var err error
-	if w.Tree, err = tree.New(cfg); err != nil {
-		return nil, err
-	}
+	w.Tree, err = tree.New(cfg)
 	w.host.Run(w.Tree)
-	return w, w.host.Resync(w.Resync)
+	return err
 }
 
 func (w *world) logf(format string, args ...any) {
@@ -60,7 +66,7 @@ func (w *world) run(n int) error {
 	ops := []func() error{
 		w.fork, w.fork, w.fork, w.thread, w.cloneParent, w.attach, w.attach, w.attach, w.attach,
 		w.exit, w.exit, w.exitLate, w.exec, w.mkdir, w.mkdir, w.rmdir, w.rename, w.mount, w.unmount, w.remount,
-		w.lose, w.steal, w.sweep, w.drain, w.reuse, w.orphan,
+		w.lose, w.steal, w.sweep, w.drain, w.reuse, w.orphan, w.restart,
 	}
 	for range n {
 		if err := ops[w.choose(len(ops))](); err != nil {
