@@ -283,19 +283,18 @@ func (v *window) settle() error {
 // lose drops events and lets the model look for itself.
 func (w *world) lose() error {
 	before := w.tids()
-	if w.mirror {
-		for range w.choose(4) {
-			ops := []func() error{w.fork, w.thread, w.cloneParent, w.exit, w.exec}
-			if err := ops[w.choose(len(ops))](); err != nil {
-				return err
-			}
-		}
+	if err := w.meanwhile(); err != nil {
+		return err
 	}
 	w.logf("lose after %v", before)
-	if w.mirror {
-		w.host.Lose()
+	if !w.mirror {
+		return w.host.Resync(w.Resync)
 	}
-	return w.host.Resync(w.Resync)
+	w.host.Lose()
+	if err := w.meanwhile(); err != nil {
+		return err
+	}
+	return w.Resync() // what happened since is told after it
 }
 
 // steal moves a task in the mirror to where another is, or to a directory that
