@@ -30,7 +30,6 @@ func refusedMain() int {
 	h.Close()
 	m, err := OpenMirror(fmt.Sprintf("test-refused-%d", os.Getpid()), "")
 	fmt.Println(errors.Is(err, kernfs.ErrRefused), err)
-	fmt.Println(kernfs.ProbeNamed())
 	if err == nil {
 		m.Retire(time.Second)
 		return 1

@@ -19,17 +19,14 @@ import (
 // of it is left.
 func hierarchy(t testing.TB) *Dir {
 	t.Helper()
-	if err := ProbeNamed(); errors.Is(err, ErrRefused) {
+	name := fmt.Sprintf("containerfs-test-k%d", os.Getpid())
+	d, err := OpenNamed(name)
+	if errors.Is(err, ErrRefused) {
 		if os.Geteuid() == 0 && errors.Is(err, unix.EPERM) && capSysAdmin() {
 			t.Fatalf("refused to root: %v", err)
 		}
 		t.Skip(err)
 	} else if err != nil {
-		t.Fatal(err)
-	}
-	name := fmt.Sprintf("containerfs-test-k%d", os.Getpid())
-	d, err := OpenNamed(name)
-	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -20,20 +20,10 @@ const MirrorPrefix = "containerfs-"
 // MaxName is the longest name of a named hierarchy that the kernel takes.
 const MaxName = 63
 
-// ErrRefused is what errors of ProbeNamed and OpenNamed match when this host
-// has no named hierarchies for this process, in contrast to a failure that
-// should not be. The message says why.
+// ErrRefused is what errors of OpenNamed match when this host has no named
+// hierarchies for this process, in contrast to a failure that should not be. The
+// message says why.
 var ErrRefused = errors.New("named cgroup hierarchies are refused here")
-
-// ProbeNamed tells whether OpenNamed can work, without making a hierarchy: nil,
-// or an error with the reason.
-func ProbeNamed() error {
-	fd, err := configure("containerfs-probe", "none")
-	if err == nil {
-		unix.Close(fd)
-	}
-	return err
-}
 
 // OpenNamed opens the root directory of the named hierarchy, which is made if
 // there is none of that name.
