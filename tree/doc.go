@@ -109,7 +109,7 @@
 // program, only how many exits there are: one less than there were threads. So all of them are
 // owed until so many have come (debt), and then none. Linux 5.8 and later exchange the two
 // numbers: an exit of the first one that is told after that is told with the other's. Where that
-// comes before the exec, it seems to be the first one that lives, until the mirror is asked. A
-// scan that was made after the exec shows nothing of the others: whoever was alone in a scan is
-// looked at when his exit is told.
+// comes before the exec, it seems to be the first one that lives: so the mirror is asked, where
+// they can have been in different groups. A scan that was made after the exec shows nothing of
+// the others: whoever was alone in a scan is looked at when his exit is told.
 package tree

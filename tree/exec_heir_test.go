@@ -2,6 +2,7 @@ package tree_test
 
 import (
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 )
@@ -277,5 +278,29 @@ func TestExecOfTheFirstWhereAnotherIsThere(t *testing.T) {
 	if err := f.moveProcess(x, p); err != nil {
 		t.Error(err)
 	}
+	f.wantTasks(x, p)
+}
+
+// The end of the first is told with the number of who executes a program, which is long in being
+// loaded: the mirror is asked at once who is left, and where.
+func TestSwappedExitOfALongExec(t *testing.T) {
+	f := newFixture(t, true, plain("a"))
+	root := f.mount(1, "")
+	x, y := f.mkdir(root, "x"), f.mkdir(root, "y")
+	p := f.host.Fork(1)
+	b := f.host.Thread(p)
+	f.attach(x, p)
+	f.attach(y, b)
+	f.host.HoldExecs()
+	f.host.Swap = true
+	f.host.Exec(b)
+	f.wantTasks(x)
+	f.wantTasks(y, p)
+	f.wantErrno(f.Rmdir(y, nil), syscall.EBUSY)
+	f.attach(x, p)
+	if err := f.Rmdir(y, nil); err != nil {
+		t.Error(err)
+	}
+	f.host.ReleaseExecs()
 	f.wantTasks(x, p)
 }

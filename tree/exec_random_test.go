@@ -27,6 +27,7 @@ func randomWindow(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	mirror := r.IntN(5) > 0
 	f := newFixture(t, mirror, plain("a"), plain("b"))
+	f.host.Swap = mirror && r.IntN(3) == 0
 	x, y := f.mkdir(f.mount(1, ""), "x"), f.mkdir(f.mount(2, ""), "y")
 	p := f.host.Fork(1)
 	threads := []int32{p}

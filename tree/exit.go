@@ -42,6 +42,13 @@ func (t *Tree) exitTIDLocked(tid int32) {
 		}
 	}
 	t.exitLocked(task)
+	// It can be the first one's, told with the number of a thread that executes a program.
+	if p := task.proc; p.guessed && p.nthreads == 1 && t.tasks[p.tgid] != nil {
+		first := t.tasks[p.tgid]
+		t.mu.Unlock()
+		t.placeHeir(first)
+		t.mu.Lock()
+	}
 }
 
 // goneLocked removes a task that was found to be gone before its exit event came.
@@ -77,8 +84,7 @@ func (t *Tree) exitLocked(task *Task) {
 	if p.nthreads--; p.nthreads == 0 {
 		t.endLocked(p)
 	} else {
-		// This exit can be the first one's, told with the number of a thread that executes.
-		// That of another can have been told in between, so mixed counts as well.
+		// The end of another can have been told in between, so mixed counts as well.
 		p.guessed = p.guessed || p.nthreads == 1 && (p.mixed || p.group() != g)
 		p.unmix()
 		if task.TID() == p.tgid {

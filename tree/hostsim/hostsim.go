@@ -50,6 +50,10 @@ type Host struct {
 	// Listed, if set, is called after each listing of a directory of the mirror.
 	Listed func(group uint64)
 
+	// Swap has the end of a first thread, where another executes a program, told with the
+	// number of that one: as Linux 5.8 and later do where it is told late.
+	Swap bool
+
 	// deliver serialises deliveries, which call the model.
 	deliver sync.Mutex
 	model   Model
@@ -183,7 +187,9 @@ func (h *Host) exec(tid int32) *task {
 	tgid := k.TGID
 	first := h.tasks[tgid]
 	for _, o := range h.threads(tgid) {
-		if o != k {
+		if o == first && o != k && h.Swap {
+			h.exitAs(o, tid)
+		} else if o != k {
 			h.exit(o)
 		}
 	}
@@ -308,7 +314,10 @@ func (h *Host) Reap(tid int32) {
 	}
 }
 
-func (h *Host) exit(k *task) {
+func (h *Host) exit(k *task) { h.exitAs(k, k.TID) }
+
+// exitAs ends a thread, which is told with a number.
+func (h *Host) exitAs(k *task, as int32) {
 	tid := k.TID
 	delete(h.tasks, tid)
 	switch last := len(h.threads(k.TGID)) == 0; {
@@ -325,7 +334,7 @@ func (h *Host) exit(k *task) {
 		k.zombie = true
 		h.tasks[tid] = k
 	}
-	event := func(m Model) { m.Exit(tid) }
+	event := func(m Model) { m.Exit(as) }
 	h.tell(&h.exits, event)
 }
 
