@@ -261,6 +261,22 @@ func mountIn(fs *ops.FS, h hierarchy) error {
 	return err
 }
 
+// checkHierarchies refuses those that no server can have, before anything is made for them: in
+// a model that is on no host they are mounted beside each other.
+func checkHierarchies(conf config) error {
+	fs, _, err := bareModel(conf)
+	if err != nil {
+		return err
+	}
+	defer fs.Close()
+	for _, h := range conf.Hierarchies {
+		if err := mountIn(fs, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // inTheWay adds to an error which hierarchies that the state directory keeps it may be about:
 // those that are not asked for, or are of this name.
 func inTheWay(err error, state, name string, kept []string, asked []hierarchy) error {

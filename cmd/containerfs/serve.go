@@ -150,6 +150,9 @@ func run(ctx context.Context, conf config) (err error) {
 	log, level := newLogger(conf.Stderr, conf.serviceOptions)
 	s := &service{conf: conf, log: log, level: level, notify: notifier{log}}
 	tuneThreads(log)
+	if err := checkHierarchies(conf); err != nil {
+		return err
+	}
 	// Listeners come first: an address that is in use or refused ends it
 	// before anything on the host is touched.
 	defer func() {
