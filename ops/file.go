@@ -326,7 +326,7 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 		}
 	}
 	if f.content == nil {
-		return 0, linux.EINVAL
+		return 0, f.done("read", errNotRead)
 	}
 	if offset < 0 || offset >= int64(len(f.content)) {
 		return 0, io.EOF
@@ -347,7 +347,7 @@ func (f *file) gone() (err error) {
 func (f *file) WriteAt(b []byte, _ int64) (int, error) {
 	r, ok := f.n.(regular)
 	if !ok {
-		return 0, linux.EINVAL // a log; p9srv opens no directory for writing
+		return 0, f.done("write", errReadOnly) // a log; p9srv opens no directory for writing
 	}
 	return f.command(b, r.write)
 }
