@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/signal"
@@ -151,7 +152,8 @@ func relayOne(ctx context.Context, conn, server net.Conn, remote p9srv.Addr, pat
 	})
 }
 
-// dialPatiently connects to a server, and tries again until its patience is over.
+// dialPatiently connects to a server, and tries again until its patience is over, ten times a
+// second or so: not in the same moments as others.
 func dialPatiently(ctx context.Context, addr p9srv.Addr, patience time.Duration) (net.Conn, error) {
 	end := time.Now().Add(patience)
 	for {
@@ -159,6 +161,6 @@ func dialPatiently(ctx context.Context, addr p9srv.Addr, patience time.Duration)
 		if err == nil || ctx.Err() != nil || !time.Now().Before(end) {
 			return conn, err
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(50*time.Millisecond + rand.N(100*time.Millisecond))
 	}
 }

@@ -16,7 +16,9 @@
 // # What a client notices
 //
 //   - A request waits while there is no connection, at most Config.Patience: then it
-//     is EIO. The connection is tried for as long as the client is there.
+//     is EIO. The connection is tried for as long as the client is there, at times that differ
+//     from one Relay to the next: who has lost a server with others does not come back in the
+//     same moment as these.
 //   - What was sent and not answered when the connection was lost is sent again if it is
 //     repeatable; else it is EIO, since nobody knows whether it was done.
 //   - What names a stale fid is ESTALE, but for clunk and remove, which end it.

@@ -1,10 +1,14 @@
 package persist
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -138,6 +142,58 @@ func TestPace(t *testing.T) {
 	w.call(msg(tGetattr, 1, 0, uint64(1)), msg(tGetattr+1, 1))
 	if took := time.Since(begin); took < minAge {
 		t.Errorf("the second connection was made after %v", took)
+	}
+}
+
+// TestApart: relays that lose their server in the same moment do not come back in the same, nor
+// try again in the same where it is not there yet.
+func TestApart(t *testing.T) {
+	t.Parallel()
+	const relays = 20
+	var mu sync.Mutex
+	var tries [relays][]time.Time
+	var servers []*peer
+	for i := range relays {
+		ours, client := pair(t)
+		theirs, server := pair(t)
+		go Serve(t.Context(), client, server, Config{Patience: enough, Dial: func(context.Context) (net.Conn, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			tries[i] = append(tries[i], time.Now())
+			return nil, net.ErrClosed
+		}})
+		w := &bench{T: t, client: newPeer(t, "client", ours), server: newPeer(t, "server", theirs)}
+		w.begin(l)
+		servers = append(servers, w.server)
+	}
+	time.Sleep(minAge) // so that none of them has to wait for that
+	for _, s := range servers {
+		s.conn.Close()
+	}
+	for i := range tries {
+		for end := time.Now().Add(enough); ; time.Sleep(10 * time.Millisecond) {
+			mu.Lock()
+			n := len(tries[i])
+			mu.Unlock()
+			if n >= 2 {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("relay %d has tried %d times", i, n)
+			}
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	var firsts, pauses []time.Duration
+	for _, at := range tries {
+		firsts = append(firsts, at[0].Sub(tries[0][0]))
+		pauses = append(pauses, at[1].Sub(at[0]))
+	}
+	for what, all := range map[string][]time.Duration{"the first tries": firsts, "the pauses to the second": pauses} {
+		if slices.Max(all)-slices.Min(all) < minWait/4 {
+			t.Errorf("%s: %v", what, all)
+		}
 	}
 }
 

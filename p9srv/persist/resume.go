@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
@@ -19,7 +20,7 @@ import (
 	"containerfs/p9srv/wire"
 )
 
-// How long a try to make a connection takes at most, and how long it is to the next.
+// How long a try to make a connection takes at most, and around how long it is to the next.
 const (
 	tryTime = 30 * time.Second
 	minWait = 50 * time.Millisecond
@@ -29,9 +30,17 @@ const (
 // minAge is how long it is at least from one connection to the next, whatever becomes of it.
 var minAge = time.Second
 
+// around is a time of half of d to one and a half: another for each of those that have lost
+// their connections at the same moment, so that they do not come back at the same.
+func around(d time.Duration) time.Duration { return d/2 + rand.N(d+1) }
+
 // reconnect makes another connection when one was lost, but not before next.
 func (r *Relay) reconnect(lost error, next time.Time) {
 	r.cfg.Log("connection lost (%v), trying again", bare(lost))
+	if now := time.Now(); next.Before(now) {
+		next = now
+	}
+	next = next.Add(around(minAge / 8))
 	said := ""
 	for wait := minWait; ; wait = min(2*wait, maxWait) {
 		select {
@@ -47,7 +56,7 @@ func (r *Relay) reconnect(lost error, next time.Time) {
 			r.cfg.Log("no connection: %s", why)
 			said = why
 		}
-		next = time.Now().Add(wait)
+		next = time.Now().Add(around(wait))
 	}
 }
 
