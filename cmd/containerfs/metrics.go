@@ -22,9 +22,11 @@ import (
 // Bounds on who asks for metrics, since every user of the host can.
 const (
 	metricsConns = 32
-	metricsTime  = 10 * time.Second
 	healthTime   = 5 * time.Second
 )
+
+// metricsTime is what who asks has to send all of it, and to take an answer. Tests shorten it.
+var metricsTime = 10 * time.Second
 
 // sources is where the metrics come from: they are pulled when they are asked for.
 type sources struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"net"
@@ -79,6 +80,67 @@ func TestListedTwice(t *testing.T) {
 func TestScrapeOfSilentServer(t *testing.T) {
 	if text := scraped(t, "unix://"+silentServer(t), "0.5"); !strings.Contains(text, "containerfs_up 0\n") {
 		t.Errorf("the exporter tells\n%s", text)
+	}
+}
+
+// pipes is a listener on connections that hold nothing: what one end writes the other has read.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	if conn, ok := <-p; ok {
+		return conn, nil
+	}
+	return nil, net.ErrClosed
+}
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return nil }
+
+// TestScraperThatDoesNotRead: who asks and takes no answer is hung up on, and keeps nobody from
+// asking; who takes his has it, also where the server was asked for longer than that takes.
+func TestScraperThatDoesNotRead(t *testing.T) {
+	defer func(d time.Duration) { metricsTime = d }(metricsTime)
+	metricsTime = 300 * time.Millisecond
+	e := &exporter{server: "unix://" + silentServer(t), path: "/all", depth: -1, stderr: io.Discard}
+	l := make(pipes)
+	server := boundedHTTP(e.handler())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		server.Serve(l)
+	}()
+	defer func() {
+		server.Close()
+		<-ended
+	}()
+	ask := func() net.Conn {
+		conn, theirs := net.Pipe()
+		l <- theirs
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 1\r\n\r\n")
+		return conn
+	}
+	var lazy []net.Conn
+	for range 4 {
+		lazy = append(lazy, ask())
+	}
+	for _, conn := range lazy {
+		var err error
+		for err == nil {
+			_, err = conn.Write([]byte("x"))
+		}
+		if err != io.ErrClosedPipe {
+			t.Errorf("who does not read has %v, want his connection closed", err)
+		}
+	}
+	conn := ask()
+	defer conn.Close()
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != 200 || !strings.Contains(string(text), "containerfs_up 0\n") {
+		t.Errorf("%s, %v: %s", answer.Status, err, text)
 	}
 }
 
