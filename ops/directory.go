@@ -92,7 +92,7 @@ func (f *file) list(d directory, offset uint64, kept bool, yield func(q p9.QID, 
 			return
 		}
 		if isProc && offset == 0 {
-			f.pids = f.at.fs.pids()
+			f.pids = f.at.fs.tree.AppendPIDs(nil)
 			if err = f.holdSnapshot(); err != nil {
 				return // before anything of it is listed
 			}
@@ -111,11 +111,7 @@ func (f *file) list(d directory, offset uint64, kept bool, yield func(q p9.QID, 
 		}
 		after := offset - min(offset, 2)
 		shifted := func(e entry) bool { return yield(e.qid, e.offset+2, e.name) }
-		if isProc {
-			listPIDs(f.at.fs, f.pids, after, shifted)
-			return
-		}
-		err = d.list(f.at.fs, after, shifted)
+		err = d.list(f, after, shifted)
 	})
 	return err
 }

@@ -29,9 +29,9 @@ type directory interface {
 	// of a task that the model does not know yet.
 	lookup(fs *FS, name string) (node, error)
 
-	// list yields the entries that come after an offset, in listing order.
-	// `.` and `..` are not among them.
-	list(fs *FS, after uint64, yield func(entry) bool) error
+	// list yields the entries that come after an offset to who lists it, in listing
+	// order. `.` and `..` are not among them.
+	list(f *file, after uint64, yield func(entry) bool) error
 }
 
 // entry is an element of a listing. A listing that is continued after an entry's
@@ -175,12 +175,12 @@ func (d containerDir) lookup(fs *FS, name string) (node, error) {
 // whatever subsystems, and children have theirs.
 const offsetChildren = 1 << 32
 
-func (d containerDir) list(fs *FS, after uint64, yield func(entry) bool) error {
+func (d containerDir) list(f *file, after uint64, yield func(entry) bool) error {
 	if d.c.Removed() {
 		return syscall.ENODEV
 	}
 	if after < offsetChildren {
-		rows := fs.table(d.c).rows
+		rows := f.at.fs.table(d.c).rows
 		first := sort.Search(len(rows), func(i int) bool { return uint64(rows[i].id) > after })
 		for _, r := range rows[first:] {
 			if !yield(entry{r.name, controlFile{c: d.c, r: r}.qid(), uint64(r.id)}) {

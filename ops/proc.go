@@ -31,27 +31,19 @@ func (procDir) lookup(fs *FS, name string) (node, error) {
 	return d, nil
 }
 
-// list lists the processes that there are now; a listing by a fid is of those
-// that there were when it began (see file.pids).
-func (procDir) list(fs *FS, after uint64, yield func(entry) bool) error {
-	listPIDs(fs, fs.pids(), after, yield)
-	return nil
-}
-
-// pids are the tgids of all processes, ascending. View.
-func (fs *FS) pids() []int32 { return fs.tree.AppendPIDs(nil) }
-
-func listPIDs(fs *FS, pids []int32, after uint64, yield func(entry) bool) {
-	first := sort.Search(len(pids), func(i int) bool { return uint64(pids[i]) > after })
-	for _, pid := range pids[first:] {
-		d, ok := fs.taskDir(pid)
+// list lists the processes that there were when the listing began.
+func (procDir) list(f *file, after uint64, yield func(entry) bool) error {
+	first := sort.Search(len(f.pids), func(i int) bool { return uint64(f.pids[i]) > after })
+	for _, pid := range f.pids[first:] {
+		d, ok := f.at.fs.taskDir(pid)
 		if !ok {
 			continue
 		}
 		if !yield(entry{strconv.Itoa(int(pid)), d.qid(), uint64(pid)}) {
-			return
+			break
 		}
 	}
+	return nil
 }
 
 // taskDir is proc/<pid>: of a thread, or of a process, which is there as long as a thread of it is.
@@ -119,7 +111,7 @@ func (d taskDir) lookup(fs *FS, name string) (node, error) {
 	return nil, syscall.ENOENT
 }
 
-func (d taskDir) list(fs *FS, after uint64, yield func(entry) bool) error {
+func (d taskDir) list(_ *file, after uint64, yield func(entry) bool) error {
 	for i := after; i < uint64(len(taskFiles)); i++ {
 		if !yield(entry{taskFiles[i], taskFile{d, int(i)}.qid(), i + 1}) {
 			break

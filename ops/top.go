@@ -57,13 +57,13 @@ func (topDir) lookup(fs *FS, name string) (node, error) {
 	return nil, syscall.ENOENT
 }
 
-func (topDir) list(fs *FS, after uint64, yield func(entry) bool) error {
+func (topDir) list(f *file, after uint64, yield func(entry) bool) error {
 	for i := after; i < uint64(len(topFiles)); i++ {
 		if !yield(entry{topFiles[i].name, topFiles[i].node.qid(), i + 1}) {
 			return nil
 		}
 	}
-	for h := range fs.tree.Hierarchies {
+	for h := range f.at.fs.tree.Hierarchies {
 		offset := offsetChildren + h.Number()
 		if h.Published() && offset > after && !yield(entry{h.Name(), containerDir{h.Root()}.qid(), offset}) {
 			break
