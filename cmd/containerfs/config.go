@@ -305,7 +305,7 @@ func (conf *config) setState(c *cli.Context, file *configFile) (err error) {
 	case state == "none":
 		return nil
 	case state == "" && (c.IsSet("state") || file.State != nil):
-		return errorf("state", "want a directory, or none")
+		return errorf("state", "%q: want a directory, or none", state)
 	case state == "":
 		if state, err = defaultState(); err != nil {
 			return usagef("%v: say where by --state", err)
@@ -332,12 +332,9 @@ func defaultState() (string, error) {
 
 // limit is a limit on a number of containers.
 func limit(c *cli.Context, file *configFile, key string, given *int) (int, error) {
-	n, _ := flagOr(c, file, key, c.Int, given)
-	switch {
-	case n >= 0:
-		return n, nil
-	case c.IsSet(key):
-		return 0, usagef("%s: a limit cannot be negative", key)
+	n, errorf := flagOr(c, file, key, c.Int, given)
+	if n < 0 {
+		return 0, errorf(key, "%d: a limit cannot be negative", n)
 	}
-	return 0, file.errorf(key, "a limit cannot be negative")
+	return n, nil
 }

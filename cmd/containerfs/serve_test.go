@@ -38,7 +38,8 @@ func TestServeConfig(t *testing.T) {
 		{"enable", []string{"--enable", "ns"}, config{Listen: standard, Hierarchies: all, Enable: []string{"ns"}, Mirror: "auto"}, ""},
 		{"enable what there is anyhow", []string{"--enable", "debug"}, config{}, `enable "debug": want one of ns cpu memory blkio io devices freezer net_cls net_prio pids hugetlb perf_event rdma misc cgroup cpuset cpuacct`},
 		{"state", []string{"--state", "/x"}, config{Listen: standard, Hierarchies: all, Mirror: "auto", State: "/x"}, ""},
-		{"no state", []string{"--state="}, config{}, "state want a directory, or none"},
+		{"no state", []string{"--state="}, config{}, `state "": want a directory, or none`},
+		{"limit", []string{"--max-containers", "-1"}, config{}, "max-containers -1: a limit cannot be negative"},
 		{"argument", []string{"x"}, config{}, `serve takes no argument, got "x"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
