@@ -25,43 +25,32 @@ type Seen struct {
 // ErrInUse, since a server may have it, and change it meanwhile, and for ErrOpen. One
 // that has no file yet is os.ErrNotExist.
 func Look(dir string) (Seen, error) {
-	seen, _, err := look(dir)
-	return seen, err
+	return Read(dir, func(Key, []byte) error { return nil })
 }
 
-// Read is Look that calls f for each row, as Open does.
+// Read is Look that calls f for each row of a file that is whole, as Open does.
 func Read(dir string, f func(k Key, value []byte) error) (Seen, error) {
-	seen, content, err := look(dir)
-	if err == nil {
-		_, err = check(content, f)
-	}
-	return seen, err
-}
-
-// look returns what is in the file as well, if that is whole.
-func look(dir string) (Seen, []byte, error) {
 	seen := Seen{Holder: holder(filepath.Join(dir, lockName))}
 	path := filepath.Join(dir, FileName)
 	content, err := readFile(path)
 	for range looks {
 		if err != nil {
-			return seen, nil, err
+			return seen, err
 		}
-		seen.Rows = 0
-		_, err = check(content, func(Key, []byte) error { seen.Rows++; return nil })
+		_, err = check(content, func(k Key, value []byte) error { seen.Rows++; return f(k, value) })
 		if err == nil || !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNewer) {
-			return seen, content, err
+			return seen, err
 		}
 		// It may have been written to while it was read. What is damaged stays as
 		// it is.
 		time.Sleep(lookAgain)
 		again, errRead := readFile(path)
 		if errRead == nil && bytes.Equal(again, content) {
-			return seen, nil, err
+			return seen, err
 		}
 		content, err = again, errRead
 	}
-	return seen, nil, errBusy
+	return seen, errBusy
 }
 
 var readFile = os.ReadFile // another in a test
