@@ -22,7 +22,7 @@ const Format = 1
 var (
 	ErrInUse   = errors.New("in use by another server")
 	ErrNewer   = errors.New("of a newer format than this server knows")
-	ErrDamaged = errDamaged
+	ErrDamaged = errors.New("damaged")
 	ErrOpen    = errors.New("others than the server's user can write to it: who does is who says where tasks are")
 )
 

@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"hash/fnv"
@@ -26,11 +25,9 @@ const (
 	noFreelist = ^uint64(0)
 )
 
-// errDamaged is what verify's errors wrap, but those of a newer format.
-var errDamaged = errors.New("damaged")
-
+// damaged is verify's error, but of a newer format.
 func damaged(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", errDamaged, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %s", ErrDamaged, fmt.Sprintf(format, args...))
 }
 
 // A verifier looks at all of a file without changing it.

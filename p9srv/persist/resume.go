@@ -27,6 +27,10 @@ const (
 	maxWait = 5 * time.Second
 )
 
+// goneTime is for how long nothing has to be heard of a server for it to be gone. It is less
+// than for others, since another connection can be made.
+const goneTime = 30 * time.Second
+
 // minAge is how long it is at least from one connection to the next, whatever becomes of it.
 var minAge = time.Second
 

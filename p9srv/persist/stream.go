@@ -7,7 +7,6 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"time"
 
 	"containerfs/p9srv/wire"
 )
@@ -98,7 +97,3 @@ func readFrame(in *bufio.Reader, bound uint32, room []byte) ([]byte, error) {
 	_, err = io.ReadFull(in, b)
 	return b, err
 }
-
-// goneTime is for how long nothing has to be heard of a server for it to be gone. It is less
-// than for others, since another connection can be made.
-const goneTime = 30 * time.Second
