@@ -60,3 +60,21 @@ func TestSocketModeFromTheStart(t *testing.T) {
 		})
 	}
 }
+
+// TestListenOpen: who writes an IPv4 address is not listened for on IPv6.
+func TestListenOpen(t *testing.T) {
+	for address, want := range map[string]string{"0.0.0.0:0": "0.0.0.0", "[::]:0": "::", ":0": "::"} {
+		l, err := p9srv.ListenOpen(p9srv.Addr{Network: "tcp", Address: address})
+		if err != nil && want == "::" {
+			t.Logf("%v: is there IPv6?", err)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if host, _, _ := net.SplitHostPort(l.Addr().String()); host != want {
+			t.Errorf("%s is %s", address, l.Addr())
+		}
+		l.Close()
+	}
+}

@@ -26,6 +26,15 @@ func ListenLocal(a Addr) (net.Listener, error) {
 	return l.net, nil
 }
 
+// ListenOpen listens for something else than 9P where others may reach it, at an address of TCP
+// or a unix socket, as Listen does for 9P.
+func ListenOpen(a Addr) (net.Listener, error) {
+	if a.Network == "tcp" {
+		return net.Listen(family(a.Address), a.Address)
+	}
+	return ListenLocal(a)
+}
+
 // CheckLocal is Check for ListenLocal.
 func CheckLocal(a Addr) error {
 	a, err := local(a)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os/signal"
 	"strconv"
@@ -30,7 +29,8 @@ func exporterCommand() *cli.Command {
 		Description: `Answers /metrics at ADDR, tcp://HOST:PORT or unix:///SOCKET, to whoever can connect: the
 CPU time, the tasks and the memory of PATH and of all containers below it, / if
 there is no PATH, as top shows them: with what is below each. The server is asked as
-who runs this: what he may not read is not there.
+who runs this: what he may not read is not there. 0.0.0.0 is all of this host's IPv4
+addresses; [::], or no HOST, those of IPv6 as well.
 
 Each time the server is asked anew, for every container, in nine tenths of the time that
 Prometheus says it waits (scrape_timeout, a minute at most), or of 10 s. If it cannot be,
@@ -174,7 +174,7 @@ func (e *exporter) report(err error) {
 
 // serve answers until ctx is done.
 func (e *exporter) serve(ctx context.Context, addr p9srv.Addr) error {
-	l, err := listenHTTP(addr)
+	l, err := p9srv.ListenOpen(addr)
 	if err != nil {
 		return &pathError{"listen", addr.String(), err}
 	}
@@ -223,12 +223,4 @@ func waits(h http.Header) time.Duration {
 		return metricsTime
 	}
 	return min(max(time.Duration(min(seconds, longestScrape.Seconds())*float64(time.Second)), shortestScrape), longestScrape)
-}
-
-// listenHTTP listens where others may reach it, or on a unix socket for all of this host.
-func listenHTTP(addr p9srv.Addr) (net.Listener, error) {
-	if addr.Network == "unix" {
-		return p9srv.ListenLocal(addr)
-	}
-	return net.Listen("tcp", addr.Address)
 }
