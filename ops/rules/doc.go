@@ -11,8 +11,9 @@
 //
 // USER is the name of a user, @ and the name of a group, or * for everybody. A name
 // of digits that nobody has is a number. A user or a group that is not known fits
-// nobody until it is known, and is no error. A lone % stands for the user and the
-// process of the line before.
+// nobody until it is known, and is no error; while the host's databases cannot be asked,
+// what they said last holds. A lone % stands for the user and the process of the line
+// before.
 //
 // The user is the task's effective one. A group fits by the task's effective gid,
 // by its supplementary groups, and by the database's members.

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"os/user"
 	"strconv"
@@ -184,5 +185,46 @@ func TestNamesAreRemembered(t *testing.T) {
 	n.User(4000001)
 	if len(n.kept) != 1 {
 		t.Errorf("%d answers are kept, one more than may be", len(n.kept))
+	}
+}
+
+// TestNamesThatCannotBeAsked: what the databases have said holds for as long as they cannot be
+// asked, and no longer.
+func TestNamesThatCannotBeAsked(t *testing.T) {
+	defer func(f func(question) (answer, error)) { look = f }(look)
+	var n Names
+	later := func() {
+		for q, a := range n.kept {
+			a.until = time.Now().Add(-time.Second)
+			n.kept[q] = a
+		}
+	}
+	answers := func() string {
+		later()
+		uid, known := n.uid("daemon")
+		gid, knownGroup := n.gid("daemon")
+		return fmt.Sprint(uid, " ", known, " ", gid, " ", knownGroup, " ", n.User(1), " ", n.Group(1), " ", n.member(1, 1))
+	}
+	said := answer{text: "1", groups: []string{"1"}, ok: true}
+	var err error
+	look = func(question) (answer, error) { return said, err }
+	want := answers()
+	if want != "1 true 1 true 1 1 true" {
+		t.Fatal(want)
+	}
+	said, err = answer{}, errors.New("the database is away")
+	if got := answers(); got != want {
+		t.Errorf("they cannot be asked: %s, want %s", got, want)
+	}
+	err = nil
+	if got := answers(); got == want {
+		t.Errorf("nobody has the names any more: %s", got)
+	}
+
+	look = inDatabases
+	for _, q := range []question{{'u', "nobody-of-that-name"}, {'g', "nobody-of-that-name"}, {'U', "4000000"}, {'G', "4000000"}, {'m', "4000000"}} {
+		if a, err := look(q); err != nil || a.ok {
+			t.Errorf("%c %s: %+v, %v", q.what, q.name, a, err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"errors"
 	"os/user"
 	"slices"
 	"strconv"
@@ -9,8 +10,9 @@ import (
 )
 
 // Names translates names of users and groups by the host's databases, and remembers
-// the answers for a while: an exec storm asks for the same few again and again. It
-// may be used concurrently.
+// the answers for a while: an exec storm asks for the same few again and again. Where the
+// databases cannot be asked the last answer holds: for whom nobody knew for a moment the
+// next rule would decide. It may be used concurrently.
 type Names struct {
 	mu   sync.Mutex
 	kept map[question]answer
@@ -43,7 +45,9 @@ func (n *Names) ask(what byte, name string) answer {
 	if known && now.Before(a.until) {
 		return a
 	}
-	a = look(q)
+	if fresh, err := look(q); err == nil || !known {
+		a = fresh
+	}
 	a.until = now.Add(namesKeptFor)
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -54,31 +58,42 @@ func (n *Names) ask(what byte, name string) answer {
 	return a
 }
 
-func look(q question) (a answer) {
+var look = inDatabases // another in a test
+
+// inDatabases asks them. An error is that they cannot be asked, which is not that nobody has
+// the name.
+func inDatabases(q question) (a answer, err error) {
 	switch q.what {
 	case 'u':
-		if u, err := user.Lookup(q.name); err == nil {
-			return answer{text: u.Uid, ok: true}
+		var u *user.User
+		if u, err = user.Lookup(q.name); err == nil {
+			a = answer{text: u.Uid, ok: true}
 		}
 	case 'g':
-		if g, err := user.LookupGroup(q.name); err == nil {
-			return answer{text: g.Gid, ok: true}
+		var g *user.Group
+		if g, err = user.LookupGroup(q.name); err == nil {
+			a = answer{text: g.Gid, ok: true}
 		}
 	case 'U', 'm':
-		u, err := user.LookupId(q.name)
-		if err != nil {
+		var u *user.User
+		if u, err = user.LookupId(q.name); err != nil {
 			break
 		}
 		if q.what == 'm' {
-			a.groups, _ = u.GroupIds()
+			a.groups, err = u.GroupIds()
 		}
 		a.text, a.ok = u.Username, u.Username != ""
 	case 'G':
-		if g, err := user.LookupGroupId(q.name); err == nil {
-			return answer{text: g.Name, ok: g.Name != ""}
+		var g *user.Group
+		if g, err = user.LookupGroupId(q.name); err == nil {
+			a = answer{text: g.Name, ok: g.Name != ""}
 		}
 	}
-	return a
+	if errors.As(err, new(user.UnknownUserError)) || errors.As(err, new(user.UnknownGroupError)) ||
+		errors.As(err, new(user.UnknownUserIdError)) || errors.As(err, new(user.UnknownGroupIdError)) {
+		err = nil
+	}
+	return a, err
 }
 
 // uid is the number of a user. A name of digits that nobody has is a number.
