@@ -306,6 +306,9 @@ func (c *Classifier) classify(j job) {
 		return
 	}
 	info, s, err := c.identify(j)
+	if err != nil && !errors.Is(err, syscall.ESRCH) {
+		c.log.Warn("a task could not be looked at: rules leave it where it is", "tid", j.task.TID(), "err", err)
+	}
 	if err != nil || info.Kernel {
 		return
 	}

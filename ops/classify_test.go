@@ -26,6 +26,7 @@ type ruled struct {
 	gid    map[int32]uint32
 	comm   map[int32]string
 	onLook func() // inside of the next look
+	blind  error  // what all looks come to, if it is not nil
 
 	unseen bool // the rules look themselves at who executes a program
 }
@@ -86,11 +87,14 @@ func (r *ruled) look(tid int32) (rules.Subject, error) {
 		return rules.Subject{}, err
 	}
 	r.mu.Lock()
-	f := r.onLook
+	f, blind := r.onLook, r.blind
 	r.onLook = nil
 	r.mu.Unlock()
 	if f != nil {
 		f()
+	}
+	if blind != nil {
+		return rules.Subject{}, blind
 	}
 	return r.see(tid)
 }
@@ -681,5 +685,24 @@ func TestRulesAnyErrno(t *testing.T) {
 	r.counted("1:1/1")
 	if !strings.Contains(r.log.String(), "no space left") {
 		t.Error(r.log)
+	}
+}
+
+// TestRulesThatCannotLook: that a task could not be looked at is said, unless it is gone.
+func TestRulesThatCannotLook(t *testing.T) {
+	r := newRuled(t, 100, "* m x create\n")
+	r.unseen = true
+	r.c.Start(false)
+	for err, said := range map[error]bool{syscall.EMFILE: true, syscall.ESRCH: false} {
+		r.mu.Lock()
+		r.blind = err
+		r.mu.Unlock()
+		p := r.fork(1000)
+		r.exec(p, "/a")
+		r.settle()
+		r.at(p, "/", "/")
+		if is := strings.Contains(r.log.String(), fmt.Sprintf("tid=%d err=%q", p, err.Error())); is != said {
+			t.Errorf("%v of %d is said: %v\n%s", err, p, is, r.log)
+		}
 	}
 }
