@@ -39,7 +39,7 @@ type Journal struct {
 // State says what a state directory is.
 type State struct {
 	Mirror string // the id for the mirror's name
-	Fresh  bool   // nothing was kept yet
+	Fresh  bool   // no hierarchy was ever kept
 	// Rebooted: what is kept of tasks is of another boot of the host. Copied: it
 	// is of a server in another directory.
 	Rebooted, Copied bool

@@ -68,14 +68,15 @@ func OpenJournal(dir string, log *slog.Logger) (_ *Journal, err error) {
 		return nil, err
 	}
 	j.judge(string(boot), place)
-	if j.state.Fresh || j.state.Copied {
+	renamed := j.state.Mirror == "" || j.state.Copied
+	if renamed {
 		var id [8]byte
 		rand.Read(id[:])
 		j.state.Mirror = "s" + hex.EncodeToString(id[:])
 	}
 	j.fact(bootKey, string(boot))
 	j.fact(placeKey, place)
-	if j.fact(mirrorKey, j.state.Mirror); j.state.Fresh || j.state.Copied {
+	if j.fact(mirrorKey, j.state.Mirror); renamed {
 		// Before there is a mirror of that name.
 		if err := j.later.put(j.store); err != nil {
 			return nil, fmt.Errorf("state directory %s: %w", dir, err)
@@ -123,10 +124,12 @@ func MirrorOf(dir string) (id string, err error) {
 // judge says what the state is of that was kept.
 func (j *Journal) judge(boot, place string) {
 	j.state.Mirror = string(j.kept.fact(mirrorKey))
-	j.state.Fresh = j.state.Mirror == ""
-	j.state.Rebooted = !j.state.Fresh && string(j.kept.fact(bootKey)) != boot
+	known := j.state.Mirror != ""
+	// A server that was refused or killed as it started has left no more than its facts.
+	j.state.Fresh = !known || j.kept.fact(nextKey) == nil
+	j.state.Rebooted = known && string(j.kept.fact(bootKey)) != boot
 	// The numbers of a file system may be others after a boot.
-	j.state.Copied = !j.state.Fresh && !j.state.Rebooted && string(j.kept.fact(placeKey)) != place
+	j.state.Copied = known && !j.state.Rebooted && string(j.kept.fact(placeKey)) != place
 }
 
 // laterRows are to be put when everything was restored: if that fails the state

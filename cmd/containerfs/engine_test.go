@@ -2,12 +2,47 @@ package main
 
 import (
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	"containerfs/ops"
 	"containerfs/p9srv"
 )
+
+// TestDefaultHierarchy: the one that there is by default is there though the first server of a
+// state directory was refused or killed as it started, and not after it was unmounted.
+func TestDefaultHierarchy(t *testing.T) {
+	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
+	j, err := ops.OpenJournal(dir, log) // and no more
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	conf := config{State: dir, Mirror: "off", Hierarchies: []hierarchy{{"d", "debug"}, {"x", "nothing"}}}
+	if e, err := newEngine(conf, log); err == nil {
+		e.close()
+		t.Fatal("there is a hierarchy of nothing")
+	}
+	conf.Hierarchies, conf.NoHierarchies = []hierarchy{{"all", "all"}}, true
+	for _, want := range [][]string{{"all"}, nil} {
+		e, err := newEngine(conf, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := keptIn(e.tree); !slices.Equal(got, want) {
+			t.Errorf("there are %v, want %v", got, want)
+		}
+		if h := e.hierarchy("all"); h != nil {
+			if err := e.tree.Unmount(h); err != nil {
+				t.Error(err)
+			}
+		}
+		e.close()
+	}
+}
 
 // TestRefusedHierarchies: what no server can be leaves nothing behind, no state directory and no
 // directory of a socket.
