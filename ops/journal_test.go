@@ -567,7 +567,7 @@ func TestAnotherLife(t *testing.T) {
 		host.Exit(ends)
 		w.tree.Drain()
 		w.fs.journal.SaveTasks()
-		copied := t.TempDir()
+		copied, refused := t.TempDir(), t.TempDir()
 		stop := func(w *world) {
 			t.Helper()
 			w.fs.Close()
@@ -578,7 +578,9 @@ func TestAnotherLife(t *testing.T) {
 		stop(w)
 		text, err := os.ReadFile(filepath.Join(dir, store.FileName))
 		k.must(err)
-		k.must(os.WriteFile(filepath.Join(copied, store.FileName), text, 0o600))
+		for _, copy := range []string{copied, refused} {
+			k.must(os.WriteFile(filepath.Join(copy, store.FileName), text, 0o600))
+		}
 		groups := func(dir string, want int) {
 			t.Helper()
 			j, err := OpenJournal(dir, slog.New(slog.DiscardHandler))
@@ -621,6 +623,10 @@ func TestAnotherLife(t *testing.T) {
 			stop(w)
 		}
 		void("a copy", live(t, host, copied, mirror), State{Copied: true})
+		groups(refused, 0) // by a server that has not begun
+		after := live(t, host, refused, mirror)
+		after.as(root).want("m/a/tasks", "")
+		stop(after)
 		w.fs.journal.store.Put(bootKey, []byte("another"), nil)
 		stop(w)
 		groups(dir, 0)

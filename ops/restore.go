@@ -73,6 +73,13 @@ func OpenJournal(dir string, log *slog.Logger) (_ *Journal, err error) {
 		var id [8]byte
 		rand.Read(id[:])
 		j.state.Mirror = "s" + hex.EncodeToString(id[:])
+		// The places are those of the other directory's tasks: the next server, which finds
+		// that this one is no copy any more, must not have them.
+		for _, b := range []store.Bucket{store.Groups, store.Tasks} {
+			for _, r := range j.kept.rows[b] {
+				j.later[store.Key{Bucket: b, Num: r.num}] = nil
+			}
+		}
 	}
 	j.fact(bootKey, string(boot))
 	j.fact(placeKey, place)
