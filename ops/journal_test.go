@@ -45,6 +45,9 @@ func keptWorld(t testing.TB, dir string) *world {
 	if _, err := w.fs.Restore(map[uint64]bool{}); err != nil {
 		t.Fatal(err)
 	}
+	if err := w.fs.journal.Begin(); err != nil {
+		t.Fatal(err)
+	}
 	return w
 }
 
@@ -521,6 +524,9 @@ func live(t *testing.T, host *simulated, dir string, mirror bool) *world {
 		t.Fatal(err)
 	}
 	if err := host.Resync(w.tree.Resync); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.fs.journal.Begin(); err != nil {
 		t.Fatal(err)
 	}
 	return w

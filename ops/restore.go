@@ -47,7 +47,7 @@ func (k *keptRows) fact(key store.Key) []byte {
 }
 
 // OpenJournal opens a state directory, which is made if there is none. What was
-// kept in it is restored by FS.Restore. Nothing is written where that fails.
+// kept in it is restored by FS.Restore; Begin says that it is this server's from now on.
 func OpenJournal(dir string, log *slog.Logger) (_ *Journal, err error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -139,8 +139,8 @@ func (j *Journal) judge(boot, place string) {
 	j.state.Copied = known && !j.state.Rebooted && string(j.kept.fact(placeKey)) != place
 }
 
-// laterRows are to be put when everything was restored: if that fails the state
-// stays as it was.
+// laterRows are to be put when the server is sure to be: until then the state stays as it
+// was.
 type laterRows map[store.Key][]byte
 
 func (l laterRows) put(s *store.Store) error {
@@ -210,15 +210,19 @@ func (j *Journal) KeptGroups() (groups []uint64) {
 
 // Restore makes the tree what it was, from the journal. It is called once, before
 // there are tasks. exists says which css groups have a directory in the mirror, nil
-// without a mirror. Where it fails, nothing was written and the server cannot be.
+// without a mirror. Where it fails the server cannot be. Nothing is written before Begin.
 func (fs *FS) Restore(exists map[uint64]bool) (done Restored, err error) {
 	j := fs.journal
-	if done, err = fs.restore(j, exists); err != nil {
-		return done, err
+	if done, err = fs.restore(j, exists); err == nil {
+		fs.tree.View(func() { j.next = fs.tree.Next() })
 	}
-	fs.tree.View(func() { j.next = fs.tree.Next() })
-	return done, j.later.put(j.store)
+	return done, err
 }
+
+// Begin keeps what Restore has come to: of which boot and mirror the state is now, and that
+// places which mean nothing any more are nobody's. It is called when nothing can refuse the
+// server any more. One that was refused leaves all of that to the next.
+func (j *Journal) Begin() error { return j.later.put(j.store) }
 
 // Rehearse is Restore for who is no server and only looks, by LookJournal: it fails as
 // that would, and what the tree is then is kept nowhere.

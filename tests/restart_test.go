@@ -432,6 +432,30 @@ func TestRefusedFirstStart(t *testing.T) {
 	s.stop()
 }
 
+// TestRefusedAfterRestore: a start that is refused beside the state has changed nothing of where
+// tasks are, though it would have begun with all of them in the roots.
+func TestRefusedAfterRestore(t *testing.T) {
+	dir := t.TempDir()
+	t.Cleanup(func() { retireMirrors(t, dir) })
+	s := startServer(t, "--state", dir, "--hierarchy", "cpu=cpuacct")
+	if !strings.Contains(s.log.String(), "mirror: on") {
+		t.Skip("there is no mirror on this host")
+	}
+	s.run("mkdir", "/cpu/a")
+	p := startSpawner(t)
+	s.run("attach", "/cpu/a", fmt.Sprint(p.pid()))
+	s.stop()
+	if code, _, stderr := refusedStart(t, "--state", dir, "--mirror", "off", "--hierarchy", "other=cpuacct"); code != usage {
+		t.Errorf("exit code %d:\n%s", code, stderr)
+	}
+	s = startServer(t, "--state", dir)
+	if got, want := s.run("read", "/cpu/a/procs"), fmt.Sprintln(p.pid()); got != want {
+		t.Errorf("in the container are %q, want %q", got, want)
+	}
+	p.kill()
+	s.run("rmdir", "/cpu/a")
+}
+
 // plannedAs checks that doctor says of a config file what serve has said of it, and that it
 // says no such thing where serve has said nothing.
 func plannedAs(t testing.TB, stderr, state, enable string, hierarchies ...string) {

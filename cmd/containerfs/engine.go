@@ -102,6 +102,11 @@ func newEngine(conf config, log *slog.Logger) (_ *engine, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if e.journal != nil {
+		if err := e.journal.Begin(); err != nil {
+			return nil, stateError(err)
+		}
+	}
 	applyRules()
 	m.rules.Start(conf.RulesExisting)
 	return e, nil
