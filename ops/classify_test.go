@@ -505,6 +505,30 @@ func TestRulesOneLook(t *testing.T) {
 	}
 }
 
+// TestRulesLookBehindExec: what a process changes after an exec is looked at after what was seen at
+// that, though a look from before it still waits.
+func TestRulesLookBehindExec(t *testing.T) {
+	r := newRuled(t, 100, "@70 m x create\n@71 m y create\n")
+	p := r.fork(1000)
+	r.tree.Drain()
+	change := func(gid uint32) {
+		r.mu.Lock()
+		r.gid[p] = gid
+		r.mu.Unlock()
+		r.c.Changed(r.tree, p, r.host.Now())
+	}
+	change(70)
+	r.exec(p, "/a")
+	r.tree.Drain()
+	change(71)
+	r.c.Start(false)
+	r.settle()
+	r.at(p, "/y", "/")
+	if n := len(r.c.queue.unlooked); n != 0 {
+		t.Errorf("%d seem to wait", n)
+	}
+}
+
 // TestRulesAfterLoss: processes whose exec nobody saw are found.
 func TestRulesAfterLoss(t *testing.T) {
 	r := newRuled(t, 100, "*:a m,n x create\n1000:b m y create\n")

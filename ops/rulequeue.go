@@ -85,6 +85,8 @@ func (q *ruleQueue) add(j job, noted int64) {
 		q.todo.jobs = append(q.todo.jobs, j)
 		if j.seen == nil {
 			q.unlooked[l] = true
+		} else {
+			delete(q.unlooked, l) // what waits comes before what was seen, which can be old by then
 		}
 		q.inHand[j.tgid]++
 		q.pending.Add(1)
