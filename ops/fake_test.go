@@ -108,6 +108,13 @@ func (s *fake) Files() (rows []tree.File) {
 				}
 				return nil
 			}
+		case "fetched": // where that has somebody measure
+			f.Read, f.Write = nil, nil
+			f.Prepare = func(*tree.Container) error { return nil }
+			f.Fetch = func(*tree.Container) ([]byte, error) {
+				s.measuring()
+				return []byte("0\n"), nil
+			}
 		case "poke":
 			f.Read = nil
 		}

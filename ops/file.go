@@ -213,9 +213,14 @@ func (f *file) prepare(r regular) error {
 	switch {
 	case !ok:
 	case c.r.fetch != nil:
-		var err error
-		f.fetched, err = readable(c.r.fetch(c.c))
-		return err
+		fetch := func() (err error) {
+			f.fetched, err = readable(c.r.fetch(c.c))
+			return err
+		}
+		if c.r.prepare != nil {
+			return f.at.inTurn(fetch)
+		}
+		return fetch()
 	case c.r.prepare != nil:
 		return f.at.inTurn(func() error { return c.r.prepare(c.c) })
 	}

@@ -20,7 +20,7 @@ type row struct {
 	prepare func(c *tree.Container) error
 
 	// fetch, if any, takes the place of prepare and read, and is called without
-	// locks.
+	// locks: in turn where there is prepare, whose work it may do.
 	fetch func(c *tree.Container) ([]byte, error)
 
 	// read appends the contents to b. View. Nil: cannot be read.

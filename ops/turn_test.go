@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"containerfs/tree"
 )
 
 // TestOneTurnEach: beside a user who asks for many changes that take their time at once, others
@@ -70,7 +72,16 @@ func TestOneTurnEach(t *testing.T) {
 // TestMeasuredInTurn: what is measured for a read is so for one of a user's at a time, and others
 // do not wait for it.
 func TestMeasuredInTurn(t *testing.T) {
-	w, k := aWorld(t)
+	for _, name := range []string{"sum", "fetched"} {
+		t.Run(name, func(t *testing.T) { testMeasuredInTurn(t, name) })
+	}
+}
+
+func testMeasuredInTurn(t *testing.T, name string) {
+	w, k := aWorld(t, func(_ *Config, tc *tree.Config) {
+		alpha := tc.Subsystems[0].(*fake)
+		alpha.files = append(alpha.files, "fetched")
+	})
 	var all atomic.Int64
 	gate := make(chan struct{})
 	w.subs[0].measuring = func() {
@@ -80,7 +91,7 @@ func TestMeasuredInTurn(t *testing.T) {
 	var readers sync.WaitGroup
 	read := func(c *client) {
 		readers.Go(func() {
-			if _, err := c.read("m/a/alpha.sum"); err != nil {
+			if _, err := c.read("m/a/alpha." + name); err != nil {
 				t.Error(err)
 			}
 		})

@@ -104,7 +104,7 @@ type File struct {
 
 	// Fetch, if any, takes the place of Prepare and Read for a value that only
 	// the host has. It is called without locks, and the container may be gone
-	// by the time it asks.
+	// by the time it asks. Where there is Prepare, Fetch may do as much as that.
 	Fetch func(c *Container) ([]byte, error)
 
 	// Pass, if any, takes the place of Write for what the host may take its
