@@ -467,9 +467,10 @@ func TestRuleQueueOverflows(t *testing.T) {
 }
 
 // TestRulesOneLook: whatever often a process changes its ids, it waits once to be looked at, and
-// takes the room of nobody; what it changes behind that look is looked at again.
+// takes the room of nobody; what it changes behind that look is looked at again, and its thread's
+// behind that.
 func TestRulesOneLook(t *testing.T) {
-	r := newRuled(t, 4, "@70 m x create\n@71 m y create\n1000 m z create\n")
+	r := newRuled(t, 5, "@70 m x create\n@71 m y create\n1000 m z create\n")
 	restless, thread, other := r.fork(1000), int32(0), r.fork(1000)
 	thread = r.host.Thread(restless)
 	r.tree.Drain()
@@ -526,6 +527,60 @@ func TestRulesLookBehindExec(t *testing.T) {
 	r.at(p, "/y", "/")
 	if n := len(r.c.queue.unlooked); n != 0 {
 		t.Errorf("%d seem to wait", n)
+	}
+}
+
+// TestRulesLookBehindProcess: what a thread changes after its process is looked at after that,
+// which takes it along, though a look at the thread from before it still waits.
+func TestRulesLookBehindProcess(t *testing.T) {
+	r := newRuled(t, 100, "@70 m x create\n@71 m y create\n")
+	p := r.fork(1000)
+	thread := r.host.Thread(p)
+	r.tree.Drain()
+	r.gid[p], r.gid[thread] = 70, 71
+	for _, tid := range []int32{thread, p, thread, p, thread} {
+		r.c.Changed(r.tree, tid, r.host.Now())
+	}
+	if n := r.c.queue.pending.Load(); n > 3 {
+		t.Errorf("%d wait", n)
+	}
+	r.c.Start(false)
+	r.settle()
+	r.at(p, "/x", "/")
+	r.at(thread, "/y", "/")
+	if n := len(r.c.queue.unlooked); n != 0 {
+		t.Errorf("%d seem to wait", n)
+	}
+}
+
+// TestLooksDoNotAddUp: however the looks at a process and its thread take turns, few of them wait.
+func TestLooksDoNotAddUp(t *testing.T) {
+	r := newRuled(t, 100, "")
+	p := r.fork(1000)
+	thread := r.host.Thread(p)
+	r.tree.Drain()
+	first, other := job{tgid: p, whole: true}, job{tgid: p}
+	r.tree.View(func() { first.task, other.task = r.tree.Task(p), r.tree.Task(thread) })
+	seen := first
+	seen.seen = new(rules.Subject)
+	q := &r.c.queue
+	add := func() {
+		for _, j := range []job{other, first, other} {
+			q.add(j, 1)
+		}
+	}
+	add()
+	q.add(seen, 1)
+	for range 100 {
+		todo, _ := q.next()
+		for _, j := range todo.jobs {
+			q.begun(j)
+			add()
+			q.done(j.tgid)
+		}
+		if n := q.pending.Load(); n < 2 || n > 4 {
+			t.Fatalf("%d wait", n)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ type job struct {
 	whole bool
 	seen  *rules.Subject // what the process was after the event, unless nobody looked
 	at    int64          // of the event
+	look  uint64         // its number among those that wait to be looked at
 }
 
 // ruleQueue has what the Classifier's worker is to do. All methods may be called
@@ -32,11 +33,15 @@ type ruleQueue struct {
 	wake     sync.Cond
 	todo     todo
 	inHand   map[int32]int // of pending, by tgid
-	unlooked map[look]bool // what waits to be looked at
 	compared time.Time     // when all processes were last compared
 	later    bool          // and will be again
 	busy     bool          // the worker is at something
 	closed   bool
+
+	// The numbers of what waits to be looked at, by tgid, unless something of the whole
+	// process comes behind it. looks is the last one given.
+	unlooked map[int32]map[look]uint64
+	looks    uint64
 }
 
 // look is of a task, or of its process: whatever events there were before it, one is enough.
@@ -55,7 +60,7 @@ type todo struct {
 }
 
 func (q *ruleQueue) init(limit int) {
-	q.limit, q.inHand, q.unlooked = limit, make(map[int32]int), make(map[look]bool)
+	q.limit, q.inHand, q.unlooked = limit, make(map[int32]int), make(map[int32]map[look]uint64)
 	q.wake.L = &q.mu
 }
 
@@ -73,7 +78,7 @@ func (q *ruleQueue) add(j job, noted int64) {
 	defer q.mu.Unlock()
 	l := look{j.task, j.whole}
 	switch {
-	case q.closed || j.seen == nil && q.unlooked[l]:
+	case q.closed || j.seen == nil && q.unlooked[j.tgid][l] != 0:
 		return
 	case int(q.pending.Load()) >= q.limit:
 		q.lost.Add(1)
@@ -82,12 +87,17 @@ func (q *ruleQueue) add(j job, noted int64) {
 			q.todo.missed = noted
 		}
 	default:
-		q.todo.jobs = append(q.todo.jobs, j)
-		if j.seen == nil {
-			q.unlooked[l] = true
-		} else {
-			delete(q.unlooked, l) // what waits comes before what was seen, which can be old by then
+		if j.whole {
+			// It takes all threads along, and what was seen can be old by then: a look
+			// before it is not enough for what comes behind it.
+			delete(q.unlooked, j.tgid)
 		}
+		if j.seen == nil {
+			q.looks++
+			j.look = q.looks
+			q.unlookedOf(j.tgid)[l] = j.look
+		}
+		q.todo.jobs = append(q.todo.jobs, j)
 		q.inHand[j.tgid]++
 		q.pending.Add(1)
 	}
@@ -110,9 +120,23 @@ func (q *ruleQueue) next() (t todo, ok bool) {
 func (q *ruleQueue) begun(j job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if j.seen == nil {
-		delete(q.unlooked, look{j.task, j.whole})
+	l, looks := look{j.task, j.whole}, q.unlooked[j.tgid]
+	if j.look == 0 || looks[l] != j.look {
+		return
 	}
+	if delete(looks, l); len(looks) == 0 {
+		delete(q.unlooked, j.tgid)
+	}
+}
+
+// unlookedOf are the looks of a process. With mu.
+func (q *ruleQueue) unlookedOf(tgid int32) map[look]uint64 {
+	looks := q.unlooked[tgid]
+	if looks == nil {
+		looks = make(map[look]uint64)
+		q.unlooked[tgid] = looks
+	}
+	return looks
 }
 
 // hold has a job in hand that was not in the queue, until it is done.
