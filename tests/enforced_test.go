@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -406,11 +407,12 @@ func TestKernelDirectoriesMadeAgain(t *testing.T) {
 	s.run("attach", "/h", fmt.Sprint(p.pid()))
 	for n := range dirs {
 		for _, root := range roots {
-			for _, dir := range dirs[:n+1] {
-				if err := os.Remove(root + dir); err != nil {
-					t.Fatal(err)
-				}
-			}
+			waitFor(t, "the directories to be away", func() bool { // the server makes them again meanwhile
+				return !slices.ContainsFunc(dirs[:n+1], func(dir string) bool {
+					err := os.Remove(root + dir)
+					return err != nil && !os.IsNotExist(err)
+				})
+			})
 		}
 		if n == 0 { // else an attach makes them
 			for _, root := range roots {
