@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"containerfs/tree"
 	"containerfs/tree/hostsim"
@@ -220,6 +221,76 @@ func BenchmarkGrowth(b *testing.B) {
 				tr.Exit(tid)
 			}
 		})
+	}
+}
+
+// TestFamiliesGrowth: what a look at all families costs, with changes and events shut out, grows
+// with their number, and neither with that of their threads nor with how many are above each.
+func TestFamiliesGrowth(t *testing.T) {
+	fork := func(tr *tree.Tree, parent, tid, tgid int32) {
+		tr.Fork(tree.ForkEvent{ParentTID: parent, ParentTGID: parent, TID: tid, TGID: tgid, StartMax: uint64(tid)})
+	}
+	// Each has the last of them in a container.
+	shapes := []struct {
+		name string
+		fill func(tr *tree.Tree, n int32) (last int32)
+	}{
+		{"children of one thread", func(tr *tree.Tree, n int32) int32 {
+			for tid := int32(2); tid < 2+2*n; tid++ {
+				fork(tr, min(tid-1, 2), tid, tid)
+			}
+			return 1 + 2*n
+		}},
+		{"children of many threads", func(tr *tree.Tree, n int32) int32 {
+			fork(tr, 1, 2, 2)
+			for tid := int32(3); tid < 3+n; tid++ {
+				fork(tr, 1, tid, 2)
+				fork(tr, 2, tid+n, tid+n)
+			}
+			return 2 + n + n
+		}},
+		{"a long line", func(tr *tree.Tree, n int32) int32 {
+			for tid := int32(2); tid < 2+2*n; tid++ {
+				fork(tr, tid-1, tid, tid)
+			}
+			return 1 + 2*n
+		}},
+	}
+	looks := []struct {
+		name string
+		look func(tr *tree.Tree)
+	}{
+		{"Places", func(tr *tree.Tree) { tr.View(func() { tr.Places(func(int32, tree.Place) {}) }) }},
+		{"Check", func(tr *tree.Tree) {
+			if err := tr.Check(); err != nil {
+				t.Error(err)
+			}
+		}},
+	}
+	usual := make([]time.Duration, len(looks))
+	for i, shape := range shapes {
+		tr, root := leanTree(t, 0, plain("a")) // without 1, which the host has for the parent of all
+		last := shape.fill(tr, 15_000)
+		c, err := tr.Mkdir(tree.MkdirRequest{Parent: root, Name: "c"})
+		if err == nil {
+			err = tr.Attach(tree.AttachRequest{To: c, ID: last})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for j, l := range looks {
+			least := time.Hour
+			for range 3 {
+				began := time.Now()
+				l.look(tr)
+				least = min(least, time.Since(began))
+			}
+			if i == 0 {
+				usual[j] = least
+			} else if least > 20*usual[j] {
+				t.Errorf("%s, %s: %v, of %s as many are looked at in %v", l.name, shape.name, least, shapes[0].name, usual[j])
+			}
+		}
 	}
 }
 

@@ -123,7 +123,8 @@ func (c *checker) tasks() {
 }
 
 // families: a process that is not mixed is of one group with its threads and
-// those of all that are below it.
+// those of all that are below it. That it is with its children, which are not mixed, and these
+// with theirs, makes that so.
 func (c *checker) families() {
 	kids := make(map[*Process]int32)
 	for tgid, p := range c.t.procs {
@@ -138,10 +139,8 @@ func (c *checker) families() {
 			if !p.mixed && k.group != p.group() {
 				c.errorf("process %d has threads in several groups and is not mixed", tgid)
 			}
-			for b := a; b != nil; b = b.Parent() {
-				if !b.mixed && (p.mixed || k.group != b.group()) {
-					c.errorf("process %d is below %d, in another group or mixed, and that is not mixed", tgid, b.tgid)
-				}
+			if a != nil && !a.mixed && (p.mixed || k.group != a.group()) {
+				c.errorf("process %d is below %d, in another group or mixed, and that is not mixed", tgid, a.tgid)
 			}
 		}
 	}

@@ -150,12 +150,25 @@ func (t *Tree) Places(yield func(tid int32, p Place)) {
 	if len(t.groups.linked) == 0 {
 		return
 	}
+	known := make(map[*Process]bool) // of those with children
+	var below []*Process             // of whom it is found out: p, and whom it comes from
 	for _, p := range t.procs {
-		from := p
-		for from != nil && !from.hasOutside(root) {
-			from = from.Parent()
+		outside := false
+		below = below[:0]
+		for a := p; a != nil && !outside; a = a.Parent() {
+			if is, ok := known[a]; ok {
+				outside = is
+				break
+			}
+			outside = a.hasOutside(root)
+			below = append(below, a)
 		}
-		for k := p.threads; k != nil && from != nil; k = k.pnext {
+		for _, a := range below {
+			if a.kids > 0 {
+				known[a] = outside
+			}
+		}
+		for k := p.threads; k != nil && outside; k = k.pnext {
 			if k.group == root {
 				yield(k.TID(), Place{k.start, root.num})
 			}
