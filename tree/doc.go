@@ -111,5 +111,6 @@
 // numbers: an exit of the first one that is told after that is told with the other's. Where that
 // comes before the exec, it seems to be the first one that lives: so the mirror is asked, where
 // they can have been in different groups. A scan that was made after the exec shows nothing of
-// the others: whoever was alone in a scan is looked at when his exit is told.
+// the others: the first thread of a process that a scan has shown is looked at when its exit is
+// told.
 package tree

@@ -27,8 +27,8 @@ func (t *Tree) exitTIDLocked(tid int32) {
 		}
 		return
 	}
-	// Whom a scan has shown alone can have executed a program before that, as another thread.
-	if d != nil || task.scanned && task.proc.nthreads == 1 {
+	// Whom a scan has shown as the first can have executed a program before that, as another.
+	if d != nil || task.proc.scanned && tid == task.proc.tgid {
 		t.mu.Unlock()
 		info, err := t.host.Task(tid)
 		t.mu.Lock()

@@ -221,6 +221,39 @@ func TestExitOfTheFirstThreadAfterAScanThatFoundAnother(t *testing.T) {
 	}
 }
 
+// The same where the process has made a thread by then, and where that has executed a program
+// after the scan.
+func TestExitOfTheFirstThreadAfterAScanThatFoundAnotherWithThreads(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		t.Run(fmt.Sprint("again=", again), func(t *testing.T) {
+			f, _, _, _, c, d := moves(t, true)
+			p := f.host.Fork(1)
+			f.host.Exec(f.host.Thread(p))
+			f.host.Lose()
+			f.resync()
+			want := []int32{p, f.host.Thread(p)}
+			if err := f.moveProcess(c, p); err != nil {
+				t.Fatal(err)
+			}
+			if again {
+				f.attach(d, want[1])
+				f.host.HoldExits()
+				f.host.Exec(want[1])
+				f.Drain()
+				c, want = d, want[:1]
+			}
+			f.Exit(p) // of the first thread that there was
+			f.wantTasks(c, want...)
+			f.host.ReleaseExits()
+			f.wantTasks(c, want...)
+			for _, tid := range want {
+				f.host.Exit(tid)
+			}
+			f.wantTasks(c)
+		})
+	}
+}
+
 // A thread that a scan found has the number of its process by an exec that failed then: the fork of
 // the next task with that number is not taken for its own, which was lost.
 func TestForkOfTheNumberOfAThreadThatExecuted(t *testing.T) {

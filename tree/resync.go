@@ -32,7 +32,7 @@ func (t *Tree) Resync() error {
 			}
 		}
 		for tid, task := range t.tasks {
-			task.scanned = true
+			task.proc.scanned = true
 			if _, ok := seen[tid]; !ok { // another of that tid: see adopt
 				gone = append(gone, task.Entry())
 			}
@@ -174,7 +174,7 @@ func (t *Tree) adopt(info TaskInfo) (task *Task, added bool) {
 		forker = parent.threads
 	}
 	child := t.addLocked(info.TID, info.TGID, startAt(info.Start), t.procs[info.PPID], g)
-	child.scanned = true
+	child.proc.scanned = true
 	if mistaken {
 		t.moving.noteMistaken(child)
 	}

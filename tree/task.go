@@ -8,9 +8,7 @@ type Task struct {
 	// forked is set when its fork event has been delivered. A task that a
 	// scan found may have one on its way.
 	forked bool
-	// scanned is set when a scan has shown its number.
-	scanned bool
-	start   Start
+	start  Start
 
 	group      *Group
 	prev, next *Task // in group
@@ -55,6 +53,8 @@ type Process struct {
 	guessed bool
 	// moving: an attach has a thread of it in hand.
 	moving bool
+	// scanned: a scan has shown it, which does not tell whether it executed a program before.
+	scanned bool
 
 	note any // see SetNote
 }
