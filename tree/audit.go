@@ -212,7 +212,7 @@ func (a *Auditor) mend(tid int32) bool {
 		return stray
 	}
 	t.log.Warn("somebody else moved a task in the mirror", "tid", tid, "from", from.num, "to", to.num)
-	t.Update(func() { t.regroupLocked(task, to) })
+	t.Update(func() { t.foundLocked(task, to) })
 	for _, h := range t.hierarchies {
 		was, is := from.container(h), to.container(h)
 		if was == is {

@@ -63,6 +63,30 @@ func TestAuditor(t *testing.T) {
 	})
 }
 
+// TestAuditReleases: what somebody else has moved the last task out of is releasable, as what the
+// last has left.
+func TestAuditReleases(t *testing.T) {
+	f, _, _, _, c, _ := moves(t, true)
+	p, q := f.host.Fork(1), f.host.Fork(1)
+	f.attach(c, p)
+	f.attach(c, q)
+	f.Update(func() { c.SetNotifyOnRelease(true) })
+	for _, tid := range []int32{p, q} {
+		f.View(func() {
+			if c.Releasable() {
+				t.Error("somebody is left, and it is releasable")
+			}
+		})
+		f.host.Steal(tid, 0)
+		f.Audit()
+	}
+	f.View(func() {
+		if !c.Releasable() {
+			t.Error("the last was moved away by somebody else, and it is not releasable")
+		}
+	})
+}
+
 // TestAuditorGoesBack: a task that was seen where it has no business does not wait for
 // the next round.
 func TestAuditorGoesBack(t *testing.T) {

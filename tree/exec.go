@@ -70,7 +70,7 @@ func (t *Tree) takeOverLocked(p *Process) {
 		}
 		// Its own fork may have been read when it had this tid already.
 		if g, _ := t.mirroredLocked(num, err); g != nil && !t.moving.has(heir) && !t.moving.misled(heir, g) {
-			t.regroupLocked(heir, g)
+			t.foundLocked(heir, g)
 		}
 	}
 	// Of the threads that are left all but one are gone, their exit events

@@ -291,11 +291,17 @@ func TestSwappedExitOfALongExec(t *testing.T) {
 	b := f.host.Thread(p)
 	f.attach(x, p)
 	f.attach(y, b)
+	f.Update(func() { x.SetNotifyOnRelease(true) })
 	f.host.HoldExecs()
 	f.host.Swap = true
 	f.host.Exec(b)
 	f.wantTasks(x)
 	f.wantTasks(y, p)
+	f.View(func() {
+		if !x.Releasable() {
+			t.Error("the end of the last in x has not made it releasable")
+		}
+	})
 	f.wantErrno(f.Rmdir(y, nil), syscall.EBUSY)
 	f.attach(x, p)
 	if err := f.Rmdir(y, nil); err != nil {

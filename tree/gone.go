@@ -199,7 +199,7 @@ func (t *Tree) placeHeir(task *Task) {
 	num, err := t.mirror.Where(task.TID())
 	t.Update(func() {
 		if g, _ := t.mirroredLocked(num, err); g != nil && task.group != nil && !task.proc.moving && !t.moving.misled(task, g) {
-			t.regroupLocked(task, g)
+			t.foundLocked(task, g)
 		}
 	})
 }

@@ -428,6 +428,16 @@ func (t *Tree) regroupLocked(task *Task, g *Group) {
 	}
 }
 
+// foundLocked switches a task, if it lives, to the group where the mirror has it. Whom the model
+// had where it was has ended, or was moved by somebody else.
+func (t *Tree) foundLocked(task *Task, g *Group) {
+	from := task.group
+	t.regroupLocked(task, g)
+	if from != nil && from.ntasks == 0 {
+		t.leftLocked(from)
+	}
+}
+
 // endMoveLocked takes back what was assumed of the families while tasks moved.
 func (t *Tree) endMoveLocked(m *move) {
 	t.moving = nil

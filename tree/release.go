@@ -61,7 +61,7 @@ func (t *Tree) Released(c *Container) {
 	c.vacateLocked()
 }
 
-// leftLocked notes that the last task of g has exited.
+// leftLocked notes that the last task of g has exited, or is elsewhere.
 func (t *Tree) leftLocked(g *Group) {
 	for i := range g.links {
 		if c := g.links[i].c; c.linked == 0 {
