@@ -93,6 +93,10 @@
 // alone: those of a process that ends are adopted by an ancestor, no event says by
 // which, and the end itself is told after that.
 //
+// One whose ancestors are outside of its pid namespace, which has been entered with setns(2), is
+// adopted by the first process there. That is known from when the orphan is looked at: what it
+// forks before with CLONE_PARENT is where that process is, until the next audit.
+//
 // # Exits that are late, or never told
 //
 // A task tells of its own exit when nothing shows it any more. Who has looked at the host
