@@ -124,6 +124,7 @@ func New(cfg Config) *FS {
 	}
 	if fs.journal != nil {
 		fs.journal.fs = fs
+		fs.journal.store.Undo = fs.journal.undo
 	}
 	fs.protected = fs.ancestry(int32(os.Getpid()))
 	fs.eventsPerm = perm{fs.uid, fs.gid, modeEvents}

@@ -62,7 +62,6 @@ func OpenJournal(dir string, log *slog.Logger) (_ *Journal, err error) {
 			j.store.Close()
 		}
 	}()
-	j.store.Undo = j.undo
 	place, err := inode(dir)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,6 +93,27 @@ func refusedStart(t testing.TB, args ...string) (code int, stdout, stderr string
 		t.Errorf("serve %q was not refused", args)
 	}
 	return c.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+// TestCannotBegin: a state directory that the server cannot write to when it makes it its own is
+// an error that is told.
+func TestCannotBegin(t *testing.T) {
+	needHost(t)
+	dir, other := t.TempDir(), t.TempDir()
+	t.Cleanup(func() { retireMirrors(t, dir) })
+	startServer(t, "--state", dir).stop()
+	content, err := os.ReadFile(filepath.Join(dir, "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(other, "state.db"), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("sh", "-c", `trap "" XFSZ; ulimit -f 16; exec timeout 20 containerfs serve --mirror off --state "$1" --listen "unix://$1/s"`, "sh", other).CombinedOutput()
+	exit, _ := errors.AsType[*exec.ExitError](err)
+	if exit == nil || exit.ExitCode() != 1 || !strings.HasSuffix(string(out), "file too large\n") {
+		t.Errorf("%v: %s", err, out)
+	}
 }
 
 // TestLeftover: the mirror of a state directory that is lost is told by doctor, and the

@@ -58,8 +58,8 @@ type Store struct {
 	db   *bbolt.DB
 
 	// Undo, if any, is called after a commit that failed: of those changes, and of
-	// all that Discard returns, nothing was kept. Set before the
-	// first Put.
+	// all that Discard returns, nothing was kept. Set while nothing is put: before,
+	// there is nothing that could be undone.
 	Undo func(failed []Change, err error)
 
 	// InCommit is called, if any, within each commit: tests have it fail there, or
@@ -252,18 +252,19 @@ func (s *Store) fail(err error, rows map[Key]row, own []*owned, number uint64) {
 	s.mu.Lock()
 	s.failures.Add(1)
 	s.failure = err
-	s.undoing = s.Undo != nil
+	undo := s.Undo
+	s.undoing = undo != nil
 	finish(own, err)
 	finish(s.own, err)
 	s.own = nil
 	s.progress.Broadcast()
 	s.mu.Unlock()
-	if s.Undo != nil {
+	if undo != nil {
 		changes := make([]Change, 0, len(rows))
 		for k, r := range rows {
 			changes = append(changes, Change{k, r.about})
 		}
-		s.Undo(changes, err)
+		undo(changes, err)
 	}
 	s.mu.Lock()
 	if len(s.failed) == maxFailed {
