@@ -844,3 +844,29 @@ func TestStatusWaitsForNobody(t *testing.T) {
 	done <- true
 	k.must(<-kept)
 }
+
+// TestBeginAtOnce: what a server begins with is kept as a whole or not at all: what is known of
+// tasks of another boot must not be of this one.
+func TestBeginAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	w := keptWorld(t, dir)
+	for tid := range uint64(20_000) {
+		w.fs.journal.store.Put(store.Key{Bucket: store.Tasks, Num: tid + 1}, placeRow(tree.Place{Start: 1, Group: 1}), nil)
+	}
+	w.fs.journal.store.Put(bootKey, []byte("another"), nil)
+	if err := w.fs.journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := newWorld(t, keepIn(t, dir))
+	if _, err := again.fs.Restore(map[uint64]bool{}); err != nil {
+		t.Fatal(err)
+	}
+	commits := 0
+	again.fs.journal.store.InCommit = func() error { commits++; return nil }
+	if err := again.fs.journal.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	if commits != 1 {
+		t.Errorf("in %d commits, want 1", commits)
+	}
+}

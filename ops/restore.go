@@ -139,14 +139,12 @@ func (j *Journal) judge(boot, place string) {
 }
 
 // laterRows are to be put when the server is sure to be: until then the state stays as it
-// was.
+// was. They are put at once: with the facts of this boot, or of this directory, alone, the
+// places of another's tasks would be those of tasks of this.
 type laterRows map[store.Key][]byte
 
 func (l laterRows) put(s *store.Store) error {
-	number := uint64(0)
-	for k, v := range l {
-		number = s.Put(k, v, nil)
-	}
+	number := s.PutAll(l)
 	clear(l)
 	return s.Wait(number)
 }
