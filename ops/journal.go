@@ -110,16 +110,16 @@ func (j *Journal) putContainer(c *tree.Container) {
 	a.number = j.put(containerKey(c), j.fs.containerRow(c), c)
 }
 
-// KeepHierarchy is tree.Keeper's.
+// KeepHierarchy is tree.Keeper's. It is kept together with the numbers: with those alone the state
+// would be one of which every hierarchy was unmounted.
 func (j *Journal) KeepHierarchy(h *tree.Hierarchy) {
-	j.keepNext()
 	a := attrsOf(h.Root())
 	a.touched = false
-	var row []byte
+	r := store.Row{Key: hierarchyKey(h), About: h}
 	if h.Active() {
-		row = j.fs.hierarchyRow(h)
+		r.Value = j.fs.hierarchyRow(h)
 	}
-	a.number = j.put(hierarchyKey(h), row, h)
+	a.number = j.store.PutAll(append(j.newNext(), r)...)
 	j.hierarchies = a.number
 }
 
@@ -134,11 +134,16 @@ func (j *Journal) KeepGroup(g *tree.Group, gone bool) (number uint64) {
 }
 
 // keepNext keeps which numbers were given out.
-func (j *Journal) keepNext() {
-	if n := j.fs.tree.Next(); n != j.next {
-		j.put(nextKey, nextRow(n), nil)
-		j.next = n
+func (j *Journal) keepNext() { j.store.PutAll(j.newNext()...) }
+
+// newNext is the row of these, if it is another than before.
+func (j *Journal) newNext() []store.Row {
+	n := j.fs.tree.Next()
+	if n == j.next {
+		return nil
 	}
+	j.next = n
+	return []store.Row{{Key: nextKey, Value: nextRow(n)}}
 }
 
 // Await is tree.Keeper's.

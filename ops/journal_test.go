@@ -845,6 +845,23 @@ func TestStatusWaitsForNobody(t *testing.T) {
 	k.must(<-kept)
 }
 
+// TestHierarchyAtOnce: a hierarchy and the numbers that it took are kept by one change: with the
+// numbers alone the state would be one of which it was unmounted.
+func TestHierarchyAtOnce(t *testing.T) {
+	w := keptWorld(t, t.TempDir())
+	s := w.fs.journal.store
+	before := s.Last()
+	w.mount("mount m alpha")
+	if n := s.Last() - before; n != 1 {
+		t.Errorf("in %d changes, want 1", n)
+	}
+	for _, k := range []store.Key{nextKey, hierarchyKey(w.container("m").Hierarchy())} {
+		if row, err := s.Get(k); row == nil || err != nil {
+			t.Errorf("%v is %q, %v", k, row, err)
+		}
+	}
+}
+
 // TestBeginAtOnce: what a server begins with is kept as a whole or not at all: what is known of
 // tasks of another boot must not be of this one.
 func TestBeginAtOnce(t *testing.T) {

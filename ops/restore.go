@@ -144,9 +144,12 @@ func (j *Journal) judge(boot, place string) {
 type laterRows map[store.Key][]byte
 
 func (l laterRows) put(s *store.Store) error {
-	number := s.PutAll(l)
+	rows := make([]store.Row, 0, len(l))
+	for k, v := range l {
+		rows = append(rows, store.Row{Key: k, Value: v})
+	}
 	clear(l)
-	return s.Wait(number)
+	return s.Wait(s.PutAll(rows...))
 }
 
 // fact sets a fact, later.

@@ -122,16 +122,23 @@ func (s *Store) Put(k Key, value []byte, about any) (number uint64) {
 	return s.last.Add(1)
 }
 
-// PutAll is Put of several rows, about nothing, that are kept together: all or none. Of no rows
-// the number is 0, which there is nothing to wait for.
-func (s *Store) PutAll(rows map[Key][]byte) (number uint64) {
+// A Row is what Put is given.
+type Row struct {
+	Key   Key
+	Value []byte
+	About any
+}
+
+// PutAll is Put of several rows that are kept together: all or none. Of no rows the number is 0,
+// which there is nothing to wait for.
+func (s *Store) PutAll(rows ...Row) (number uint64) {
 	if len(rows) == 0 {
 		return 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for k, value := range rows {
-		s.pending[k] = row{value, nil}
+	for _, r := range rows {
+		s.pending[r.Key] = row{r.Value, r.About}
 	}
 	s.work.Signal()
 	return s.last.Add(1)
