@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -454,6 +455,66 @@ func TestRefusedAfterRestore(t *testing.T) {
 	}
 	p.kill()
 	s.run("rmdir", "/cpu/a")
+}
+
+// TestRefusedAnywhere: whatever a start is refused for, and however it sees tasks, the state is
+// what it was, but for what was measured and for numbers that were given out.
+func TestRefusedAnywhere(t *testing.T) {
+	rules := filepath.Join(t.TempDir(), "rules")
+	if err := os.WriteFile(rules, []byte("nonsense\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refusals := map[string][]string{
+		"a conflict":                     {"--hierarchy", "other=cpuacct"},
+		"a conflict after a new one":     {"--hierarchy", "new=numtasks", "--hierarchy", "other=cpuacct"},
+		"a conflict after one unmounted": {"--hierarchy", "hidden=debug", "--hierarchy", "other=cpuacct"},
+		"its rules":                      {"--hierarchy", "new=numtasks", "--rules", rules},
+	}
+	for _, mirror := range []string{"auto", "off"} {
+		dir := t.TempDir()
+		t.Cleanup(func() { retireMirrors(t, dir) })
+		s := startServer(t, "--state", dir, "--mirror", mirror, "--hierarchy", "cpu=cpuacct", "--hierarchy", "hidden=debug")
+		s.run("mkdir", "/cpu/a")
+		s.run("mkdir", "/hidden/b")
+		p := startSpawner(t)
+		s.run("attach", "/cpu/a", fmt.Sprint(p.pid()))
+		s.run("write", "/ctl", "umount hidden")
+		s.stop()
+		rows := func() map[store.Key]string {
+			t.Helper()
+			rows := make(map[store.Key]string)
+			if _, err := store.Read(dir, func(k store.Key, value []byte) error {
+				switch {
+				case k.Bucket == store.Containers:
+					rows[k] = "there"
+				case k.Bucket != store.Roots && k != store.Key{Bucket: store.Facts, Name: "next"}:
+					rows[k] = string(value)
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			return rows
+		}
+		before := rows()
+		for why, args := range refusals {
+			for _, now := range []string{"auto", "off"} {
+				if code, _, stderr := refusedStart(t, append([]string{"--state", dir, "--mirror", now}, args...)...); code != usage {
+					t.Errorf("%s: exit code %d:\n%s", why, code, stderr)
+				}
+				if after := rows(); !maps.Equal(after, before) {
+					t.Errorf("with the mirror %s, a start with %s that was refused for %s: the state is\n%v, was\n%v", mirror, now, why, after, before)
+				}
+			}
+		}
+		s = startServer(t, "--state", dir, "--mirror", mirror)
+		if got, want := s.run("read", "/cpu/a/procs"), fmt.Sprintln(p.pid()); got != want {
+			t.Errorf("with the mirror %s: in the container are %q, want %q", mirror, got, want)
+		}
+		p.kill()
+		s.run("rmdir", "/cpu/a")
+		s.stop()
+	}
 }
 
 // plannedAs checks that doctor says of a config file what serve has said of it, and that it
