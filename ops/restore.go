@@ -221,8 +221,13 @@ func (fs *FS) Restore(exists map[uint64]bool) (done Restored, err error) {
 
 // Begin keeps what Restore has come to: of which boot and mirror the state is now, and that
 // places which mean nothing any more are nobody's. It is called when nothing can refuse the
-// server any more. One that was refused leaves all of that to the next.
-func (j *Journal) Begin() error { return j.later.put(j.store) }
+// server any more. One that was refused leaves all of that to the next. Which numbers are next
+// is kept as well, where that was said since.
+func (j *Journal) Begin() error {
+	t := j.fs.tree
+	_ = t.Change(func() error { t.Update(j.keepNext); return nil })
+	return j.later.put(j.store)
+}
 
 // Rehearse is Restore for who is no server and only looks, by LookJournal: it fails as
 // that would, and what the tree is then is kept nowhere.

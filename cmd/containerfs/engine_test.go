@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"containerfs/ops"
 	"containerfs/p9srv"
@@ -39,6 +40,23 @@ func TestDefaultHierarchy(t *testing.T) {
 			if err := e.tree.Unmount(h); err != nil {
 				t.Error(err)
 			}
+		}
+		e.close()
+	}
+}
+
+// TestFirstNumber: containers of a state directory have numbers that none before it had, also
+// where its first server ended with none.
+func TestFirstNumber(t *testing.T) {
+	first := firstNumber(time.Now())
+	conf := config{State: t.TempDir(), Mirror: "off", Hierarchies: []hierarchy{{"d", "debug"}}}
+	for life := range 2 {
+		e, err := newEngine(conf, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := e.tree.Next().Container; n < first {
+			t.Errorf("life %d: the number %d is next, want %d or more", life, n, first)
 		}
 		e.close()
 	}
