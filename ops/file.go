@@ -331,7 +331,7 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 		}
 	}
 	if f.content == nil {
-		return 0, f.done("read", errNotRead)
+		return 0, linux.EINVAL
 	}
 	if offset < 0 || offset >= int64(len(f.content)) {
 		return 0, io.EOF

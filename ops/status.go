@@ -118,8 +118,5 @@ func oneLine(s string) string {
 	}, clip(strings.ReplaceAll(s, "\n", ": "), longestStatus))
 }
 
-// For what has no writer, and what has no reader.
-var (
-	errReadOnly = fmt.Errorf("it cannot be written: %w", syscall.EINVAL)
-	errNotRead  = fmt.Errorf("it cannot be read: %w", syscall.EINVAL)
-)
+// errReadOnly is for what has no writer.
+var errReadOnly = fmt.Errorf("it cannot be written: %w", syscall.EINVAL)

@@ -27,7 +27,6 @@ func TestStatus(t *testing.T) {
 		{func() error { return k.write("m/a/populated", "1") }, "write /m/a/populated\nit cannot be written: invalid argument\n"},
 		{func() error { return k.write("events", "1") }, "write /events\nit cannot be written: invalid argument\n"},
 		{func() error { return k.write("m/events", "1") }, "write /m/events\nit cannot be written: invalid argument\n"},
-		{func() error { _, err := k.read("m/a/kill"); return err }, "read /m/a/kill\nit cannot be read: invalid argument\n"},
 		{func() error { return k.write("m/a/kill", "2") }, "write /m/a/kill\nthe only command is 1: invalid argument\n"},
 		{func() error { return k.write("m/a/kill", strings.Repeat("1", 5000)) }, "write /m/a/kill\na command has at most 4096 bytes: argument list too long\n"},
 		{func() error { return k.write("m/a/tasks", "0") }, "write /m/a/tasks\n0 is nobody here, as the writer is not on this host: invalid argument\n"},

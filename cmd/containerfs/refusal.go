@@ -70,14 +70,6 @@ func (f explainedFile) Open(flags p9.OpenFlags) (p9.QID, uint32, error) {
 	return qid, unit, f.s.why(err)
 }
 
-func (f explainedFile) ReadAt(b []byte, offset int64) (int, error) {
-	n, err := f.File.ReadAt(b, offset)
-	if errors.Is(err, linux.EINVAL) {
-		err = f.s.why(err)
-	}
-	return n, err
-}
-
 func (f explainedFile) WriteAt(b []byte, offset int64) (int, error) {
 	n, err := f.File.WriteAt(b, offset)
 	return n, f.s.why(err)
