@@ -143,41 +143,30 @@ func (g *group) add(found []localhost.Process) {
 	}
 }
 
-// list adds what is in a container and below, as a file there has it, but for what is where the
-// others are to be. It returns how many are new.
-func (g *group) list(a *attacher, path string) (added int, err error) {
-	err = a.s.containers(path, func(path string, depth int, _ []string) error {
-		if slices.ContainsFunc(a.dirs, func(dir string) bool { return clean(dir) == clean(path) }) {
-			return nil
-		}
-		ids, err := a.s.numbers(join(path, a.file))
-		if err != nil && (depth == 0 || !isGone(err)) {
-			return &pathError{"list", path, err}
-		}
-		for _, id := range ids {
-			if g.name(id) {
-				g.listed[id] = true
-				added++
+// list adds what is in containers and below, as a file there has it, but for what is where the
+// others are to be.
+func (g *group) list(a *attacher, from []string) error {
+	for _, top := range from {
+		err := a.s.containers(top, func(path string, depth int, _ []string) error {
+			if slices.ContainsFunc(a.dirs, func(dir string) bool { return clean(dir) == clean(path) }) {
+				return nil
 			}
-		}
-		return nil
-	})
-	return added, err
-}
-
-// listAll is list for several containers, none of them a root.
-func (g *group) listAll(a *attacher, from []string) (added int, err error) {
-	for _, path := range from {
-		if a.s.isRoot(path) {
-			return added, usagef("attach: --from %s: %v", path, localhost.ErrEveryProcess)
-		}
-		n, err := g.list(a, path)
+			ids, err := a.s.numbers(join(path, a.file))
+			if err != nil && (depth == 0 || !isGone(err)) {
+				return &pathError{"list", path, err}
+			}
+			for _, id := range ids {
+				if g.name(id) {
+					g.listed[id] = true
+				}
+			}
+			return nil
+		})
 		if err != nil {
-			return added, fmt.Errorf("attach: %w", err)
+			return fmt.Errorf("attach: %w", err)
 		}
-		added += n
 	}
-	return added, nil
+	return nil
 }
 
 // warn says that processes were left out.
@@ -241,7 +230,12 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 		return err
 	}
 	from := c.StringSlice("from")
-	if _, err := g.listAll(a, from); err != nil {
+	for _, path := range from {
+		if s.isRoot(path) {
+			return usagef("attach: --from %s: %v", path, localhost.ErrEveryProcess)
+		}
+	}
+	if err := g.list(a, from); err != nil {
 		return err
 	}
 
@@ -276,11 +270,11 @@ func attachAll(c *cli.Context, s *session, dirs []string, pids []int) error {
 			}
 			g.add(below)
 		}
-		left, err := g.listAll(a, from)
-		switch {
-		case err != nil && !isGone(err):
+		before := len(g.pids)
+		if err := g.list(a, from); err != nil && !isGone(err) {
 			return err
-		case left > 0 && rounds > maxRounds:
+		}
+		if left := len(g.pids) - before; left > 0 && rounds > maxRounds {
 			f.add(fmt.Errorf("attach: more is forked in %s than can be moved: %d are left", strings.Join(from, " "), left))
 			return f.after(moved)
 		}
