@@ -115,11 +115,7 @@ type owned struct {
 // Put sets a row, or with a nil value removes it. The value is the Store's from
 // now on. Undo is told what it is about.
 func (s *Store) Put(k Key, value []byte, about any) (number uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pending[k] = row{value, about}
-	s.work.Signal()
-	return s.last.Add(1)
+	return s.PutAll(Row{k, value, about})
 }
 
 // A Row is what Put is given.
