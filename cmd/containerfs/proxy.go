@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/signal"
@@ -17,6 +16,7 @@ import (
 
 	"containerfs/cmd/containerfs/internal/terminal"
 	"containerfs/p9srv"
+	"containerfs/p9srv/persist"
 )
 
 func proxyCommand() *cli.Command {
@@ -161,6 +161,6 @@ func dialPatiently(ctx context.Context, addr p9srv.Addr, patience time.Duration)
 		if err == nil || ctx.Err() != nil || !time.Now().Before(end) {
 			return conn, err
 		}
-		time.Sleep(50*time.Millisecond + rand.N(100*time.Millisecond))
+		time.Sleep(persist.Around(100 * time.Millisecond))
 	}
 }

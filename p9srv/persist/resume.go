@@ -34,9 +34,9 @@ const goneTime = 30 * time.Second
 // minAge is how long it is at least from one connection to the next, whatever becomes of it.
 var minAge = time.Second
 
-// around is a time of half of d to one and a half: another for each of those that have lost
+// Around is a time of half of d to one and a half: another for each of those that have lost
 // their connections at the same moment, so that they do not come back at the same.
-func around(d time.Duration) time.Duration { return d/2 + rand.N(d+1) }
+func Around(d time.Duration) time.Duration { return d/2 + rand.N(d+1) }
 
 // reconnect makes another connection when one was lost, but not before next.
 func (r *Relay) reconnect(lost error, next time.Time) {
@@ -44,7 +44,7 @@ func (r *Relay) reconnect(lost error, next time.Time) {
 	if now := time.Now(); next.Before(now) {
 		next = now
 	}
-	next = next.Add(around(minAge / 8))
+	next = next.Add(Around(minAge / 8))
 	said := ""
 	for wait := minWait; ; wait = min(2*wait, maxWait) {
 		select {
@@ -60,7 +60,7 @@ func (r *Relay) reconnect(lost error, next time.Time) {
 			r.cfg.Log("no connection: %s", why)
 			said = why
 		}
-		next = time.Now().Add(around(wait))
+		next = time.Now().Add(Around(wait))
 	}
 }
 
